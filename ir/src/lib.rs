@@ -3,9 +3,32 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attr;
+mod builder;
+mod error;
+mod graph;
+mod index;
+mod init;
+mod interp;
+mod literal;
 pub mod math;
+mod module;
+pub mod ops;
+mod pattern;
 mod scalar;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod types;
 
+pub use builder::{FunctionBuilder, ModuleBuilder, Param, Tensor};
+pub use error::{BuildError, BuildErrors, EvalError, NoGradient, TypeError};
+pub use graph::{Graph, Node, NodeId, Origin, SourceLoc};
+pub use index::{Access, Atom, Guard, IndexCx, IndexExpr, Var};
+pub use init::Initializer;
+pub use interp::{Evaluation, evaluate, evaluate_nodes};
+pub use literal::{Element, Literal, indices, linear_index, row_major_strides};
+pub use module::{Bindings, Function, Module, Output, StateId, StateVar, Update};
+pub use ops::{Op, StaticType};
+pub use pattern::{Contraction, Pattern, Reduce, ReduceKind, Window};
 pub use scalar::{CmpKind, Native, Scalar, ScalarBuilder, ScalarFn, ScalarId, ScalarInst, ScalarOp};
 pub use types::{DType, Dim, MAX_ELEMENTS, MAX_RANK, Shape, TensorType, checked_product};

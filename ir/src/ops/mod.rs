@@ -1,0 +1,181 @@
+//! Operations: the trait [`OpDef`], the list of all of them, and one file for each.
+//!
+//! To add one: write its file and add one line to `ops!` below (see `docs/adding-an-op.md`).
+
+use crate::attr::{AttrError, AttrMap, AttrValue, Attrs};
+use crate::builder::Tensor;
+use crate::error::{EvalError, NoGradient, TypeError};
+use crate::literal::Literal;
+use crate::module::Bindings;
+use crate::pattern::Pattern;
+use crate::types::{DType, TensorType};
+
+mod rules;
+
+/// Type with extents as numbers: what evaluation and code generation see.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct StaticType {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents.
+    pub dims: Vec<usize>,
+}
+
+impl StaticType {
+    /// The type with its extents as numbers, unless a dimension is still named.
+    pub fn of(ty: &TensorType) -> Option<Self> {
+        Some(Self { dtype: ty.dtype, dims: ty.shape.as_static()? })
+    }
+
+    /// Number of elements. In range for every verified type.
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// True if an extent is 0.
+    pub fn is_empty(&self) -> bool {
+        self.dims.contains(&0)
+    }
+}
+
+/// What a gradient rule sees: the operands and the result of the node.
+pub struct VjpCx<'a, 'f> {
+    /// Operands in order.
+    pub operands: &'a [Tensor<'f>],
+    /// The node's own result.
+    pub result: Tensor<'f>,
+}
+
+/// Cotangents of the operands in order; `None` is an exact zero (or an operand that is not a float).
+pub type Vjp<'f> = Result<Vec<Option<Tensor<'f>>>, NoGradient>;
+
+/// Generator of an operation's samples.
+#[cfg(any(test, feature = "testing"))]
+pub type Samples = Option<proptest::strategy::BoxedStrategy<crate::testing::Sample>>;
+
+/// An operation: attributes (the struct's fields), shape rule, gradient, meaning, loop structure.
+pub trait OpDef: Attrs + Into<Op> + Sized {
+    /// The mnemonic of the text form.
+    const NAME: &'static str;
+
+    /// Shape and dtype rule. Dimensions may be named: rules compare them by name and ask for
+    /// numbers only where they need them.
+    fn infer(&self, operands: &[TensorType]) -> Result<TensorType, TypeError>;
+
+    /// Gradient rule: from the cotangent of the result to those of the operands. Called only if
+    /// the result is of float type.
+    fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f>;
+
+    /// Reference semantics: obvious and slow. Operand types are those that `infer` accepted, `out`
+    /// is the type that it gave.
+    fn eval(&self, operands: &[&Literal], out: &StaticType) -> Result<Literal, EvalError>;
+
+    /// Loop structure, from which the compiler makes kernels.
+    fn pattern(&self, operands: &[StaticType], out: &StaticType) -> Pattern;
+
+    /// Legal inputs, for property tests; `None` for inputs and state, which have none of their own.
+    #[cfg(any(test, feature = "testing"))]
+    fn samples() -> Samples;
+}
+
+/// Declares an operation's struct, and its attributes as text.
+macro_rules! op {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* pub $field:ident : $ty:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty),* }
+
+        impl $crate::attr::Attrs for $name {
+            fn attrs(&self) -> Vec<(&'static str, $crate::attr::AttrValue)> {
+                vec![$((stringify!($field), $crate::attr::Attr::to_attr(&self.$field))),*]
+            }
+            fn from_attrs(attrs: &mut $crate::attr::AttrMap) -> Result<Self, $crate::attr::AttrError> {
+                let _ = &attrs;
+                Ok(Self { $($field: attrs.take(stringify!($field))?),* })
+            }
+            fn bind(&mut self, bindings: &$crate::module::Bindings) {
+                let _ = bindings;
+                $($crate::attr::Attr::bind(&mut self.$field, bindings);)*
+            }
+        }
+    };
+}
+
+macro_rules! ops {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        $(mod $module;)*
+        $(pub use $module::$name;)*
+
+        /// Any operation.
+        #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+        pub enum Op {
+            $(#[doc = concat!("[`", stringify!($name), "`]")] $name($name)),*
+        }
+
+        $(impl From<$name> for Op {
+            fn from(op: $name) -> Self { Self::$name(op) }
+        })*
+
+        impl Op {
+            /// Mnemonics of all operations, in the order of the list.
+            pub const NAMES: &'static [&'static str] = &[$(<$name as OpDef>::NAME),*];
+
+            /// Its mnemonic.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => <$name as OpDef>::NAME),* }
+            }
+
+            /// See [`OpDef::infer`].
+            pub fn infer(&self, operands: &[TensorType]) -> Result<TensorType, TypeError> {
+                match self { $(Self::$name(op) => op.infer(operands)),* }
+            }
+
+            /// See [`OpDef::vjp`].
+            pub fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
+                match self { $(Self::$name(op) => op.vjp(cx, ct)),* }
+            }
+
+            /// See [`OpDef::eval`].
+            pub fn eval(&self, operands: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
+                match self { $(Self::$name(op) => op.eval(operands, out)),* }
+            }
+
+            /// See [`OpDef::pattern`].
+            pub fn pattern(&self, operands: &[StaticType], out: &StaticType) -> Pattern {
+                match self { $(Self::$name(op) => op.pattern(operands, out)),* }
+            }
+
+            /// Attributes by name, in the order of the struct.
+            pub fn attrs(&self) -> Vec<(&'static str, AttrValue)> {
+                match self { $(Self::$name(op) => op.attrs()),* }
+            }
+
+            /// Replaces bound dimension names in the attributes.
+            pub fn bind(&mut self, bindings: &Bindings) {
+                match self { $(Self::$name(op) => op.bind(bindings)),* }
+            }
+
+            /// The operation of mnemonic `name` with these attributes; `None` if there is no such
+            /// mnemonic.
+            pub fn parse(name: &str, attrs: &mut AttrMap) -> Option<Result<Self, AttrError>> {
+                $(if name == <$name as OpDef>::NAME {
+                    return Some($name::from_attrs(attrs).map(Self::$name));
+                })*
+                None
+            }
+
+            /// Samples of every operation, by mnemonic.
+            #[cfg(any(test, feature = "testing"))]
+            pub fn all_samples() -> Vec<(&'static str, Samples)> {
+                vec![$((<$name as OpDef>::NAME, <$name as OpDef>::samples())),*]
+            }
+        }
+    };
+}
+
+ops! {
+    input::Input, read_state::ReadState, constant::Constant,
+    add::Add, sub::Sub, mul::Mul, div::Div, neg::Neg, tanh::Tanh,
+    broadcast::Broadcast, reshape::Reshape, transpose::Transpose,
+    reduce_sum::ReduceSum, dot_general::DotGeneral,
+}

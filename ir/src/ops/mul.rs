@@ -1,0 +1,50 @@
+//! `mul`: elementwise product.
+
+use super::rules::{accept, elementwise, elementwise_samples, is_number, map_elements, operands, same_types};
+use super::{OpDef, StaticType, Vjp, VjpCx};
+use crate::builder::Tensor;
+use crate::error::{EvalError, TypeError};
+use crate::literal::Literal;
+use crate::pattern::Pattern;
+use crate::scalar::{Scalar, ScalarBuilder};
+use crate::types::TensorType;
+
+op! {
+    /// Elementwise product: `a * b`. Operands are of one type, not bool; integers wrap.
+    pub struct Mul {}
+}
+
+impl OpDef for Mul {
+    const NAME: &'static str = "mul";
+
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
+        operands::<2>(Self::NAME, x)?;
+        accept(Self::NAME, x, 0, "a number", is_number)?;
+        same_types(Self::NAME, x)
+    }
+
+    fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
+        let (a, b) = (cx.operands[0], cx.operands[1]);
+        Ok(vec![Some(ct * b), Some(ct * a)])
+    }
+
+    fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
+        Ok(map_elements(x, out, |x| match (x[0], x[1]) {
+            (Scalar::F32(a), Scalar::F32(b)) => Scalar::F32(a * b),
+            (Scalar::F64(a), Scalar::F64(b)) => Scalar::F64(a * b),
+            (Scalar::I32(a), Scalar::I32(b)) => Scalar::I32(a.wrapping_mul(b)),
+            (Scalar::I64(a), Scalar::I64(b)) => Scalar::I64(a.wrapping_mul(b)),
+            (a, b) => unreachable!("mul of {a} and {b}"),
+        }))
+    }
+
+    fn pattern(&self, x: &[StaticType], _: &StaticType) -> Pattern {
+        elementwise(x, |b, x| b.mul(x[0], x[1]))
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn samples() -> super::Samples {
+        use crate::types::DType;
+        elementwise_samples(Self {}, &[DType::F32, DType::F64, DType::I32, DType::I64], &[(-3.0, 3.0), (-3.0, 3.0)])
+    }
+}

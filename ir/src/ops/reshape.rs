@@ -1,0 +1,105 @@
+//! `reshape`: the same elements under other extents.
+
+use super::rules::{index_vars, operands};
+use super::{OpDef, StaticType, Vjp, VjpCx};
+use crate::builder::Tensor;
+use crate::error::{EvalError, TypeError};
+use crate::index::{Access, IndexExpr};
+use crate::literal::{Literal, row_major_strides};
+use crate::pattern::Pattern;
+use crate::types::{Dim, Shape, TensorType};
+
+op! {
+    /// The elements of `x` in row-major order under the extents `shape`. The numbers of elements
+    /// are equal; a named dimension must occur as often on both sides.
+    /// Gradient: the cotangent reshaped back.
+    pub struct Reshape {
+        /// Shape of the result.
+        pub shape: Shape,
+    }
+}
+
+/// Product of the known extents, and the sorted names of the others.
+fn volume(shape: &Shape) -> Option<(usize, Vec<&Dim>)> {
+    let mut known = 1usize;
+    let mut named = Vec::new();
+    for d in shape.iter() {
+        match d {
+            Dim::Const(n) => known = known.checked_mul(*n)?,
+            Dim::Named(_) => named.push(d),
+        }
+    }
+    named.sort();
+    Some((known, named))
+}
+
+impl OpDef for Reshape {
+    const NAME: &'static str = "reshape";
+
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
+        let [x0] = operands::<1>(Self::NAME, x)?;
+        let (from, to) = (volume(&x0.shape), volume(&self.shape));
+        if from.is_none() || from != to {
+            let message = format!("{} and {} differ in the number of elements", x0.shape, self.shape);
+            return Err(TypeError::new(Self::NAME, x, message));
+        }
+        super::rules::storable(Self::NAME, &x0.with_shape(&self.shape))
+    }
+
+    fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
+        Ok(vec![Some(ct.reshape(cx.operands[0].shape()))])
+    }
+
+    fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
+        Ok(x[0].reshaped(&out.dims))
+    }
+
+    fn pattern(&self, x: &[StaticType], out: &StaticType) -> Pattern {
+        let (cx, vars) = index_vars(&out.dims);
+        let linear = IndexExpr::linear(&vars, &row_major_strides(&out.dims));
+        let dims = &x[0].dims;
+        let index = dims.iter().zip(row_major_strides(dims));
+        let index = index.map(|(&d, s)| cx.rem(&cx.div(&linear, s as i64), d.max(1) as i64)).collect();
+        Pattern::Injective(vec![Access { operand: 0, index, guards: Vec::new() }])
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn samples() -> super::Samples {
+        use crate::testing::{Sample, dims, number, uniform};
+        use proptest::prelude::*;
+        // Regroups the prime factors of the extents.
+        let case = (number(), dims(4), proptest::collection::vec(0usize..4, 16), 1usize..5);
+        let sample = case.prop_flat_map(|(dtype, dims, slots, rank)| {
+            let mut shape = vec![1usize; rank];
+            let mut slot = slots.into_iter().cycle();
+            for &d in &dims {
+                let mut rest = d;
+                let mut p = 2;
+                while rest > 1 {
+                    if rest % p == 0 {
+                        shape[slot.next().unwrap_or(0) % rank] *= p;
+                        rest /= p;
+                    } else {
+                        p += 1;
+                    }
+                }
+                if d == 0 {
+                    shape[0] = 0;
+                }
+            }
+            let op = Self { shape: shape.as_slice().into() };
+            uniform(dtype, dims, -3.0, 3.0)
+                .prop_map(move |x| Sample { op: op.clone().into(), operands: vec![x], smooth: true })
+        });
+        Some(sample.boxed())
+    }
+}
+
+impl<'f> Tensor<'f> {
+    /// The same elements, in row-major order, under other extents of the same product.
+    #[track_caller]
+    pub fn reshape(self, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        if self.shape() == shape { self } else { self.builder().push(Reshape { shape }, &[self]) }
+    }
+}

@@ -1,0 +1,268 @@
+//! Pieces that the rules of many operations share.
+
+use super::StaticType;
+use crate::error::TypeError;
+use crate::index::{Access, IndexCx, IndexExpr};
+use crate::literal::{Literal, indices, linear_index};
+use crate::pattern::{Pattern, Reduce, ReduceKind};
+use crate::scalar::{Scalar, ScalarFn, ScalarId, ScalarOp};
+use crate::types::{DType, MAX_RANK, Shape, TensorType, checked_product};
+
+/// Refuses all but `N` operands.
+pub(super) fn operands<'a, const N: usize>(
+    op: &'static str,
+    operands: &'a [TensorType],
+) -> Result<&'a [TensorType; N], TypeError> {
+    operands
+        .try_into()
+        .map_err(|_| TypeError::new(op, operands, format!("takes {N} operands, not {}", operands.len())))
+}
+
+/// Refuses an element type that `accepts` does not.
+pub(super) fn accept(
+    op: &'static str,
+    operands: &[TensorType],
+    index: usize,
+    what: &str,
+    accepts: fn(DType) -> bool,
+) -> Result<(), TypeError> {
+    let dtype = operands[index].dtype;
+    if accepts(dtype) {
+        return Ok(());
+    }
+    Err(TypeError::new(op, operands, format!("operand {index} is {dtype}, must be {what}")))
+}
+
+/// Refuses operands of different types; gives the common one.
+pub(super) fn same_types(op: &'static str, operands: &[TensorType]) -> Result<TensorType, TypeError> {
+    let first = operands.first().ok_or_else(|| TypeError::new(op, operands, "takes at least one operand"))?;
+    for (i, other) in operands.iter().enumerate() {
+        if other.dtype != first.dtype {
+            let message = format!(
+                "operand {i} is {}, operand 0 is {}: convert one with `cast`",
+                other.dtype, first.dtype
+            );
+            return Err(TypeError::new(op, operands, message));
+        }
+        if other.shape != first.shape {
+            let message =
+                format!("operand {i} has shape {}, operand 0 has shape {}", other.shape, first.shape);
+            return Err(TypeError::new(op, operands, message));
+        }
+    }
+    Ok(first.clone())
+}
+
+/// Any type with arithmetic.
+pub(super) fn is_number(dtype: DType) -> bool {
+    dtype != DType::Bool
+}
+
+/// Applies `f` to the elements of equally shaped literals.
+pub(super) fn map_elements(
+    operands: &[&Literal],
+    out: &StaticType,
+    f: impl Fn(&[Scalar]) -> Scalar,
+) -> Literal {
+    let mut args = vec![Scalar::Bool(false); operands.len()];
+    Literal::from_fn(out.dtype, &out.dims, |i| {
+        for (arg, operand) in args.iter_mut().zip(operands) {
+            *arg = operand.get(i);
+        }
+        f(&args)
+    })
+}
+
+/// The pattern of an elementwise operation with this body.
+pub(super) fn elementwise(
+    operands: &[StaticType],
+    body: impl FnOnce(&mut ScalarFn, &[ScalarId]) -> ScalarId,
+) -> Pattern {
+    let types: Vec<DType> = operands.iter().map(|t| t.dtype).collect();
+    Pattern::Elementwise(ScalarFn::record(&types, body))
+}
+
+/// One variable per dimension.
+pub(super) fn index_vars(dims: &[usize]) -> (IndexCx, Vec<IndexExpr>) {
+    let mut cx = IndexCx::default();
+    let vars = dims.iter().map(|&d| cx.var(d)).collect();
+    (cx, vars)
+}
+
+/// Refuses a declared type that no tensor can have: a rank or a number of elements over the limit.
+pub(super) fn storable(op: &'static str, ty: &TensorType) -> Result<TensorType, TypeError> {
+    if ty.rank() > MAX_RANK {
+        return Err(TypeError::new(
+            op,
+            &[],
+            format!("{ty} has rank {}, at most {MAX_RANK} is possible", ty.rank()),
+        ));
+    }
+    if ty.shape.as_static().is_some_and(|dims| checked_product(&dims).is_none()) {
+        return Err(TypeError::new(op, &[], format!("{ty} has more than 2^40 elements")));
+    }
+    Ok(ty.clone())
+}
+
+/// Samples of a unary or binary elementwise operation on equal types: smooth ones from `lo..hi`
+/// per operand, and special values of every type in `dtypes`.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn elementwise_samples<O: super::OpDef + Clone + std::fmt::Debug + 'static>(
+    op: O,
+    dtypes: &'static [DType],
+    ranges: &'static [(f64, f64)],
+) -> super::Samples {
+    use crate::testing::{Sample, dims, special, uniform};
+    use proptest::prelude::*;
+    let any = (proptest::sample::select(dtypes), dims(4), any::<bool>());
+    let samples = any.prop_flat_map(move |(dtype, dims, wanted)| {
+        let smooth = wanted && dtype.is_float();
+        let values: Vec<_> = ranges
+            .iter()
+            .map(
+                |&(lo, hi)| {
+                    if smooth { uniform(dtype, dims.clone(), lo, hi) } else { special(dtype, dims.clone()) }
+                },
+            )
+            .collect();
+        let op = op.clone();
+        values.prop_map(move |operands| Sample { op: op.clone().into(), operands, smooth })
+    });
+    Some(samples.boxed())
+}
+
+/// Shape rule of reductions.
+pub(super) fn infer_reduce(
+    op: &'static str,
+    x: &[TensorType],
+    axes: &[usize],
+) -> Result<TensorType, TypeError> {
+    let [x0] = operands::<1>(op, x)?;
+    if axes.windows(2).any(|w| w[0] >= w[1]) || axes.iter().any(|&a| a >= x0.rank()) {
+        let message = format!("axes {axes:?} must be increasing and below the rank {}", x0.rank());
+        return Err(TypeError::new(op, x, message));
+    }
+    let kept = (0..x0.rank()).filter(|a| !axes.contains(a)).map(|a| x0.shape[a].clone());
+    Ok(x0.with_shape(kept.collect::<Shape>()))
+}
+
+/// The identity of a reduction.
+pub(super) fn identity(kind: ReduceKind, dtype: DType) -> Scalar {
+    let value = match kind {
+        ReduceKind::Sum => 0.0,
+        ReduceKind::Prod => 1.0,
+        ReduceKind::Max => f64::NEG_INFINITY,
+        ReduceKind::Min => f64::INFINITY,
+    };
+    // Saturates to MIN and MAX of integer types.
+    Scalar::from_f64(dtype, value)
+}
+
+/// Combines two values of a reduction.
+pub(super) fn combine(kind: ReduceKind, a: Scalar, b: Scalar) -> Scalar {
+    let op = match kind {
+        ReduceKind::Sum => ScalarOp::Add,
+        ReduceKind::Prod => ScalarOp::Mul,
+        ReduceKind::Max => ScalarOp::Max,
+        ReduceKind::Min => ScalarOp::Min,
+    };
+    op.eval(&[a, b])
+}
+
+/// Reduces a sequence in the order of [`Reduce`]; `None` is a skipped element.
+pub(super) fn reduce_sequence(
+    kind: ReduceKind,
+    dtype: DType,
+    mut elements: impl Iterator<Item = Option<Scalar>>,
+) -> Scalar {
+    let mut blocks = Vec::new();
+    loop {
+        let mut lanes = [identity(kind, dtype); Reduce::LANES];
+        let mut n = 0;
+        for x in elements.by_ref().take(Reduce::BLOCK) {
+            if let Some(x) = x {
+                let lane = &mut lanes[n % Reduce::LANES];
+                *lane = combine(kind, *lane, x);
+            }
+            n += 1;
+        }
+        if n == 0 && !blocks.is_empty() {
+            break;
+        }
+        let mut half = Reduce::LANES / 2;
+        while half > 0 {
+            for j in 0..half {
+                lanes[j] = combine(kind, lanes[j], lanes[j + half]);
+            }
+            half /= 2;
+        }
+        blocks.push(lanes[0]);
+        if n < Reduce::BLOCK {
+            break;
+        }
+    }
+    let mut step = 1;
+    while step < blocks.len() {
+        for i in (0..blocks.len() - step).step_by(2 * step) {
+            blocks[i] = combine(kind, blocks[i], blocks[i + step]);
+        }
+        step *= 2;
+    }
+    blocks[0]
+}
+
+/// Reference semantics of a reduction over whole axes.
+pub(super) fn eval_reduce(kind: ReduceKind, x: &Literal, axes: &[usize], out: &StaticType) -> Literal {
+    let reduced: Vec<usize> = axes.iter().map(|&a| x.dims()[a]).collect();
+    let kept: Vec<usize> = (0..x.dims().len()).filter(|a| !axes.contains(a)).collect();
+    let mut at = indices(&out.dims);
+    Literal::from_fn(out.dtype, &out.dims, |_| {
+        let outer = at.next().expect("one index per element");
+        let mut index = vec![0; x.dims().len()];
+        for (&axis, &i) in kept.iter().zip(&outer) {
+            index[axis] = i;
+        }
+        let elements = indices(&reduced).map(|r| {
+            for (&axis, &i) in axes.iter().zip(&r) {
+                index[axis] = i;
+            }
+            Some(x.get(linear_index(&index, x.dims())))
+        });
+        reduce_sequence(kind, out.dtype, elements)
+    })
+}
+
+/// The pattern of a reduction over whole axes.
+pub(super) fn reduce_pattern(kind: ReduceKind, dims: &[usize], axes: &[usize], out: &StaticType) -> Pattern {
+    let extents: Vec<usize> = axes.iter().map(|&a| dims[a]).collect();
+    let mut index = vec![IndexExpr::default(); dims.len()];
+    let kept = (0..dims.len()).filter(|a| !axes.contains(a));
+    for (v, axis) in kept.chain(axes.iter().copied()).enumerate() {
+        index[axis] = IndexExpr::var(v as u32);
+    }
+    debug_assert_eq!(out.dims.len() + axes.len(), dims.len());
+    Pattern::Reduce(Reduce { kind, extents, access: Access { operand: 0, index, guards: Vec::new() } })
+}
+
+/// Samples of a reduction over whole axes.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn reduce_samples(op: fn(Vec<usize>) -> super::Op, smooth: bool) -> super::Samples {
+    use crate::testing::{Sample, dims, number, special, uniform};
+    use proptest::prelude::*;
+    let case = (number(), dims(4), any::<bool>()).prop_flat_map(|(dtype, dims, wild)| {
+        let rank = dims.len();
+        let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
+        let x = if wild { special(dtype, dims) } else { uniform(dtype, dims, -3.0, 3.0) };
+        (x, axes, Just(!wild))
+    });
+    let sample = move |(x, axes, tame)| Sample { op: op(axes), operands: vec![x], smooth: smooth && tame };
+    Some(case.prop_map(sample).boxed())
+}
+
+/// One step of a contraction: fused on floats, wrapping on integers.
+pub(super) fn multiply_add(a: Scalar, b: Scalar, acc: Scalar) -> Scalar {
+    if a.dtype().is_float() {
+        return ScalarOp::Fma.eval(&[a, b, acc]);
+    }
+    ScalarOp::Add.eval(&[ScalarOp::Mul.eval(&[a, b]), acc])
+}

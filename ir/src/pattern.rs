@@ -1,0 +1,142 @@
+//! The loop structure of an operation, as data. The compiler lowers patterns, not operations: a
+//! new elementwise, reducing or data-moving operation changes nothing there.
+//!
+//! Index expressions of a pattern are over variables numbered as each variant says.
+
+use crate::index::{Access, IndexCx, IndexExpr};
+use crate::scalar::ScalarFn;
+
+/// How the elements of the result derive from the operands.
+#[derive(Clone, Debug)]
+pub enum Pattern {
+    /// Given from outside or stored: inputs, state, constants.
+    Leaf,
+    /// `out[i] = body(operand0[i], operand1[i], ...)`; all shapes are equal.
+    Elementwise(ScalarFn),
+    /// `out[i] = body(index(i) as i64, operand0, operand1, ...)`; operands are scalars.
+    Generate {
+        /// Over variables `0..rank(out)`.
+        index: IndexExpr,
+        /// Its first argument is an `I64`.
+        body: ScalarFn,
+    },
+    /// Data movement: each result element is the first access whose guards hold; the last access
+    /// has none. Over variables `0..rank(out)`.
+    Injective(Vec<Access>),
+    /// `out[.., j.., ..] = operand0[.., operand1[j..], ..]` along `axis` of operand 0; the axes of
+    /// operand 1 take its place. Operand 1 is an integer tensor.
+    Gather {
+        /// Axis of operand 0 that is indexed.
+        axis: usize,
+    },
+    /// Operand 0 with operand 2 added at the places that operand 1 names: the adjoint of `Gather`.
+    /// Additions go in row-major order of operand 1.
+    ScatterAdd {
+        /// Axis of operand 0 that is indexed.
+        axis: usize,
+    },
+    /// Fails with an index error unless `0 <= operand0[i] < bound`; else the identity.
+    CheckIndex {
+        /// Exclusive upper bound.
+        bound: usize,
+    },
+    /// A reduction, in the order that [`Reduce`] states.
+    Reduce(Reduce),
+    /// Position of the first NaN, else of the first greatest (least) element, along one axis.
+    ArgReduce {
+        /// The axis; removed from the result.
+        axis: usize,
+        /// Greatest or least.
+        largest: bool,
+    },
+    /// Sums of products. Several parts write disjoint parts of the result, together all of it.
+    Contraction(Vec<Contraction>),
+    /// For each window of operand 0 (see [`Window`]), in row-major order, adds the element of
+    /// operand 1 at the window's place to the result at the window's first maximum (the first NaN
+    /// if it has one); the result starts as zeros.
+    SelectAndScatter(Window),
+}
+
+/// What a reduction computes, and its identity: 0, 1, -infinity or MIN, +infinity or MAX.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ReduceKind {
+    /// Sum.
+    Sum,
+    /// Product.
+    Prod,
+    /// NaN-propagating maximum.
+    Max,
+    /// NaN-propagating minimum.
+    Min,
+}
+
+/// A reduction over an index space of `extents`, taken as one sequence `r` in row-major order.
+///
+/// The order is fixed: blocks of [`Reduce::BLOCK`] consecutive elements; within a block 16 lanes,
+/// lane `j` combining elements `j, j+16, ...` from the identity on as `acc = op(acc, x)`; lanes
+/// folded `l[j] = op(l[j], l[j+h])` for `h` = 8, 4, 2, 1; blocks combined pairwise, neighbours
+/// first: `b[i] = op(b[i], b[i+s])` for `s` = 1, 2, 4, ... and `i` a multiple of `2s`. An element
+/// whose guards fail is skipped. An empty space gives the identity.
+#[derive(Clone, Debug)]
+pub struct Reduce {
+    /// What is computed.
+    pub kind: ReduceKind,
+    /// Extents of the reduced index space.
+    pub extents: Vec<usize>,
+    /// Which element of operand 0, over variables `0..rank(out)` for the result index, then one per
+    /// reduced dimension.
+    pub access: Access,
+}
+
+impl Reduce {
+    /// Elements per block.
+    pub const BLOCK: usize = 1024;
+    /// Virtual lanes.
+    pub const LANES: usize = 16;
+}
+
+/// `out[b, m, n] = sum over k of lhs[b, m, k] * rhs[b, n, k]`, each result element by one chain of
+/// fused multiply-adds from +0 over all `k` in row-major order.
+///
+/// Every index space may have any number of dimensions. Variables are numbered `batch`, `m`, `n`,
+/// `k`, each dimension in order. An element whose guards fail counts as zero (it is multiplied).
+#[derive(Clone, Debug)]
+pub struct Contraction {
+    /// Extents of the batch dimensions.
+    pub batch: Vec<usize>,
+    /// Extents of the dimensions of the left operand alone.
+    pub m: Vec<usize>,
+    /// Extents of the dimensions of the right operand alone.
+    pub n: Vec<usize>,
+    /// Extents of the summed dimensions.
+    pub k: Vec<usize>,
+    /// Element of operand 0.
+    pub lhs: Access,
+    /// Element of operand 1.
+    pub rhs: Access,
+    /// Element of the result, over `batch`, `m` and `n`.
+    pub out: Vec<IndexExpr>,
+}
+
+impl Contraction {
+    /// Ranges of its variables.
+    pub fn index_cx(&self) -> IndexCx {
+        let extents = [&self.batch, &self.m, &self.n, &self.k].into_iter().flatten().map(|&d| d as i64);
+        IndexCx { extents: extents.collect(), dynamic: Vec::new() }
+    }
+}
+
+/// Sliding windows over a tensor, one entry per axis of it. Window `o` covers positions
+/// `o * stride + w * dilation - padding.0` for `w` in `0..size`; those outside the tensor are
+/// skipped.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Window {
+    /// Extent of the window.
+    pub size: Vec<usize>,
+    /// Step between windows.
+    pub strides: Vec<usize>,
+    /// Positions added before and after each axis.
+    pub padding: Vec<(i64, i64)>,
+    /// Step within a window.
+    pub dilation: Vec<usize>,
+}

@@ -1,0 +1,86 @@
+//! Inputs for property tests: legal applications of operations.
+
+use crate::literal::Literal;
+use crate::ops::Op;
+use crate::types::DType;
+use crate::{Scalar, TensorType};
+use proptest::prelude::*;
+
+/// One operation applied to values that its shape rule accepts.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The operation.
+    pub op: Op,
+    /// Its operands.
+    pub operands: Vec<Literal>,
+    /// True if the operation is differentiable in a neighbourhood of these float operands (away
+    /// from kinks, ties, poles and branch points by at least 1e-2), so finite differences apply.
+    pub smooth: bool,
+}
+
+impl Sample {
+    /// Operand types.
+    pub fn types(&self) -> Vec<TensorType> {
+        self.operands.iter().map(Literal::ty).collect()
+    }
+}
+
+/// Extents worth testing: 0, 1, primes, and one around the vector widths.
+pub fn extent() -> impl Strategy<Value = usize> + Clone {
+    prop_oneof![
+        1 => Just(0usize),
+        3 => Just(1usize),
+        6 => 2usize..6,
+        2 => prop_oneof![Just(7usize), Just(8), Just(9), Just(13), Just(15), Just(16), Just(17), Just(33)],
+    ]
+}
+
+/// Shapes of rank up to `max_rank` whose number of elements stays small (at most 600).
+pub fn dims(max_rank: usize) -> impl Strategy<Value = Vec<usize>> + Clone {
+    proptest::collection::vec(extent(), 0..=max_rank).prop_map(|mut dims| {
+        let mut n = 1;
+        for d in &mut dims {
+            if n * (*d).max(1) > 600 {
+                *d = 1;
+            }
+            n *= (*d).max(1);
+        }
+        dims
+    })
+}
+
+/// Values uniform on `lo..hi`, of any numeric type.
+pub fn uniform(dtype: DType, dims: Vec<usize>, lo: f64, hi: f64) -> BoxedStrategy<Literal> {
+    let n = dims.iter().product::<usize>();
+    proptest::collection::vec(lo..hi, n)
+        .prop_map(move |v| Literal::from_fn(dtype, &dims, |i| Scalar::F64(v[i])))
+        .boxed()
+}
+
+/// Values among which zeros of both signs, infinities, NaN, subnormals and huge ones are frequent.
+pub fn special(dtype: DType, dims: Vec<usize>) -> BoxedStrategy<Literal> {
+    let n = dims.iter().product::<usize>();
+    let tiny = if dtype == DType::F64 { f64::MIN_POSITIVE / 8.0 } else { f64::from(f32::MIN_POSITIVE) / 8.0 };
+    let huge = if dtype == DType::F64 { f64::MAX } else { f64::from(f32::MAX) };
+    let value = prop_oneof![
+        4 => -4.0..4.0f64,
+        2 => prop_oneof![Just(0.0f64), Just(-0.0), Just(1.0), Just(-1.0), Just(2.0), Just(0.5)],
+        1 => prop_oneof![
+            Just(f64::NAN), Just(f64::INFINITY), Just(f64::NEG_INFINITY),
+            Just(tiny), Just(-tiny), Just(huge), Just(-huge), Just(1e10), Just(-1e10),
+        ],
+    ];
+    proptest::collection::vec(value, n)
+        .prop_map(move |v| Literal::from_fn(dtype, &dims, |i| Scalar::F64(v[i])))
+        .boxed()
+}
+
+/// Any float type.
+pub fn float() -> impl Strategy<Value = DType> + Clone {
+    prop_oneof![Just(DType::F32), Just(DType::F64)]
+}
+
+/// Any type with arithmetic.
+pub fn number() -> impl Strategy<Value = DType> + Clone {
+    prop_oneof![3 => Just(DType::F32), 2 => Just(DType::F64), 1 => Just(DType::I32), 1 => Just(DType::I64)]
+}
