@@ -20,7 +20,7 @@ impl NodeId {
         self.0 as usize
     }
 
-    const fn petgraph(self) -> NodeIndex<u32> {
+    fn petgraph(self) -> NodeIndex<u32> {
         NodeIndex::new(self.0 as usize)
     }
 }

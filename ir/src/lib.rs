@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attr;
+mod autodiff;
 mod builder;
 mod error;
 mod graph;
@@ -20,6 +21,7 @@ mod scalar;
 pub mod testing;
 mod types;
 
+pub use autodiff::{gradients, vjp};
 pub use builder::{FunctionBuilder, ModuleBuilder, Param, Tensor};
 pub use error::{BuildError, BuildErrors, EvalError, NoGradient, TypeError};
 pub use graph::{Graph, Node, NodeId, Origin, SourceLoc};

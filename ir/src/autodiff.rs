@@ -1,0 +1,116 @@
+//! Reverse-mode differentiation, graph to graph: the backward pass is more nodes of the function.
+//!
+//! [`gradients`] walks the nodes from the output back to the inputs, asks each operation's rule for
+//! the cotangents of its operands and adds up those that meet. Gradients are ordinary nodes, so
+//! they can be differentiated again.
+
+use crate::builder::Tensor;
+use crate::graph::NodeId;
+use crate::ops::VjpCx;
+use std::collections::BTreeMap;
+
+/// Gradients of the scalar `output` with respect to each of `wrt`, in order: tensors of their
+/// types. An input that `output` does not depend on, or that is not a float, gets exact zeros.
+///
+/// A missing gradient rule, or an `output` that is not a float scalar, is recorded in the builder
+/// as a mistake at the caller's line, and the results are poisoned.
+#[track_caller]
+pub fn gradients<'f>(output: Tensor<'f>, wrt: &[Tensor<'f>]) -> Vec<Tensor<'f>> {
+    let f = output.builder();
+    if output.is_poison() {
+        return vec![f.poison(); wrt.len()];
+    }
+    let ty = output.ty();
+    if ty.rank() != 0 || !ty.dtype.is_float() {
+        f.misuse(format!("gradients: the output is {ty}, it must be a float scalar"));
+        return vec![f.poison(); wrt.len()];
+    }
+    vjp(&[(output, f.scalar(ty.dtype, 1.0))], wrt)
+}
+
+/// Vector-Jacobian product: for pairs (output, cotangent of its type) the cotangents of `wrt`.
+/// [`gradients`] is the case of one scalar output with cotangent 1. Mistakes are recorded likewise.
+#[track_caller]
+pub fn vjp<'f>(outputs: &[(Tensor<'f>, Tensor<'f>)], wrt: &[Tensor<'f>]) -> Vec<Tensor<'f>> {
+    let Some((first, _)) = outputs.first() else { return Vec::new() };
+    let f = first.builder();
+    let mut all = outputs.iter().flat_map(|&(y, ct)| [y, ct]).chain(wrt.iter().copied());
+    if all.any(Tensor::is_poison) {
+        return vec![f.poison(); wrt.len()];
+    }
+    for &(y, ct) in outputs {
+        if y.ty() != ct.ty() {
+            f.misuse(format!("vjp: the output is {}, its cotangent {}", y.ty(), ct.ty()));
+            return vec![f.poison(); wrt.len()];
+        }
+    }
+    let ids: Vec<NodeId> = wrt.iter().filter_map(|t| t.id()).collect();
+    let tops: Vec<NodeId> = outputs.iter().filter_map(|(y, _)| y.id()).collect();
+    let order = active_nodes(f, &tops, &ids);
+
+    let mut cotangents: BTreeMap<NodeId, Tensor<'f>> = BTreeMap::new();
+    for &(y, ct) in outputs {
+        if let Some(id) = y.id() {
+            accumulate(&mut cotangents, id, ct);
+        }
+    }
+    for &id in order.iter().rev() {
+        let Some(&ct) = cotangents.get(&id) else { continue };
+        let (op, operands, origin) =
+            f.with_graph(|g| (g.op(id).clone(), g.operands(id), g.node(id).origin.clone()));
+        if operands.is_empty() {
+            continue;
+        }
+        let tensors: Vec<Tensor<'f>> = operands.iter().map(|&o| f.tensor(o)).collect();
+        let cx = VjpCx { operands: &tensors, result: f.tensor(id) };
+        let cotangents_of_operands = match f.at(&origin, || op.vjp(&cx, ct)) {
+            Ok(cts) => cts,
+            Err(error) => {
+                f.no_gradient(error);
+                return vec![f.poison(); wrt.len()];
+            }
+        };
+        debug_assert_eq!(
+            cotangents_of_operands.len(),
+            operands.len(),
+            "{} gives one cotangent per operand",
+            op.name()
+        );
+        for (&operand, ct) in operands.iter().zip(cotangents_of_operands) {
+            if let Some(ct) = ct.filter(|_| order.binary_search(&operand).is_ok()) {
+                f.at(&origin, || accumulate(&mut cotangents, operand, ct));
+            }
+        }
+    }
+    let of = |&t: &Tensor<'f>| {
+        let known = t.id().and_then(|id| cotangents.get(&id)).copied();
+        known.unwrap_or_else(|| f.full(t.dtype(), t.shape(), 0.0))
+    };
+    wrt.iter().map(of).collect()
+}
+
+fn accumulate<'f>(cotangents: &mut BTreeMap<NodeId, Tensor<'f>>, id: NodeId, ct: Tensor<'f>) {
+    let sum = cotangents.get(&id).map_or(ct, |&earlier| earlier + ct);
+    cotangents.insert(id, sum);
+}
+
+/// Float nodes on a path from `wrt` to `tops`, in creation order.
+fn active_nodes(f: &crate::FunctionBuilder, tops: &[NodeId], wrt: &[NodeId]) -> Vec<NodeId> {
+    f.with_graph(|g| {
+        let mut depends = vec![false; g.len()];
+        let mut needed = vec![false; g.len()];
+        wrt.iter().for_each(|id| depends[id.index()] = true);
+        tops.iter().for_each(|id| needed[id.index()] = true);
+        for id in g.ids() {
+            let float = g.ty(id).dtype.is_float();
+            depends[id.index()] |= float && g.operands(id).iter().any(|o| depends[o.index()]);
+        }
+        for id in g.ids().rev() {
+            if needed[id.index()] && depends[id.index()] {
+                g.operands(id).iter().for_each(|o| needed[o.index()] = true);
+            }
+        }
+        let active = |id: &NodeId| depends[id.index()] && needed[id.index()] && g.ty(*id).dtype.is_float();
+        g.ids().filter(active).collect()
+    })
+}
