@@ -171,7 +171,7 @@ mod tests {
                 for t in 0..n_pieces {
                     let (begin, end) = piece(n_units, n_pieces, t);
                     assert_eq!(begin, next);
-                    assert!(end - begin >= n_units / n_pieces && end - begin <= n_units / n_pieces + 1);
+                    assert!((0..=1).contains(&(end - begin - n_units / n_pieces)));
                     next = end;
                 }
                 assert_eq!(next, n_units);

@@ -327,3 +327,246 @@ impl RunContext {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::slice::from_raw_parts;
+
+    const N: usize = 1000;
+    const DIMS: [usize; 2] = [20, 50];
+    const SCRATCH: usize = 64;
+
+    /// y = w * x + c, all positive; w += 1. Each worker goes through scratch of its own.
+    unsafe extern "C" fn axpy(cx: *mut Context) -> i32 {
+        unsafe extern "C" fn kernel(cx: *mut Context, begin: u64, end: u64, worker: u64) {
+            // SAFETY: pieces are disjoint; the arena has room for one scratch per worker.
+            unsafe {
+                let (x, y) = ((*(*cx).inputs).cast::<f32>(), (*(*cx).outputs).cast::<f32>());
+                let (w, c) = ((*cx).state.cast::<f32>().read(), (*cx).constants.cast::<f32>().read());
+                let scratch = (*cx).arena.add(SCRATCH * worker as usize).cast::<f32>();
+                for i in begin as usize..end as usize {
+                    scratch.write(w * x.add(i).read());
+                    y.add(i).write(scratch.read() + c);
+                }
+            }
+        }
+        // SAFETY: the context is as `abi` says, with the ports declared in `axpy_parts`.
+        unsafe {
+            ((*cx).parallel_for)((*cx).pool, kernel, cx, N as u64);
+            let y = from_raw_parts((*(*cx).outputs).cast::<f32>(), N);
+            (*(*cx).outputs.add(1)).cast::<bool>().write(y.iter().all(|&y| y > 0.0));
+            *(*cx).state.cast::<f32>() += 1.0;
+        }
+        0
+    }
+
+    fn layout() -> Arc<StateLayout> {
+        Arc::new(StateLayout::new([("w".to_owned(), DType::F32, vec![])]).unwrap())
+    }
+
+    fn axpy_parts(max_threads: usize) -> ExecutableParts {
+        ExecutableParts {
+            name: "axpy".into(),
+            inputs: vec![Port::new("x", DType::F32, DIMS)],
+            outputs: vec![Port::new("y", DType::F32, DIMS), Port::new("positive", DType::Bool, [])],
+            state: layout(),
+            arena_bytes: SCRATCH * max_threads,
+            constants: AlignedBuffer::from_bytes(&0.5f32.to_ne_bytes(), "constants").unwrap(),
+            faults: Vec::new(),
+            entry: axpy,
+            code: Arc::new(()),
+            max_threads,
+        }
+    }
+
+    /// y[i] = table[index[i]], checked.
+    unsafe extern "C" fn gather(cx: *mut Context) -> i32 {
+        unsafe extern "C" fn kernel(cx: *mut Context, begin: u64, end: u64, _worker: u64) {
+            // SAFETY: pieces are disjoint.
+            unsafe {
+                let (table, index) = ((*(*cx).inputs).cast::<i64>(), (*(*cx).inputs.add(1)).cast::<i32>());
+                let y = (*(*cx).outputs).cast::<i64>();
+                for i in begin as usize..end as usize {
+                    let k = index.add(i).read();
+                    if !(0..10).contains(&k) {
+                        return ((*cx).record_fault)(cx, 2, i as i64, k.into());
+                    }
+                    y.add(i).write(table.add(k as usize).read());
+                }
+            }
+        }
+        // SAFETY: the context is as `abi` says, with the ports declared in `gather_parts`.
+        unsafe {
+            ((*cx).parallel_for)((*cx).pool, kernel, cx, 16);
+            i32::from((*cx).error.node != 0)
+        }
+    }
+
+    fn gather_parts() -> ExecutableParts {
+        let site = |op: &str, location: Option<&str>| FaultSite {
+            op: op.into(),
+            what: "index".into(),
+            bound: 10,
+            location: location.map(Into::into),
+        };
+        ExecutableParts {
+            name: "loss".into(),
+            inputs: vec![Port::new("table", DType::I64, [10]), Port::new("index", DType::I32, [16])],
+            outputs: vec![Port::new("y", DType::I64, [16])],
+            state: Arc::default(),
+            arena_bytes: 0,
+            constants: AlignedBuffer::zeroed(0, "constants").unwrap(),
+            faults: vec![site("scatter", None), site("gather", Some("examples/x.rs:10:5"))],
+            entry: gather,
+            code: Arc::new(()),
+            max_threads: 8,
+        }
+    }
+
+    fn pool(n_threads: usize) -> Arc<ThreadPool> {
+        Arc::new(ThreadPool::new(n_threads).unwrap())
+    }
+
+    #[test]
+    fn runs_give_equal_bits_for_any_number_of_threads() {
+        let x: Vec<f32> = (0..N).map(|i| i as f32 * 0.37).collect();
+        for n_threads in 1..=4 {
+            // SAFETY: `axpy` keeps the contract for these parts.
+            let axpy = unsafe { Executable::from_parts(axpy_parts(3)) };
+            let mut cx = RunContext::new(&axpy, pool(n_threads)).unwrap();
+            let mut state = State::zeros(layout()).unwrap();
+            state.copy_from("w", &2.0f32).unwrap();
+            let (mut y, mut positive) = (vec![0.0f32; N], false);
+            for step in 0..3 {
+                cx.fill_arena(0xFF);
+                let outputs = &mut [(&mut y).into(), (&mut positive).into()];
+                axpy.run(&mut cx, &mut state, &[(&x).into()], outputs).unwrap();
+                let w = 2.0 + step as f32;
+                assert!(y.iter().zip(&x).all(|(y, x)| *y == w * x + 0.5));
+                assert!(positive);
+            }
+            assert_eq!(state.get::<f32>("w").unwrap(), [5.0]);
+        }
+    }
+
+    #[test]
+    fn arguments_are_checked_before_the_run() {
+        // SAFETY: `axpy` keeps the contract for these parts.
+        let axpy = unsafe { Executable::from_parts(axpy_parts(1)) };
+        let mut cx = RunContext::new(&axpy, pool(1)).unwrap();
+        let mut check = |state: &mut State, inputs: &[Value<'_>], outputs: &mut [ValueMut<'_>], message| {
+            assert_eq!(axpy.run(&mut cx, state, inputs, outputs).unwrap_err().to_string(), message);
+        };
+        let x = [0.0f32; N];
+        let (mut y, mut flag, mut number) = ([0.0f32; N], false, 0i32);
+        let state = &mut State::zeros(layout()).unwrap();
+        check(state, &[], &mut [], "`axpy` has 1 input, got 0");
+        check(state, &[(&x).into()], &mut [(&mut y).into()], "`axpy` has 2 outputs, got 1");
+        check(
+            state,
+            &[x[1..].into()],
+            &mut [(&mut y).into(), (&mut flag).into()],
+            "input `x`: expected f32[20, 50] (1000 elements), got 999 elements of f32 (in `axpy`)",
+        );
+        check(
+            state,
+            &[(&[1i32; N]).into()],
+            &mut [(&mut y).into(), (&mut flag).into()],
+            "input `x`: expected f32[20, 50] (1000 elements), got 1000 elements of i32 (in `axpy`)",
+        );
+        check(
+            state,
+            &[(&x).into()],
+            &mut [(&mut y).into(), (&mut number).into()],
+            "output `positive`: expected bool[] (1 element), got 1 element of i32 (in `axpy`)",
+        );
+        check(
+            &mut State::zeros(Arc::default()).unwrap(),
+            &[(&x).into()],
+            &mut [(&mut y).into(), (&mut flag).into()],
+            "the state does not belong to `axpy`: entry 0: expected `w` f32[], got no entry",
+        );
+        assert_eq!(y, [0.0; N]);
+    }
+
+    #[test]
+    fn the_same_fault_is_reported_for_any_number_of_threads() {
+        // SAFETY: `gather` keeps the contract for these parts.
+        let gather = unsafe { Executable::from_parts(gather_parts()) };
+        let table: Vec<i64> = (100..110).collect();
+        let mut bad = [1i32; 16];
+        (bad[3], bad[4], bad[15]) = (12, -1, 99);
+        let mut y = [0i64; 16];
+        let mut state = State::zeros(Arc::default()).unwrap();
+        for n_threads in [1, 2, 3, 8] {
+            let mut cx = RunContext::new(&gather, pool(n_threads)).unwrap();
+            let mut run = |index: &[i32; 16]| {
+                gather.run(&mut cx, &mut state, &[(&table).into(), index.into()], &mut [(&mut y).into()])
+            };
+            for _ in 0..if cfg!(miri) { 2 } else { 200 } {
+                assert_eq!(
+                    run(&bad).unwrap_err().to_string(),
+                    "gather: index 12 at position 3 is out of range 0..10 (in `loss` at examples/x.rs:10:5)"
+                );
+                run(&[7; 16]).unwrap();
+            }
+            assert_eq!(y, [107; 16]);
+        }
+    }
+
+    #[test]
+    fn an_unknown_fault_is_an_error() {
+        unsafe extern "C" fn broken(_: *mut Context) -> i32 {
+            1
+        }
+        // SAFETY: `broken` touches nothing.
+        let broken = unsafe { Executable::from_parts(ExecutableParts { entry: broken, ..axpy_parts(1) }) };
+        let mut cx = RunContext::new(&broken, pool(1)).unwrap();
+        let mut state = State::zeros(layout()).unwrap();
+        let (x, mut y, mut flag) = ([0.0f32; N], [0.0f32; N], false);
+        let outputs = &mut [(&mut y).into(), (&mut flag).into()];
+        let error = broken.run(&mut cx, &mut state, &[(&x).into()], outputs).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`axpy` reported unknown fault site 0 (status 1); this is a bug in graphc"
+        );
+    }
+
+    #[test]
+    fn a_context_grows_and_serves_any_executable() {
+        // SAFETY: `gather` and `axpy` keep the contract for these parts.
+        let (gather, axpy) =
+            unsafe { (Executable::from_parts(gather_parts()), Executable::from_parts(axpy_parts(4))) };
+        let mut cx = RunContext::new(&gather, pool(2)).unwrap();
+        assert_eq!(cx.arena_bytes(), 0);
+        let (x, mut y, mut flag) = ([1.0f32; N], [0.0f32; N], true);
+        let outputs = &mut [(&mut y).into(), (&mut flag).into()];
+        axpy.run(&mut cx, &mut State::zeros(layout()).unwrap(), &[(&x).into()], outputs).unwrap();
+        assert_eq!(cx.arena_bytes(), 4 * SCRATCH);
+        assert_eq!(y, [0.5; N]);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri's allocator does not refuse")]
+    fn an_arena_that_does_not_fit_is_an_error() {
+        let parts = ExecutableParts { arena_bytes: 1 << 60, ..axpy_parts(1) };
+        // SAFETY: `axpy` keeps the contract for a larger arena than it needs.
+        let axpy = unsafe { Executable::from_parts(parts) };
+        assert_eq!(
+            RunContext::new(&axpy, pool(1)).unwrap_err().to_string(),
+            "out of memory: the arena of `axpy` needs 1152921504606846976 bytes"
+        );
+    }
+
+    #[test]
+    fn executables_and_contexts_move_between_threads() {
+        fn assert_send<T: Send>() {}
+        fn assert_sync<T: Sync>() {}
+        assert_send::<Executable>();
+        assert_sync::<Executable>();
+        assert_send::<RunContext>();
+        assert_send::<State>();
+        assert_sync::<State>();
+    }
+}

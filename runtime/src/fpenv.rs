@@ -130,4 +130,21 @@ mod tests {
         // Only the sticky exception flags may differ.
         assert_eq!(after.0 & !0x3F, FLUSH & !0x3F);
     }
+
+    #[test]
+    fn pieces_run_in_the_default_environment() {
+        let before = imp::read();
+        imp::write(FLUSH);
+        // The worker inherits the setting of the thread that starts it.
+        let pool = crate::ThreadPool::new(2).unwrap();
+        let kept = std::sync::atomic::AtomicUsize::new(0);
+        pool.run(2, |_, _, _| {
+            let n = usize::from(half_of_smallest() != 0.0);
+            kept.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+        });
+        let after = half_of_smallest();
+        imp::write(before);
+        assert_eq!(kept.into_inner(), 2);
+        assert_eq!(after, 0.0);
+    }
 }

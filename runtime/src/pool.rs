@@ -221,14 +221,16 @@ impl ThreadPool {
         // SAFETY: the caller allows it.
         let mut result = unsafe { job.run_piece(0) };
         shared.wait_for_pieces();
+        let mut payload = None;
         if shared.panicked.load(Ordering::Relaxed) {
             shared.panicked.store(false, Ordering::Relaxed);
-            let payload = lock(&shared.panic).take();
-            if let (Ok(()), Some(payload)) = (&result, payload) {
-                result = Err(payload);
-            }
+            payload = lock(&shared.panic).take();
         }
         shared.busy.store(false, Ordering::Release);
+        // The caller's own panic goes first: it is piece 0.
+        if let (Ok(()), Some(payload)) = (&result, payload) {
+            result = Err(payload);
+        }
         result
     }
 }
@@ -410,5 +412,169 @@ fn threads_from(variable: Option<&std::ffi::OsStr>) -> Result<usize, RuntimeErro
     match text.trim().parse() {
         Ok(n) if (1..=MAX_THREADS).contains(&n) => Ok(n),
         _ => Err(RuntimeError::ThreadCount { given: text.into(), max: MAX_THREADS }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Fewer repetitions under Miri, which is some thousand times slower.
+    const fn times(n: usize) -> usize {
+        if cfg!(miri) { n / 1000 + 3 } else { n }
+    }
+
+    /// Runs `n_units` and checks that each unit was run exactly once, by a legal worker, and that no worker
+    /// index was in use twice at a time.
+    fn check_covers(pool: &ThreadPool, n_units: usize) {
+        let counts: Vec<_> = (0..n_units).map(|_| AtomicUsize::new(0)).collect();
+        let in_use: Vec<_> = (0..pool.num_threads()).map(|_| AtomicBool::new(false)).collect();
+        pool.run(n_units as u64, |begin, end, worker| {
+            assert!(begin < end);
+            assert!(!in_use[worker].swap(true, Ordering::Relaxed));
+            for count in &counts[begin as usize..end as usize] {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            in_use[worker].store(false, Ordering::Relaxed);
+        });
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn every_unit_runs_once() {
+        for n_threads in [1, 2, 3, 5] {
+            let pool = ThreadPool::new(n_threads).unwrap();
+            assert_eq!(pool.num_threads(), n_threads);
+            for n_units in [0, 1, 2, 3, 4, 5, 6, 17, 100] {
+                check_covers(&pool, n_units);
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_are_the_static_partition() {
+        let pool = ThreadPool::new(3).unwrap();
+        let pieces = Mutex::new(Vec::new());
+        pool.run(10, |begin, end, worker| pieces.lock().unwrap().push((worker, begin, end)));
+        let mut pieces = pieces.into_inner().unwrap();
+        pieces.sort_unstable();
+        assert_eq!(pieces, [(0, 0, 3), (1, 3, 6), (2, 6, 10)]);
+    }
+
+    #[test]
+    fn many_small_calls() {
+        let pool = ThreadPool::new(2).unwrap();
+        let total = AtomicU64::new(0);
+        let n = times(100_000) as u64;
+        for _ in 0..n {
+            pool.run(2, |begin, end, _| {
+                total.fetch_add(end - begin, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(total.into_inner(), 2 * n);
+    }
+
+    /// Without spinning every hand-off goes through park and unpark, on both sides.
+    #[test]
+    fn parked_threads_wake() {
+        let pool = ThreadPool::with_spin(4, Duration::ZERO).unwrap();
+        for i in 0..times(3_000) {
+            check_covers(&pool, 1 + i % 9);
+        }
+    }
+
+    #[test]
+    fn nested_calls_run_on_the_caller() {
+        let pool = ThreadPool::new(3).unwrap();
+        let total = AtomicU64::new(0);
+        for _ in 0..times(1_000) {
+            pool.run(3, |_, _, _| {
+                let outer = thread::current().id();
+                pool.run(5, |begin, end, worker| {
+                    assert_eq!((begin, end, worker), (0, 5, 0));
+                    assert_eq!(thread::current().id(), outer);
+                    total.fetch_add(end - begin, Ordering::Relaxed);
+                });
+            });
+        }
+        assert_eq!(total.into_inner(), 15 * times(1_000) as u64);
+    }
+
+    #[test]
+    fn threads_share_a_pool() {
+        let pool = ThreadPool::new(2).unwrap();
+        let barrier = Barrier::new(4);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    for i in 0..times(5_000) {
+                        check_covers(&pool, i % 7);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn panics_reach_the_caller_after_all_pieces_ran() {
+        let pool = ThreadPool::new(3).unwrap();
+        for guilty in [0, 1, 2] {
+            let ran = AtomicUsize::new(0);
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(3, |_, _, worker| {
+                    if worker == guilty {
+                        std::panic::panic_any(worker);
+                    }
+                    ran.fetch_add(1, Ordering::Relaxed);
+                });
+            }));
+            assert_eq!(*result.unwrap_err().downcast::<usize>().unwrap(), guilty);
+            assert_eq!(ran.into_inner(), 2);
+            check_covers(&pool, 9);
+        }
+        let all = catch_unwind(AssertUnwindSafe(|| pool.run(3, |_, _, w| std::panic::panic_any(w))));
+        assert_eq!(*all.unwrap_err().downcast::<usize>().unwrap(), 0);
+        let nested = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(3, |_, _, _| pool.run(2, |_, _, _| std::panic::panic_any("inner")));
+        }));
+        assert_eq!(*nested.unwrap_err().downcast::<&str>().unwrap(), "inner");
+        check_covers(&pool, 9);
+    }
+
+    #[test]
+    fn kernels_get_only_as_many_workers_as_they_have_scratch_for() {
+        unsafe extern "C" fn kernel(cx: *mut Context, begin: u64, end: u64, worker: u64) {
+            assert!(worker < 2);
+            // SAFETY: the test passes a vector of counters as its context.
+            let counts = unsafe { &*cx.cast::<Vec<AtomicUsize>>() };
+            for count in &counts[begin as usize..end as usize] {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let pool = ThreadPool::new(4).unwrap();
+        let handle = PoolRef { pool: &pool, max_threads: 2 };
+        let mut counts: Vec<_> = (0..7).map(|_| AtomicUsize::new(0)).collect();
+        let cx = (&raw mut counts).cast();
+        // SAFETY: the handle lives, and the kernel takes such a context from any thread.
+        unsafe { parallel_for((&raw const handle).cast(), kernel, cx, 7) };
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn thread_counts_are_checked() {
+        let check = |text: &str, expected: Result<usize, &str>| {
+            let got = threads_from(Some(text.as_ref())).map_err(|e| e.to_string());
+            assert_eq!(got, expected.map_err(str::to_owned));
+        };
+        check(" 3 ", Ok(3));
+        check("", Ok(available_parallelism()));
+        check("0", Err("thread count `0` is not in 1..=1024"));
+        check("many", Err("thread count `many` is not in 1..=1024"));
+        check("1025", Err("thread count `1025` is not in 1..=1024"));
+        assert_eq!(threads_from(None).unwrap(), available_parallelism());
+        assert!(ThreadPool::new(0).is_err());
     }
 }
