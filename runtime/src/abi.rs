@@ -4,32 +4,38 @@
 //!
 //! # Memory
 //!
-//! | pointer | alignment | readable and writable | contents on entry |
+//! | pointer | alignment | accessible | contents on entry |
 //! |---|---|---|---|
-//! | `arena` | [`ALIGNMENT`](crate::ALIGNMENT) | `arena_bytes` + [`SLACK_BYTES`](crate::SLACK_BYTES) | unspecified |
+//! | `arena` | [`ALIGNMENT`](crate::ALIGNMENT) | `arena_bytes` + slack | unspecified |
 //! | `state` | the same | layout's bytes + slack | the state; a bool is one byte, 0 or 1 |
 //! | `constants` | the same | bytes + slack, **read only** | as given to the executable |
 //! | `inputs[i]` | of one element | exactly the port's bytes, **read only** | the input |
 //! | `outputs[i]` | of one element | exactly the port's bytes | unspecified |
 //!
+//! Slack is [`SLACK_BYTES`](crate::SLACK_BYTES). It may be read and, but for the constants, be
+//! overwritten with anything; its contents mean nothing.
+//!
 //! Inputs and outputs are the user's slices: only element-aligned and without slack, so vector
 //! code uses unaligned accesses and masked tails there. Two inputs may be the same memory; outputs,
-//! state and arena overlap nothing else. Slack may be read and overwritten with anything, but its
-//! contents mean nothing. Generated code writes only 0 or 1 to a bool in state or outputs.
+//! state and arena overlap nothing else. Generated code writes only 0 or 1 to a bool in state or
+//! outputs.
 //!
 //! # Threads
 //!
 //! Entry code runs on one thread. `cx.parallel_for(cx.pool, kernel, cx, n_units)` covers units
-//! `0..n_units` with disjoint pieces `kernel(cx, begin, end, worker)`, and returns when all are done; what
-//! pieces wrote is then visible to the caller. No piece is empty and `n_units == 0` calls nothing.
-//! The number of pieces is T = min(pool threads, executable's `max_threads`, `n_units`), piece t is
-//! [`piece`]`(n_units, T, t)` and its worker index is t; or, when the pool is in use by someone
-//! else, there is one piece with worker index 0. Worker indices are unique among the pieces of one
-//! call, hence scratch at `worker * size` is private. Kernels do not call `parallel_for` (scratch
-//! of the outer piece would be shared). To use fewer threads, pass fewer units.
+//! `0..n_units` with disjoint pieces `kernel(cx, begin, end, worker)`, and returns when all are
+//! done; what pieces wrote is then visible to the caller. No piece is empty and `n_units == 0`
+//! calls nothing. The number of pieces is T = min(pool threads, executable's `max_threads`,
+//! `n_units`), piece t is [`piece`]`(n_units, T, t)` and its worker index is t; or, when the pool
+//! is in use by someone else, there is one piece with worker index 0. Worker indices are unique
+//! among the pieces of one call, hence scratch at `worker * size` is private. Kernels do not call
+//! `parallel_for` (scratch of the outer piece would be shared). To use fewer threads, pass fewer
+//! units.
 //!
-//! Every piece runs with the default floating-point environment: round to nearest even,
-//! subnormals kept, exceptions masked. No frame of generated code is ever unwound.
+//! All functions follow the C calling convention of the target. Code that uses ymm or zmm
+//! registers executes `vzeroupper` before it returns or calls the runtime. Every piece runs with
+//! the default floating-point environment: round to nearest even, subnormals kept, exceptions
+//! masked. No frame of generated code is ever unwound.
 //!
 //! # Faults
 //!
@@ -146,8 +152,8 @@ pub unsafe extern "C" fn serial_parallel_for(
 /// The [`RecordFault`] of the runtime: keeps the fault smallest by (site, position).
 ///
 /// # Safety
-/// `cx` points to a context that lives through the call and whose `error` nobody accesses meanwhile but
-/// through this function.
+/// `cx` points to a context that lives through the call and whose `error` nobody accesses
+/// meanwhile but through this function.
 pub unsafe extern "C" fn record_fault(cx: *mut Context, site: u64, position: i64, value: i64) {
     // One lock for all contexts: a fault ends the run, so there is nothing to make fast.
     static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());

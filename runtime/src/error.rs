@@ -62,7 +62,11 @@ pub enum RuntimeError {
         got: usize,
     },
     /// An input or output has another element type or number of elements than declared.
-    #[error("{side} `{port}`: expected {}, got {} (in `{function}`)", Wanted(.expected), Given(*.got_elements, *.got_dtype))]
+    #[error(
+        "{side} `{port}`: expected {}, got {} (in `{function}`)",
+        Wanted(.expected),
+        Given(*.got_elements, *.got_dtype)
+    )]
     PortType {
         /// Name of the function.
         function: Box<str>,
@@ -92,7 +96,11 @@ pub enum RuntimeError {
         name: Box<str>,
     },
     /// A state entry has another element type or number of elements than asked for.
-    #[error("state `{name}`: expected {}, got {}", Wanted(.expected), StateGiven(*.got_elements, *.got_dtype))]
+    #[error(
+        "state `{name}`: expected {}, got {}",
+        Wanted(.expected),
+        StateGiven(*.got_elements, *.got_dtype)
+    )]
     StateType {
         /// Name of the entry.
         name: Box<str>,
@@ -118,7 +126,10 @@ pub enum RuntimeError {
         ty: Box<TensorType>,
     },
     /// An index computed or given at run time is out of range.
-    #[error("{op}: {what} {value} at position {position} is out of range 0..{bound} (in `{function}`{})", At(.location))]
+    #[error(
+        "{op}: {what} {value} at position {position} is out of range 0..{bound} (in `{function}`{})",
+        At(.location)
+    )]
     IndexOutOfRange {
         /// Operation that met it.
         op: Box<str>,

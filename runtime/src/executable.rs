@@ -192,10 +192,10 @@ impl Executable {
         };
         let status = {
             let _env = FpEnv::enter();
-            // SAFETY: `from_parts` was promised that the entry runs correctly on such a context. The
-            // context is as promised: the arena has at least `arena_bytes`, layout and ports were checked
-            // above; arena, state and outputs are borrowed exclusively, constants and inputs shared,
-            // all until the end of this function; `parts.code` is alive with `self`.
+            // SAFETY: `from_parts` was promised that the entry runs correctly on such a context.
+            // The context is as promised: the arena has at least `arena_bytes`, layout and ports
+            // were checked above; arena, state and outputs are borrowed exclusively, constants and
+            // inputs shared, all until the end of this function; `parts.code` is alive with `self`.
             unsafe { (parts.entry)(&raw mut context) }
         };
         if status == 0 && context.error.node == 0 {
@@ -277,8 +277,8 @@ pub struct RunContext {
     outputs: Vec<*mut u8>,
 }
 
-// SAFETY: the pointers are dead between runs, when the context can move to another thread: every run sets
-// them anew before generated code sees them. All else is Send.
+// SAFETY: the pointers are dead between runs, when the context can move to another thread: every
+// run sets them anew before generated code sees them. All else is Send.
 unsafe impl Send for RunContext {}
 // SAFETY: a shared reference gives access to the arena's size and the pool only.
 unsafe impl Sync for RunContext {}

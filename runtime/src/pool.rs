@@ -144,8 +144,8 @@ impl ThreadPool {
         Ok(pool)
     }
 
-    /// The pool of the process, started on first use with as many threads as [`THREADS_VARIABLE`] says, by
-    /// default one per available processor.
+    /// The pool of the process, started on first use with as many threads as [`THREADS_VARIABLE`]
+    /// says, by default one per available processor.
     ///
     /// # Errors
     /// [`RuntimeError::ThreadCount`] if the variable is not a valid number of threads;
@@ -165,8 +165,9 @@ impl ThreadPool {
         self.workers.len() + 1
     }
 
-    /// Calls `piece(begin, end, worker)` for disjoint pieces that cover units `0..n_units`, on the threads of
-    /// the pool, and returns when all are done. If the pool is in use, there is one piece.
+    /// Calls `piece(begin, end, worker)` for disjoint pieces that cover units `0..n_units`, on the
+    /// threads of the pool, and returns when all are done. If the pool is in use, there is one
+    /// piece.
     ///
     /// # Panics
     /// With the panic of a piece, if one panics; all other pieces run first.
@@ -340,8 +341,8 @@ pub(crate) struct PoolRef<'a> {
 /// The [`abi::ParallelFor`] of the runtime. `pool` points to a [`PoolRef`].
 ///
 /// # Safety
-/// `pool` points to a live `PoolRef`; `kernel` may be called with `cx` for disjoint pieces of `0..n_units` from
-/// several threads at a time.
+/// `pool` points to a live `PoolRef`; `kernel` may be called with `cx` for disjoint pieces of
+/// `0..n_units` from several threads at a time.
 pub(crate) unsafe extern "C" fn parallel_for(
     pool: *const c_void,
     kernel: KernelFn,
@@ -426,8 +427,8 @@ mod tests {
         if cfg!(miri) { n / 1000 + 3 } else { n }
     }
 
-    /// Runs `n_units` and checks that each unit was run exactly once, by a legal worker, and that no worker
-    /// index was in use twice at a time.
+    /// Runs `n_units` and checks that each unit was run exactly once, by a legal worker, and that
+    /// no worker index was in use twice at a time.
     fn check_covers(pool: &ThreadPool, n_units: usize) {
         let counts: Vec<_> = (0..n_units).map(|_| AtomicUsize::new(0)).collect();
         let in_use: Vec<_> = (0..pool.num_threads()).map(|_| AtomicBool::new(false)).collect();

@@ -193,8 +193,8 @@ impl State {
     /// Overwrites an entry.
     ///
     /// # Errors
-    /// [`RuntimeError::UnknownState`]; [`RuntimeError::StateType`] if element type or number of elements
-    /// differ.
+    /// [`RuntimeError::UnknownState`]; [`RuntimeError::StateType`] if element type or number of
+    /// elements differ.
     pub fn copy_from<'a>(&mut self, name: &str, value: impl Into<Value<'a>>) -> Result<(), RuntimeError> {
         let value = value.into();
         let entry = find(&self.layout, name)?;
