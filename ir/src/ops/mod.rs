@@ -176,6 +176,7 @@ macro_rules! ops {
 ops! {
     input::Input, read_state::ReadState, constant::Constant,
     add::Add, sub::Sub, mul::Mul, div::Div, neg::Neg, tanh::Tanh,
+    iota::Iota,
     broadcast::Broadcast, reshape::Reshape, transpose::Transpose,
     reduce_sum::ReduceSum, dot_general::DotGeneral,
 }
