@@ -176,7 +176,8 @@ macro_rules! ops {
 ops! {
     input::Input, read_state::ReadState, constant::Constant,
     add::Add, sub::Sub, mul::Mul, div::Div, neg::Neg, tanh::Tanh,
-    iota::Iota,
+    iota::Iota, slice::Slice, pad::Pad, concatenate::Concatenate, reverse::Reverse,
+    gather::Gather, scatter_add::ScatterAdd,
     broadcast::Broadcast, reshape::Reshape, transpose::Transpose,
     reduce_sum::ReduceSum, dot_general::DotGeneral,
 }

@@ -2,7 +2,7 @@
 
 use super::StaticType;
 use crate::error::TypeError;
-use crate::index::{Access, IndexCx, IndexExpr};
+use crate::index::{Access, Guard, IndexCx, IndexExpr};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::{Pattern, Reduce, ReduceKind};
 use crate::scalar::{Scalar, ScalarFn, ScalarId, ScalarOp};
@@ -102,6 +102,60 @@ pub(super) fn storable(op: &'static str, ty: &TensorType) -> Result<TensorType, 
         return Err(TypeError::new(op, &[], format!("{ty} has more than 2^40 elements")));
     }
     Ok(ty.clone())
+}
+
+/// Largest magnitude of a stride, a dilation or an amount of padding: positions computed from them
+/// and from extents stay far from overflow.
+pub(super) const MAX_STEP: i64 = 1 << 44;
+
+/// Refuses a step (a stride or a dilation) that is zero or beyond [`MAX_STEP`].
+pub(super) fn check_step(
+    op: &'static str,
+    x: &[TensorType],
+    what: &str,
+    step: usize,
+) -> Result<(), TypeError> {
+    match step {
+        0 => Err(TypeError::new(op, x, format!("{what} is 0, must be at least 1"))),
+        s if s > MAX_STEP as usize => {
+            Err(TypeError::new(op, x, format!("{what} is {s}, at most 2^44 is possible")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an amount of padding beyond [`MAX_STEP`].
+pub(super) fn check_padding(
+    op: &'static str,
+    x: &[TensorType],
+    what: &str,
+    padding: i64,
+) -> Result<(), TypeError> {
+    if padding.unsigned_abs() > MAX_STEP as u64 {
+        return Err(TypeError::new(op, x, format!("{what} is {padding}, beyond the limit of 2^44")));
+    }
+    Ok(())
+}
+
+/// `(extent - 1) * step + 1`, or 0 for an extent of 0: how far `extent` positions reach that are
+/// `step` apart.
+pub(super) fn reach(extent: usize, step: usize) -> i128 {
+    if extent == 0 { 0 } else { (extent as i128 - 1) * step as i128 + 1 }
+}
+
+/// The guard `0 <= expr < bound`, unless it always holds.
+pub(super) fn in_bounds(cx: &IndexCx, expr: &IndexExpr, bound: usize) -> Option<Guard> {
+    let guard = Guard { expr: expr.clone(), lo: 0, hi: bound as i64 };
+    (!guard.always(cx)).then_some(guard)
+}
+
+/// The element types of two operands that must agree.
+pub(super) fn same_dtype(op: &'static str, x: &[TensorType], a: usize, b: usize) -> Result<(), TypeError> {
+    if x[a].dtype == x[b].dtype {
+        return Ok(());
+    }
+    let (da, db) = (x[a].dtype, x[b].dtype);
+    Err(TypeError::new(op, x, format!("operand {a} is {da}, operand {b} is {db}: convert one with `cast`")))
 }
 
 /// Samples of a unary or binary elementwise operation on equal types: smooth ones from `lo..hi`
