@@ -174,6 +174,8 @@ macro_rules! ops {
     };
 }
 
+pub use convolution::ConvConfig;
+
 ops! {
     input::Input, read_state::ReadState, constant::Constant,
     add::Add, sub::Sub, mul::Mul, div::Div, neg::Neg, tanh::Tanh,
@@ -184,5 +186,5 @@ ops! {
     argmax::ArgMax, argmin::ArgMin,
     reduce_window_max::ReduceWindowMax, reduce_window_sum::ReduceWindowSum,
     select_and_scatter::SelectAndScatter,
-    dot_general::DotGeneral,
+    dot_general::DotGeneral, convolution::Convolution,
 }
