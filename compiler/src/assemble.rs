@@ -269,7 +269,7 @@ impl<'a> Assembler<'a> {
         let mut readers: HashMap<BufferId, Vec<NodeIndex>> = HashMap::new();
         let kernels: Vec<NodeIndex> = (0..self.kernels.len()).map(|k| graph.add_node(Step::Run(k))).collect();
         for (k, &at) in self.kernels.iter().zip(&kernels) {
-            k.writes().into_iter().for_each(|b| drop(writer.insert(b, at)));
+            k.writes().into_iter().for_each(|b| assert!(writer.insert(b, at).is_none(), "a buffer has one writer"));
             k.reads().into_iter().for_each(|b| readers.entry(b).or_default().push(at));
         }
         let checks: Vec<NodeIndex> = self

@@ -284,7 +284,7 @@ fn delinearize(b: &VBuilder, linear: &IndexExpr, extents: &[i64]) -> Vec<IndexEx
         .enumerate()
         .map(|(i, (&d, s))| {
             let q = cx.div(linear, s as i64);
-            if i == 0 { q } else { cx.rem(&q, d) }
+            if i == 0 { q } else { cx.rem(&q, d.max(1)) }
         })
         .collect()
 }
