@@ -6,6 +6,8 @@
 mod arithmetic;
 mod contraction;
 mod movement;
+mod reduction;
+mod selection;
 
 use super::rewrite::{Rule, rewrite};
 use crate::error::CompileError;
@@ -28,7 +30,7 @@ impl Pass for Simplify {
 
 /// Every rule. The first that matches is applied: identities, which leave nothing, come first.
 fn rules() -> Vec<Rule> {
-    [arithmetic::RULES, movement::RULES, contraction::RULES].concat()
+    [arithmetic::RULES, movement::RULES, selection::RULES, reduction::RULES, contraction::RULES].concat()
 }
 
 #[cfg(test)]
@@ -50,7 +52,8 @@ mod tests {
         let f = a.builder();
         let constant = [0.0, -0.0, 1.0, -1.0, 2.0, 0.25, 3.0][op as usize % 7];
         let dims = a.shape().as_static().unwrap();
-        match op % 16 {
+        let ones = vec![1; a.rank()];
+        match op % 28 {
             0 => a + b,
             1 => a - b,
             2 => a * b,
@@ -71,6 +74,22 @@ mod tests {
             13 if a.rank() == 2 && b.rank() == 2 => a.dot_general(b, (&[], &[]), (&[0], &[0])),
             14 if a.rank() > 0 => a.reduce_sum(&[0]),
             15 => f.full(a.dtype(), a.shape(), constant),
+            16 | 17 => {
+                let range = |d: &usize| (op as usize % 2).min(*d)..*d;
+                a.slice(&dims.iter().map(range).collect::<Vec<_>>(), &ones)
+            }
+            18 => a.slice(&dims.iter().map(|d| 0..*d).collect::<Vec<_>>(), &vec![2; a.rank()]),
+            19 if a.rank() > 0 => f.concatenate(&[a, b], a.rank() - 1),
+            20 => a.reverse(&(0..a.rank()).collect::<Vec<_>>()),
+            21 if a.rank() > 0 => a.reduce_max(&[a.rank() - 1]),
+            22 if a.rank() > 0 => a.reduce_min(&[0]),
+            23 if a.rank() > 0 && dims[0] > 0 => a.gather(f.scalar(DType::I32, 0.0), 0),
+            24 if a.rank() > 0 => f.iota(a.dtype(), a.shape(), 0),
+            25 if a.rank() > 0 => a.pad_axis(0, 1, 0, constant),
+            26 => {
+                let squeezed: Vec<usize> = dims.iter().copied().filter(|&d| d != 1).collect();
+                a.reshape(squeezed.as_slice())
+            }
             _ => a + a,
         }
     }
