@@ -114,8 +114,12 @@ mod tests {
         runner
             .run(&(dtype, steps), |(dtype, steps)| {
                 let f = function(|f| {
-                    let mut pool =
-                        vec![f.input("s", dtype, []), f.input("v", dtype, [5]), f.input("m", dtype, [2, 5])];
+                    let mut pool = vec![
+                        f.input("s", dtype, []),
+                        f.input("v", dtype, [5]),
+                        f.input("m", dtype, [2, 5]),
+                        f.input("t", dtype, [2, 3, 2]),
+                    ];
                     for choice in steps {
                         let next = step(&pool, choice);
                         if next.shape().num_elements().unwrap() <= 200 {
