@@ -66,7 +66,7 @@ mod tests {
             8 => constant - a,
             9 | 27 => {
                 let mut axes: Vec<usize> = (0..a.rank()).collect();
-                axes.rotate_left(usize::from(a.rank() > 0 && choice.2 % 2 == 0));
+                axes.rotate_left(usize::from(a.rank() > 0 && choice.2.is_multiple_of(2)));
                 axes.reverse();
                 a.transpose(&axes)
             }
