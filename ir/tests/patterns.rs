@@ -1,6 +1,7 @@
 //! Every operation's loop structure, evaluated directly, gives the bits of its reference semantics.
 //! The compiler reads patterns only; this is what makes them trustworthy.
 
+use graphc_ir::ops::{ConvConfig, Convolution, ReduceMax, ReduceSum, ReduceWindowSum};
 use graphc_ir::testing::Sample;
 use graphc_ir::{
     Access, Contraction, EvalError, IndexExpr, Literal, Native, Op, Pattern, Reduce, ReduceKind, Scalar,
@@ -241,6 +242,53 @@ fn check(s: &Sample) -> Result<(), TestCaseError> {
     let Some(value) = interpret(&pattern, &operands, &out) else { return Ok(()) };
     prop_assert!(same(&value, &expected), "pattern {pattern:?}\ngives {value:?}\nnot   {expected:?}");
     Ok(())
+}
+
+#[test]
+fn reductions_over_many_blocks_agree() {
+    let x = |dims: &[usize]| {
+        let value = |i: usize| Scalar::F32(((i * 7919) % 1013) as f32 / 97.0 - 5.0);
+        Literal::from_fn(graphc_ir::DType::F32, dims, value)
+    };
+    for n in [1023, 1024, 1025, 2048, 3100, 5 * 1024 + 17] {
+        let sum = Op::from(ReduceSum { axes: vec![1] });
+        check(&Sample { op: sum, operands: vec![x(&[2, n])], smooth: false }).unwrap();
+        let most = Op::from(ReduceMax { axes: vec![0, 1] });
+        check(&Sample { op: most, operands: vec![x(&[n, 2])], smooth: false }).unwrap();
+        let window = Window {
+            size: vec![n, 2],
+            strides: vec![3, 1],
+            padding: vec![(2, 2), (1, 0)],
+            dilation: vec![1, 1],
+        };
+        let sums = Op::from(ReduceWindowSum::new(window));
+        check(&Sample { op: sums, operands: vec![x(&[n, 2])], smooth: false }).unwrap();
+    }
+}
+
+#[test]
+fn steps_at_the_limit_do_not_overflow() {
+    let huge = 1usize << 44;
+    let one = Literal::full(&[2], Scalar::F32(1.0));
+    // The second window would start beyond the padded tensor; no window fits at all.
+    for (size, padding) in [(1, (0, 0)), (2, (0, 0)), (1, (-2, 0)), (1, (1 << 30, -(1 << 30)))] {
+        let window =
+            Window { size: vec![size], strides: vec![huge], padding: vec![padding], dilation: vec![huge] };
+        let op = Op::from(ReduceWindowSum::new(window));
+        check(&Sample { op, operands: vec![one.clone()], smooth: true }).unwrap();
+    }
+    let image = Literal::full(&[1, 1, 2], Scalar::F32(1.0));
+    let limit = huge as i64;
+    for (stride, lhs, rhs, padding) in [
+        (huge, 1, huge, (0, 0)),
+        (huge, huge, huge, (0, 0)),
+        (1, huge, 1, (-limit, 0)),
+        (huge - 1, huge, huge, (limit, limit)),
+    ] {
+        let config = ConvConfig::new(1).strides(&[stride]).lhs_dilation(&[lhs]).rhs_dilation(&[rhs]);
+        let op = Op::from(Convolution::from(config.padding(&[padding])));
+        check(&Sample { op, operands: vec![image.clone(), image.clone()], smooth: true }).unwrap();
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use graphc_ir::ops::{ConvConfig, Convolution, Gather, Pad, ReduceWindowMax, Slice};
 use graphc_ir::{
-    BuildErrors, DType, Dim, EvalError, FunctionBuilder, Literal, Module, ModuleBuilder, Op, Tensor,
-    TensorType, Window, evaluate, gradients, shape,
+    Bindings, BuildErrors, DType, Dim, EvalError, FunctionBuilder, Literal, Module, ModuleBuilder, Op,
+    Tensor, TensorType, Window, evaluate, gradients, shape,
 };
 
 fn module(body: impl FnOnce(&FunctionBuilder)) -> Result<Module, BuildErrors> {
@@ -127,7 +127,14 @@ fn named_batches_train_through_grouped_convolutions_and_pools() {
     let f = &named.functions[0];
     assert_eq!(f.graph.ty(f.outputs[0].node).shape, shape!["B", 4, 6]);
     assert_eq!(f.graph.ty(f.outputs[1].node).shape, shape![4, 2, 3]);
-    assert!(build(Dim::Const(0)).is_ok());
+    for n in [0, 1, 3] {
+        let fixed = build(n.into()).unwrap_or_else(|e| panic!("{e}"));
+        let bound = f.bind(&Bindings::new().with("B", n)).unwrap_or_else(|e| panic!("{e}"));
+        let x = Literal::from_fn(DType::F64, &[n, 4, 6], |i| graphc_ir::Scalar::F64((i * 37 % 101) as f64));
+        let value =
+            |f: &graphc_ir::Function| evaluate(f, std::slice::from_ref(&x), |_| unreachable!()).unwrap();
+        assert_eq!(value(&bound), value(&fixed.functions[0]));
+    }
 }
 
 #[test]
@@ -147,6 +154,14 @@ fn named_dimensions_pass_through_whole() {
     let f = &m.functions[0];
     let types: Vec<String> = f.outputs.iter().map(|o| f.graph.ty(o.node).to_string()).collect();
     assert_eq!(types.join(" "), "f32[B, 3] f32[B, T] f32[B, 10] i32[5] f32[B, 3] f32[B, 5]");
+}
+
+#[test]
+fn binding_a_name_keeps_slices_whole() {
+    let mut op = Op::from(Slice { starts: vec![0], limits: vec!["B".into()], strides: vec![1] });
+    assert_eq!(op.infer(&[f32(shape!["B"])]).unwrap(), f32(shape!["B"]));
+    op.bind(&Bindings::new().with("B", 7));
+    assert_eq!(op.infer(&[f32([7])]).unwrap(), f32([7]));
 }
 
 #[test]

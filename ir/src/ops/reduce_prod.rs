@@ -27,7 +27,7 @@ fn product_of_others<'f>(x: Tensor<'f>, axis: usize, extent: usize) -> Tensor<'f
     let one_side = |sign: i64| {
         let mut product = moved(x, sign);
         let mut distance = 1;
-        while distance < extent as i64 {
+        while distance < extent as i64 - 1 {
             product = product * moved(product, sign * distance);
             distance *= 2;
         }

@@ -1,0 +1,152 @@
+//! Memory for the arena, the state and the constants: aligned, zeroed, with slack after the end.
+//! Allocation failure is an error here, never an abort.
+
+use crate::error::RuntimeError;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::fmt;
+use std::ptr::NonNull;
+
+/// Alignment of every buffer, in bytes: a cache line, and the widest vector.
+pub const ALIGNMENT: usize = 64;
+
+/// Alignment of buffers of at least this size, in bytes: the size of a huge page on x86-64 and
+/// most of aarch64, so that the system can back such buffers with huge pages.
+pub const HUGE_ALIGNMENT: usize = 2 << 20;
+
+/// Bytes after the end of every buffer that may be read and written: one full vector, so that a
+/// kernel may load past the last element.
+pub const SLACK_BYTES: usize = 64;
+
+/// Alignment asked of the allocator. Small on purpose: allocators get zeroed memory of such
+/// alignment fresh from the system, where pages cost nothing until they are touched, but clear
+/// memory of larger alignment by hand.
+const BASE_ALIGNMENT: usize = 16;
+
+/// A fixed number of bytes at an address that is a multiple of [`ALIGNMENT`] ([`HUGE_ALIGNMENT`]
+/// for large ones), zero at first, followed by [`SLACK_BYTES`] more.
+pub struct AlignedBuffer {
+    ptr: NonNull<u8>,
+    len: usize,
+    /// What the allocator gave: `ptr` is the first suitably aligned address in it.
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the buffer owns its memory; it holds plain bytes and no thread-bound state.
+unsafe impl Send for AlignedBuffer {}
+// SAFETY: through a shared reference the bytes can only be read.
+unsafe impl Sync for AlignedBuffer {}
+
+impl AlignedBuffer {
+    /// `len` zero bytes. `what` names their purpose in the error.
+    ///
+    /// # Errors
+    /// [`RuntimeError::OutOfMemory`] when the system refuses, or `len` cannot be addressed.
+    pub fn zeroed(len: usize, what: &str) -> Result<Self, RuntimeError> {
+        let error = || RuntimeError::OutOfMemory { bytes: len, what: what.into() };
+        let align = if len >= HUGE_ALIGNMENT { HUGE_ALIGNMENT } else { ALIGNMENT };
+        let total = len.checked_add(SLACK_BYTES + align).ok_or_else(error)?;
+        let layout = Layout::from_size_align(total, BASE_ALIGNMENT).map_err(|_| error())?;
+        // SAFETY: the layout has a size of at least SLACK_BYTES.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(error)?;
+        let skip = base.as_ptr().align_offset(align);
+        assert!(skip <= align, "alignment of bytes is always possible");
+        // SAFETY: skip <= align, and the allocation has align + SLACK_BYTES bytes beyond len.
+        let ptr = unsafe { base.add(skip) };
+        Ok(Self { ptr, len, base, layout })
+    }
+
+    /// A copy of `bytes`.
+    ///
+    /// # Errors
+    /// As [`AlignedBuffer::zeroed`].
+    pub fn from_bytes(bytes: &[u8], what: &str) -> Result<Self, RuntimeError> {
+        let mut buffer = Self::zeroed(bytes.len(), what)?;
+        buffer.as_mut_slice().copy_from_slice(bytes);
+        Ok(buffer)
+    }
+
+    /// Number of bytes, without slack.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True if there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Address of the first byte. Reading is allowed for `len` + [`SLACK_BYTES`] bytes.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// Address of the first byte. Reading and writing is allowed for `len` + [`SLACK_BYTES`] bytes.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `len` initialized bytes from `ptr` belong to the buffer, borrowed with it.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+
+    /// The bytes, to be changed.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for AlignedBuffer {
+    fn drop(&mut self) {
+        // SAFETY: `base` came from `alloc_zeroed` with this layout and is freed once.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+impl fmt::Debug for AlignedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlignedBuffer").field("ptr", &self.ptr).field("len", &self.len).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_zeroed_and_have_slack() {
+        for len in [0, 1, 63, 64, 65, 4096, HUGE_ALIGNMENT - 1, HUGE_ALIGNMENT] {
+            let mut buffer = AlignedBuffer::zeroed(len, "test").unwrap();
+            assert_eq!(buffer.len(), len);
+            assert_eq!(buffer.is_empty(), len == 0);
+            let align = if len < HUGE_ALIGNMENT { ALIGNMENT } else { HUGE_ALIGNMENT };
+            assert_eq!(buffer.as_ptr().addr() % align, 0);
+            if len <= 4096 {
+                assert!(buffer.as_slice().iter().all(|&b| b == 0));
+            }
+            let p = buffer.as_mut_ptr();
+            // SAFETY: slack may be read and written.
+            unsafe {
+                assert_eq!(p.add(len + SLACK_BYTES - 1).read(), 0);
+                p.add(len + SLACK_BYTES - 1).write(7);
+            }
+        }
+    }
+
+    #[test]
+    fn from_bytes_copies() {
+        assert_eq!(AlignedBuffer::from_bytes(&[1, 2, 3], "test").unwrap().as_slice(), [1, 2, 3]);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri's allocator does not refuse")]
+    fn too_large_is_an_error() {
+        for bytes in [usize::MAX, isize::MAX as usize, isize::MAX as usize / 2] {
+            let error = AlignedBuffer::zeroed(bytes, "the arena").unwrap_err();
+            assert_eq!(error.to_string(), format!("out of memory: the arena needs {bytes} bytes"));
+        }
+    }
+}
