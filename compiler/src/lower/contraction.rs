@@ -96,7 +96,7 @@ impl Shape {
             k_dim -= 1;
         }
         let extent = dims.get(k_dim).copied().unwrap_or(1);
-        let k_chunk = (K_BLOCK / inner).clamp(1, extent.max(1));
+        let k_chunk = (K_BLOCK / inner.max(1)).clamp(1, extent.max(1));
         let n_block = N_BLOCK.min((n + lanes - 1) / lanes * lanes).max(lanes);
         // Enough units for a few threads where there are rows enough.
         let wanted = ((m + 7) / 8 + rows - 1) / rows * rows;

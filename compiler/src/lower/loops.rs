@@ -45,7 +45,7 @@ pub(super) fn schedule(
     };
     let units = if points == 0 {
         0
-    } else if outer == rank {
+    } else if reductions.is_empty() && outer == rank {
         s.map()
     } else if s.lanes_along_outer(inner_points) {
         s.columns(inner_points)

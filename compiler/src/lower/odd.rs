@@ -143,8 +143,8 @@ pub(super) fn select_and_scatter(
 
     let result = |index: IndexExpr| MemRef { base: Base::Buffer(out), dtype, index };
     let base = u.var.scale(plane);
-    let l = b.open(IndexExpr::default(), to(plane), 8, 8, &[]);
     let zero = b.constant(Scalar::from_f64(dtype, 0.0));
+    let l = b.open(IndexExpr::default(), to(plane), 8, 8, &[]);
     b.store(result(base.add(&l.var)), zero);
     b.close(l, &[]);
 

@@ -178,9 +178,10 @@ impl VBuilder {
         self.define(VOp::Fold(kind), &[v], VType { dtype, lanes: 1 })
     }
 
-    /// Writes memory. A value of fewer lanes than the address asks for is splat.
+    /// Writes memory. A value of fewer lanes than the address asks for is splat; lanes with one
+    /// address are written in order.
     pub fn store(&mut self, mem: MemRef, value: Val) {
-        let lanes = self.lanes_of(|v| mem.index.uses(v));
+        let lanes = self.lanes_of(|v| mem.index.uses(v)).max(self.ty(value).lanes);
         let value = self.splat(value, lanes);
         self.scope().body.push(Stmt::Store { mem, value });
     }
