@@ -71,10 +71,16 @@ fn same(a: Scalar, b: Scalar) -> bool {
 }
 
 /// Runs function `f` of `module` compiled at `level` and compares with the interpreter's outputs.
-fn check_function(module: &Module, inputs: &[Literal], level: OptLevel, threads: usize) -> Result<(), TestCaseError> {
+fn check_function(
+    module: &Module,
+    inputs: &[Literal],
+    level: OptLevel,
+    threads: usize,
+) -> Result<(), TestCaseError> {
     let expected = evaluate(&module.functions[0], inputs, |_| unreachable!("no state"));
     let options = CompileOptions { max_threads: 3, ..CompileOptions::at(level) };
-    let exe = compile(module, "f", &Bindings::new(), &options).map_err(|e| TestCaseError::fail(e.to_string()))?;
+    let exe =
+        compile(module, "f", &Bindings::new(), &options).map_err(|e| TestCaseError::fail(e.to_string()))?;
     let mut cx = RunContext::new(&exe, Arc::new(ThreadPool::new(threads).unwrap())).unwrap();
     cx.fill_arena(0xa5);
     let mut state = State::zeros(exe.state_layout().clone()).unwrap();
@@ -138,8 +144,10 @@ fn every_operation_gives_the_interpreters_bits() {
         if only.as_deref().is_some_and(|o| o != name) {
             continue;
         }
-        let mut runner = TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runner.run(&samples, |s| check(&s))));
+        let mut runner =
+            TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
+        let run =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runner.run(&samples, |s| check(&s))));
         match run {
             Ok(Ok(())) => {}
             Ok(Err(e)) => failures.push(format!("{name}: {e}")),

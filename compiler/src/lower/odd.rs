@@ -6,7 +6,9 @@ use crate::kernel::{BufferId, ExprId, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::VBuilder;
 use crate::vector::{Base, Bound, MemRef, Val};
-use graphc_ir::{CmpKind, DType, Guard, IndexExpr, Scalar, ScalarBuilder, ScalarOp, Window, row_major_strides};
+use graphc_ir::{
+    CmpKind, DType, Guard, IndexExpr, Scalar, ScalarBuilder, ScalarOp, Window, row_major_strides,
+};
 
 fn to(e: i64) -> Bound {
     Bound::Expr(IndexExpr::constant(e))

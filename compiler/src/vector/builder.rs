@@ -2,7 +2,9 @@
 //! one scope are shared.
 
 use super::{Bound, Carried, Loop, MemRef, Stmt, VFunc, VOp, VType, Val};
-use graphc_ir::{DType, Guard, IndexCx, IndexExpr, MAX_ELEMENTS, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Var};
+use graphc_ir::{
+    DType, Guard, IndexCx, IndexExpr, MAX_ELEMENTS, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Var,
+};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -212,7 +214,8 @@ impl VBuilder {
         let vector = if lanes > 1 { Some((id, lanes)) } else { outer };
         self.scopes.push(Scope { vector, ..Scope::default() });
         let values: Vec<Val> = init.iter().map(|&v| self.value(self.ty(v))).collect();
-        let header = Loop { var: id, lo: Bound::Expr(lo), hi, step, lanes, carried: Vec::new(), body: Vec::new() };
+        let header =
+            Loop { var: id, lo: Bound::Expr(lo), hi, step, lanes, carried: Vec::new(), body: Vec::new() };
         OpenLoop { var: IndexExpr::var(id), values, header: Some((header, init.to_vec())) }
     }
 
