@@ -10,7 +10,9 @@ use crate::module::Bindings;
 use crate::pattern::Pattern;
 use crate::types::{DType, TensorType};
 
+#[macro_use]
 mod rules;
+mod window;
 
 /// Type with extents as numbers: what evaluation and code generation see.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -173,9 +175,24 @@ macro_rules! ops {
     };
 }
 
+pub use convolution::ConvConfig;
+
 ops! {
     input::Input, read_state::ReadState, constant::Constant,
     add::Add, sub::Sub, mul::Mul, div::Div, neg::Neg, tanh::Tanh,
+    abs::Abs, sign::Sign, square::Square, sqrt::Sqrt, rsqrt::Rsqrt, recip::Recip,
+    floor::Floor, ceil::Ceil, round::Round,
+    exp::Exp, exp2::Exp2, expm1::Expm1, log::Log, log1p::Log1p,
+    sin::Sin, cos::Cos, tan::Tan, sigmoid::Sigmoid, erf::Erf,
+    rem::Rem, min::Min, max::Max, pow::Pow, and::And, or::Or, xor::Xor, not::Not,
+    compare::Compare, select::Select, clamp::Clamp, cast::Cast, bitcast::Bitcast,
+    stop_gradient::StopGradient, check_index::CheckIndex, extent::Extent, rng_bits::RngBits,
+    iota::Iota, slice::Slice, pad::Pad, concatenate::Concatenate, reverse::Reverse,
+    gather::Gather, scatter_add::ScatterAdd,
     broadcast::Broadcast, reshape::Reshape, transpose::Transpose,
-    reduce_sum::ReduceSum, dot_general::DotGeneral,
+    reduce_sum::ReduceSum, reduce_max::ReduceMax, reduce_min::ReduceMin, reduce_prod::ReduceProd,
+    argmax::ArgMax, argmin::ArgMin,
+    reduce_window_max::ReduceWindowMax, reduce_window_sum::ReduceWindowSum,
+    select_and_scatter::SelectAndScatter,
+    dot_general::DotGeneral, convolution::Convolution,
 }

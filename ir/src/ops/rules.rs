@@ -2,11 +2,11 @@
 
 use super::StaticType;
 use crate::error::TypeError;
-use crate::index::{Access, IndexCx, IndexExpr};
+use crate::index::{Access, Guard, IndexCx, IndexExpr};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::{Pattern, Reduce, ReduceKind};
-use crate::scalar::{Scalar, ScalarFn, ScalarId, ScalarOp};
-use crate::types::{DType, MAX_RANK, Shape, TensorType, checked_product};
+use crate::scalar::{CmpKind, Scalar, ScalarFn, ScalarId, ScalarOp};
+use crate::types::{DType, Dim, MAX_RANK, Shape, TensorType, checked_product};
 
 /// Refuses all but `N` operands.
 pub(super) fn operands<'a, const N: usize>(
@@ -58,6 +58,128 @@ pub(super) fn is_number(dtype: DType) -> bool {
     dtype != DType::Bool
 }
 
+/// A set of element types that an operation takes.
+pub(super) struct Class {
+    /// For error messages: "must be ...".
+    pub(super) what: &'static str,
+    /// Its members.
+    pub(super) dtypes: &'static [DType],
+}
+
+/// Types with fractions.
+pub(super) const FLOAT: Class = Class { what: "a float", dtypes: &[DType::F32, DType::F64] };
+/// Types with arithmetic.
+pub(super) const NUMBER: Class =
+    Class { what: "a number", dtypes: &[DType::F32, DType::F64, DType::I32, DType::I64] };
+/// Types with bitwise or logical operations.
+pub(super) const BITS: Class =
+    Class { what: "an integer or bool", dtypes: &[DType::I32, DType::I64, DType::Bool] };
+/// Every type.
+pub(super) const ANY: Class = Class { what: "of any type", dtypes: &DType::ALL };
+
+/// Shape rule of an elementwise operation on `N` operands of one type in `class`.
+pub(super) fn infer_elementwise<const N: usize>(
+    op: &'static str,
+    x: &[TensorType],
+    class: &Class,
+) -> Result<TensorType, TypeError> {
+    operands::<N>(op, x)?;
+    let dtype = x[0].dtype;
+    if !class.dtypes.contains(&dtype) {
+        return Err(TypeError::new(op, x, format!("operand 0 is {dtype}, must be {}", class.what)));
+    }
+    same_types(op, x)
+}
+
+/// Declares an elementwise operation without attributes on `N` operands of one type, which is also
+/// the result's: its struct and all of [`super::OpDef`].
+///
+/// - `pub struct Name: N of CLASS as "mnemonic";` with the operation's documentation;
+/// - `vjp: |cx, ct| [..];` the cotangent of each operand, see [`super::OpDef::vjp`];
+/// - `eval: |x| ..;` reference semantics of one element on [`Scalar`]s;
+/// - `body: |b, x| ..;` the same as lane-wise code;
+/// - `samples: [(lo, hi), ..]` the smooth domain of each operand, and optionally
+///   `, adjusted by |x| ..` which moves the values of one element away from kinks.
+macro_rules! elementwise_op {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident: $arity:literal of $class:ident as $mnemonic:literal;
+        vjp: $vjp:expr;
+        eval: $eval:expr;
+        body: $body:expr;
+        samples: $ranges:expr $(, adjusted by $adjust:expr)?;
+    ) => {
+        op! {
+            $(#[$meta])*
+            pub struct $name {}
+        }
+
+        impl $crate::ops::OpDef for $name {
+            const NAME: &'static str = $mnemonic;
+
+            fn infer(
+                &self,
+                x: &[$crate::types::TensorType],
+            ) -> Result<$crate::types::TensorType, $crate::error::TypeError> {
+                super::rules::infer_elementwise::<$arity>($mnemonic, x, &super::rules::$class)
+            }
+
+            fn vjp<'f>(
+                &self,
+                cx: &$crate::ops::VjpCx<'_, 'f>,
+                ct: $crate::builder::Tensor<'f>,
+            ) -> $crate::ops::Vjp<'f> {
+                type Cotangents<'f> = [Option<$crate::builder::Tensor<'f>>; $arity];
+                let vjp: for<'a, 'g> fn(
+                    &$crate::ops::VjpCx<'a, 'g>,
+                    $crate::builder::Tensor<'g>,
+                ) -> Cotangents<'g> = $vjp;
+                Ok(vjp(cx, ct).into())
+            }
+
+            fn eval(
+                &self,
+                x: &[&$crate::literal::Literal],
+                out: &$crate::ops::StaticType,
+            ) -> Result<$crate::literal::Literal, $crate::error::EvalError> {
+                let eval: fn(&[$crate::scalar::Scalar]) -> $crate::scalar::Scalar = $eval;
+                Ok(super::rules::map_elements(x, out, eval))
+            }
+
+            fn pattern(
+                &self,
+                x: &[$crate::ops::StaticType],
+                _: &$crate::ops::StaticType,
+            ) -> $crate::pattern::Pattern {
+                let body: fn(
+                    &mut $crate::scalar::ScalarFn,
+                    &[$crate::scalar::ScalarId],
+                ) -> $crate::scalar::ScalarId = $body;
+                super::rules::elementwise(x, body)
+            }
+
+            #[cfg(any(test, feature = "testing"))]
+            fn samples() -> $crate::ops::Samples {
+                #[allow(unused_imports, reason = "not every operation has kinks")]
+                use $crate::testing::away_from_integers;
+                #[allow(unused_mut, unused_assignments, reason = "the default is replaced")]
+                let mut adjust: fn(&mut [f64]) = |_| ();
+                $(adjust = $adjust;)?
+                super::rules::adjusted_samples($name {}, super::rules::$class.dtypes, &$ranges, adjust)
+            }
+        }
+    };
+}
+
+/// Applies the function of the operand's type to a float.
+pub(super) fn on_floats(x: Scalar, f32: fn(f32) -> f32, f64: fn(f64) -> f64) -> Scalar {
+    match x {
+        Scalar::F32(a) => Scalar::F32(f32(a)),
+        Scalar::F64(a) => Scalar::F64(f64(a)),
+        other => unreachable!("{other} is not a float"),
+    }
+}
+
 /// Applies `f` to the elements of equally shaped literals.
 pub(super) fn map_elements(
     operands: &[&Literal],
@@ -104,27 +226,98 @@ pub(super) fn storable(op: &'static str, ty: &TensorType) -> Result<TensorType, 
     Ok(ty.clone())
 }
 
-/// Samples of a unary or binary elementwise operation on equal types: smooth ones from `lo..hi`
-/// per operand, and special values of every type in `dtypes`.
+/// Largest magnitude of a stride, a dilation or an amount of padding: positions computed from them
+/// and from extents stay far from overflow.
+pub(super) const MAX_STEP: i64 = 1 << 44;
+
+/// Refuses a step (a stride or a dilation) that is zero or beyond [`MAX_STEP`].
+pub(super) fn check_step(
+    op: &'static str,
+    x: &[TensorType],
+    what: &str,
+    step: usize,
+) -> Result<(), TypeError> {
+    match step {
+        0 => Err(TypeError::new(op, x, format!("{what} is 0, must be at least 1"))),
+        s if s > MAX_STEP as usize => {
+            Err(TypeError::new(op, x, format!("{what} is {s}, at most 2^44 is possible")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an amount of padding beyond [`MAX_STEP`].
+pub(super) fn check_padding(
+    op: &'static str,
+    x: &[TensorType],
+    what: &str,
+    padding: i64,
+) -> Result<(), TypeError> {
+    if padding.unsigned_abs() > MAX_STEP as u64 {
+        return Err(TypeError::new(op, x, format!("{what} is {padding}, beyond the limit of 2^44")));
+    }
+    Ok(())
+}
+
+/// `(extent - 1) * step + 1`, or 0 for an extent of 0: how far `extent` positions reach that are
+/// `step` apart.
+pub(super) fn reach(extent: usize, step: usize) -> i128 {
+    if extent == 0 { 0 } else { (extent as i128 - 1) * step as i128 + 1 }
+}
+
+/// The guard `0 <= expr < bound`, unless it always holds.
+pub(super) fn in_bounds(cx: &IndexCx, expr: &IndexExpr, bound: usize) -> Option<Guard> {
+    let guard = Guard { expr: expr.clone(), lo: 0, hi: bound as i64 };
+    (!guard.always(cx)).then_some(guard)
+}
+
+/// The element types of two operands that must agree.
+pub(super) fn same_dtype(op: &'static str, x: &[TensorType], a: usize, b: usize) -> Result<(), TypeError> {
+    if x[a].dtype == x[b].dtype {
+        return Ok(());
+    }
+    let (da, db) = (x[a].dtype, x[b].dtype);
+    Err(TypeError::new(op, x, format!("operand {a} is {da}, operand {b} is {db}: convert one with `cast`")))
+}
+
+/// Samples of an elementwise operation on equal types: smooth ones from `lo..hi` per operand, and
+/// special values of every type in `dtypes`.
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn elementwise_samples<O: super::OpDef + Clone + std::fmt::Debug + 'static>(
     op: O,
     dtypes: &'static [DType],
     ranges: &'static [(f64, f64)],
 ) -> super::Samples {
-    use crate::testing::{Sample, dims, special, uniform};
+    adjusted_samples(op, dtypes, ranges, |_| ())
+}
+
+/// Like [`elementwise_samples`]; `adjust` moves the smooth values of one element, one per operand,
+/// away from kinks.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn adjusted_samples<O: super::OpDef + Clone + std::fmt::Debug + 'static>(
+    op: O,
+    dtypes: &'static [DType],
+    ranges: &'static [(f64, f64)],
+    adjust: fn(&mut [f64]),
+) -> super::Samples {
+    use crate::testing::{Sample, dims, special};
     use proptest::prelude::*;
     let any = (proptest::sample::select(dtypes), dims(4), any::<bool>());
     let samples = any.prop_flat_map(move |(dtype, dims, wanted)| {
         let smooth = wanted && dtype.is_float();
-        let values: Vec<_> = ranges
-            .iter()
-            .map(
-                |&(lo, hi)| {
-                    if smooth { uniform(dtype, dims.clone(), lo, hi) } else { special(dtype, dims.clone()) }
-                },
-            )
-            .collect();
+        let values: BoxedStrategy<Vec<Literal>> = if smooth {
+            let n = dims.iter().product::<usize>();
+            let element = ranges.iter().map(|&(lo, hi)| lo..hi).collect::<Vec<_>>();
+            let values = proptest::collection::vec(element, n);
+            let split = move |mut v: Vec<Vec<f64>>| {
+                v.iter_mut().for_each(|element| adjust(element));
+                let operand = |k: usize| Literal::from_fn(dtype, &dims, |i| Scalar::F64(v[i][k]));
+                (0..ranges.len()).map(operand).collect()
+            };
+            values.prop_map(split).boxed()
+        } else {
+            ranges.iter().map(|_| special(dtype, dims.clone())).collect::<Vec<_>>().boxed()
+        };
         let op = op.clone();
         values.prop_map(move |operands| Sample { op: op.clone().into(), operands, smooth })
     });
@@ -257,6 +450,86 @@ pub(super) fn reduce_samples(op: fn(Vec<usize>) -> super::Op, smooth: bool) -> s
     });
     let sample = move |(x, axes, tame)| Sample { op: op(axes), operands: vec![x], smooth: smooth && tame };
     Some(case.prop_map(sample).boxed())
+}
+
+/// Samples of a maximum or minimum over whole axes.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn extremum_samples(op: fn(Vec<usize>) -> super::Op) -> super::Samples {
+    use crate::testing::{Sample, dims, distinct, number, special, tied};
+    use proptest::prelude::*;
+    let case = (number(), dims(4), 0usize..3).prop_flat_map(|(dtype, dims, kind)| {
+        let rank = dims.len();
+        let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
+        // The extremum of nothing is infinite.
+        let smooth = kind == 0 && !dims.contains(&0);
+        let x = match kind {
+            0 => distinct(dtype, dims),
+            1 => tied(dtype, dims),
+            _ => special(dtype, dims),
+        };
+        (x, axes, Just(smooth))
+    });
+    let sample = move |(x, axes, smooth)| Sample { op: op(axes), operands: vec![x], smooth };
+    Some(case.prop_map(sample).boxed())
+}
+
+/// Shape rule of [`Pattern::ArgReduce`].
+pub(super) fn infer_arg_reduce(
+    op: &'static str,
+    x: &[TensorType],
+    axis: usize,
+) -> Result<TensorType, TypeError> {
+    accept(op, operands::<1>(op, x)?, 0, "a number", is_number)?;
+    let ty = infer_reduce(op, x, &[axis])?.with_dtype(DType::I32);
+    match x[0].shape[axis] {
+        Dim::Const(n) if n == 0 || n >= 1 << 31 => {
+            Err(TypeError::new(op, x, format!("axis {axis} has extent {n}, must be in 1..2^31")))
+        }
+        _ => Ok(ty),
+    }
+}
+
+/// Reference semantics of [`Pattern::ArgReduce`].
+pub(super) fn eval_arg_reduce(x: &Literal, axis: usize, largest: bool, out: &StaticType) -> Literal {
+    let mut at = indices(&out.dims);
+    Literal::from_fn(out.dtype, &out.dims, |_| {
+        let mut index = at.next().expect("one index per element");
+        index.insert(axis, 0);
+        let mut best = (0, x.get(linear_index(&index, x.dims())));
+        for i in 1..x.dims()[axis] {
+            index[axis] = i;
+            let value = x.get(linear_index(&index, x.dims()));
+            if precedes(value, best.1, largest) {
+                best = (i, value);
+            }
+        }
+        Scalar::I64(best.0 as i64)
+    })
+}
+
+/// True if the extremum moves on from `b` to a later `a`: `b` is no NaN, and `a` is NaN or strictly
+/// greater (less).
+pub(super) fn precedes(a: Scalar, b: Scalar, largest: bool) -> bool {
+    let is = |kind, a, b| ScalarOp::Cmp(kind).eval(&[a, b]) == Scalar::Bool(true);
+    if is(CmpKind::Ne, b, b) {
+        return false;
+    }
+    is(CmpKind::Ne, a, a) || is(if largest { CmpKind::Gt } else { CmpKind::Lt }, a, b)
+}
+
+/// Samples of [`Pattern::ArgReduce`].
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn arg_samples(op: fn(usize) -> super::Op) -> super::Samples {
+    use crate::testing::{Sample, dims, extent, number, special, tied};
+    use proptest::prelude::*;
+    let case = (number(), dims(3), extent(), any::<prop::sample::Index>(), any::<bool>());
+    let sample = case.prop_flat_map(move |(dtype, mut dims, extent, at, ties)| {
+        let axis = at.index(dims.len() + 1);
+        dims.insert(axis, extent.max(1));
+        let x = if ties { tied(dtype, dims) } else { special(dtype, dims) };
+        x.prop_map(move |x| Sample { op: op(axis), operands: vec![x], smooth: false })
+    });
+    Some(sample.boxed())
 }
 
 /// One step of a contraction: fused on floats, wrapping on integers.
