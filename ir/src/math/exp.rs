@@ -24,8 +24,8 @@ pub(super) struct Exp {
 
 /// Degree 6, error relative to `exp` 2^-28.2.
 pub(super) static EXP_F32: Exp = Exp {
-    log2e: 1.442695,
-    ln2: [0.6931472, -1.9046542e-9],
+    log2e: std::f32::consts::LOG2_E as f64,
+    ln2: [std::f32::consts::LN_2 as f64, -1.9046542e-9],
     lo: -104.0,
     hi: 89.0,
     lo_m1: -18.0,

@@ -21,7 +21,7 @@ pub(super) struct Log {
 /// `log(1 + f) = f + f^2 (c0 + c1 f + ..)` on `sqrt(1/2) - 1 ..= sqrt(2) - 1`; degree 11 in all,
 /// relative error 2^-30.2.
 pub(super) static LOG_F32: Log = Log {
-    ln2: [0.6931472, -1.9046542e-9],
+    ln2: [std::f32::consts::LN_2 as f64, -1.9046542e-9],
     poly: &[
         -0.5,
         0.33333313,
