@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p graphc-ir --example ulp [-- NAME.. [--stride N]]` prints a line per
 //! function and fails if a documented bound is broken. With `RUSTFLAGS="-C target-cpu=native"` a
-//! function takes about a minute and a half on two cores; a stride takes every N-th bit pattern.
+//! function takes about four minutes of CPU time; a stride takes every N-th bit pattern.
 
 #[path = "../src/math/reference.rs"]
 mod reference;

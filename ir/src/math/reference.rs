@@ -37,17 +37,17 @@ const ANGLE: f32 = 1_048_576.0;
 
 /// Every one-argument function.
 pub(crate) const FUNCTIONS: &[Function] = &[
-    function!(exp, f64::exp, 1.0, INF, (0.0, INF)),
-    function!(exp2, f64::exp2, 1.0, INF, (0.0, INF)),
-    function!(expm1, f64::exp_m1, 1.0, INF, (-1.0, INF)),
-    function!(log, f64::ln, 1.0, INF, (-INF, INF)),
-    function!(log1p, f64::ln_1p, 1.0, INF, (-INF, INF)),
-    function!(sin, f64::sin, 1.0, ANGLE, (-1.0, 1.0)),
-    function!(cos, f64::cos, 1.0, ANGLE, (-1.0, 1.0)),
-    function!(tan, f64::tan, 2.0, ANGLE, (f32::MIN, f32::MAX)),
+    function!(exp, f64::exp, 0.9, INF, (0.0, INF)),
+    function!(exp2, f64::exp2, 0.9, INF, (0.0, INF)),
+    function!(expm1, f64::exp_m1, 0.91, INF, (-1.0, INF)),
+    function!(log, f64::ln, 0.89, INF, (-INF, INF)),
+    function!(log1p, f64::ln_1p, 0.89, INF, (-INF, INF)),
+    function!(sin, f64::sin, 0.89, ANGLE, (-1.0, 1.0)),
+    function!(cos, f64::cos, 0.89, ANGLE, (-1.0, 1.0)),
+    function!(tan, f64::tan, 1.65, ANGLE, (f32::MIN, f32::MAX)),
     function!(tanh, f64::tanh, 1.0, INF, (-1.0, 1.0)),
     function!(sigmoid, sigmoid, 2.0, INF, (0.0, 1.0)),
-    function!(erf, erf, 1.0, INF, (-1.0, 1.0)),
+    function!(erf, erf, 0.99, INF, (-1.0, 1.0)),
 ];
 
 fn sigmoid(x: f64) -> f64 {

@@ -370,7 +370,7 @@ fn instruction_counts() {
         sin 33 39
         cos 34 40
         tan 34 41
-        tanh 27 37
+        tanh 28 37
         sigmoid 19 24
         erf 30 53
         pow 99 110
