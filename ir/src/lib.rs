@@ -6,6 +6,7 @@
 pub mod attr;
 mod autodiff;
 mod builder;
+mod composite;
 mod error;
 mod graph;
 mod index;

@@ -24,13 +24,14 @@ pub enum Pattern {
     /// has none. Over variables `0..rank(out)`.
     Injective(Vec<Access>),
     /// `out[.., j.., ..] = operand0[.., operand1[j..], ..]` along `axis` of operand 0; the axes of
-    /// operand 1 take its place. Operand 1 is an integer tensor.
+    /// operand 1 take its place. Operand 1 is an integer tensor; each of its elements is checked to be below
+    /// the extent of the axis, also where the result is empty.
     Gather {
         /// Axis of operand 0 that is indexed.
         axis: usize,
     },
     /// Operand 0 with operand 2 added at the places that operand 1 names: the adjoint of `Gather`.
-    /// Additions go in row-major order of operand 1.
+    /// Additions go in row-major order of operand 1, whose elements are checked as in `Gather`.
     ScatterAdd {
         /// Axis of operand 0 that is indexed.
         axis: usize,
@@ -49,11 +50,12 @@ pub enum Pattern {
         /// Greatest or least.
         largest: bool,
     },
-    /// Sums of products. Several parts write disjoint parts of the result, together all of it.
+    /// Sums of products. Several parts write disjoint parts of the result, together all of it:
+    /// none if the result is empty.
     Contraction(Vec<Contraction>),
     /// For each window of operand 0 (see [`Window`]), in row-major order, adds the element of
     /// operand 1 at the window's place to the result at the window's first maximum (the first NaN
-    /// if it has one); the result starts as zeros.
+    /// if it has one); the result starts as zeros. A window of padding alone adds nothing.
     SelectAndScatter(Window),
 }
 

@@ -75,6 +75,27 @@ pub fn special(dtype: DType, dims: Vec<usize>) -> BoxedStrategy<Literal> {
         .boxed()
 }
 
+/// Values of which no two are closer than 0.03, in random order: away from the ties of extrema.
+pub fn distinct(dtype: DType, dims: Vec<usize>) -> BoxedStrategy<Literal> {
+    let n = dims.iter().product::<usize>();
+    let order = Just((0..n).collect::<Vec<usize>>()).prop_shuffle();
+    order
+        .prop_map(move |order| {
+            let value = |i: usize| (order[i] as f64 - n as f64 / 2.0) * 0.03;
+            Literal::from_fn(dtype, &dims, |i| Scalar::F64(value(i)))
+        })
+        .boxed()
+}
+
+/// Few different values, so that ties of extrema are frequent: small integers, and rarely NaN.
+pub fn tied(dtype: DType, dims: Vec<usize>) -> BoxedStrategy<Literal> {
+    let n = dims.iter().product::<usize>();
+    let value = prop_oneof![20 => (-1i32..2).prop_map(f64::from), 1 => Just(f64::NAN), 1 => Just(-0.0)];
+    proptest::collection::vec(value, n)
+        .prop_map(move |v| Literal::from_fn(dtype, &dims, |i| Scalar::F64(v[i])))
+        .boxed()
+}
+
 /// Any float type.
 pub fn float() -> impl Strategy<Value = DType> + Clone {
     prop_oneof![Just(DType::F32), Just(DType::F64)]

@@ -11,6 +11,7 @@ use crate::pattern::Pattern;
 use crate::types::{DType, TensorType};
 
 mod rules;
+mod window;
 
 /// Type with extents as numbers: what evaluation and code generation see.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -173,9 +174,17 @@ macro_rules! ops {
     };
 }
 
+pub use convolution::ConvConfig;
+
 ops! {
     input::Input, read_state::ReadState, constant::Constant,
     add::Add, sub::Sub, mul::Mul, div::Div, neg::Neg, tanh::Tanh,
+    iota::Iota, slice::Slice, pad::Pad, concatenate::Concatenate, reverse::Reverse,
+    gather::Gather, scatter_add::ScatterAdd,
     broadcast::Broadcast, reshape::Reshape, transpose::Transpose,
-    reduce_sum::ReduceSum, dot_general::DotGeneral,
+    reduce_sum::ReduceSum, reduce_max::ReduceMax, reduce_min::ReduceMin, reduce_prod::ReduceProd,
+    argmax::ArgMax, argmin::ArgMin,
+    reduce_window_max::ReduceWindowMax, reduce_window_sum::ReduceWindowSum,
+    select_and_scatter::SelectAndScatter,
+    dot_general::DotGeneral, convolution::Convolution,
 }

@@ -2,11 +2,11 @@
 
 use super::StaticType;
 use crate::error::TypeError;
-use crate::index::{Access, IndexCx, IndexExpr};
+use crate::index::{Access, Guard, IndexCx, IndexExpr};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::{Pattern, Reduce, ReduceKind};
-use crate::scalar::{Scalar, ScalarFn, ScalarId, ScalarOp};
-use crate::types::{DType, MAX_RANK, Shape, TensorType, checked_product};
+use crate::scalar::{CmpKind, Scalar, ScalarFn, ScalarId, ScalarOp};
+use crate::types::{DType, Dim, MAX_RANK, Shape, TensorType, checked_product};
 
 /// Refuses all but `N` operands.
 pub(super) fn operands<'a, const N: usize>(
@@ -102,6 +102,60 @@ pub(super) fn storable(op: &'static str, ty: &TensorType) -> Result<TensorType, 
         return Err(TypeError::new(op, &[], format!("{ty} has more than 2^40 elements")));
     }
     Ok(ty.clone())
+}
+
+/// Largest magnitude of a stride, a dilation or an amount of padding: positions computed from them
+/// and from extents stay far from overflow.
+pub(super) const MAX_STEP: i64 = 1 << 44;
+
+/// Refuses a step (a stride or a dilation) that is zero or beyond [`MAX_STEP`].
+pub(super) fn check_step(
+    op: &'static str,
+    x: &[TensorType],
+    what: &str,
+    step: usize,
+) -> Result<(), TypeError> {
+    match step {
+        0 => Err(TypeError::new(op, x, format!("{what} is 0, must be at least 1"))),
+        s if s > MAX_STEP as usize => {
+            Err(TypeError::new(op, x, format!("{what} is {s}, at most 2^44 is possible")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an amount of padding beyond [`MAX_STEP`].
+pub(super) fn check_padding(
+    op: &'static str,
+    x: &[TensorType],
+    what: &str,
+    padding: i64,
+) -> Result<(), TypeError> {
+    if padding.unsigned_abs() > MAX_STEP as u64 {
+        return Err(TypeError::new(op, x, format!("{what} is {padding}, beyond the limit of 2^44")));
+    }
+    Ok(())
+}
+
+/// `(extent - 1) * step + 1`, or 0 for an extent of 0: how far `extent` positions reach that are
+/// `step` apart.
+pub(super) fn reach(extent: usize, step: usize) -> i128 {
+    if extent == 0 { 0 } else { (extent as i128 - 1) * step as i128 + 1 }
+}
+
+/// The guard `0 <= expr < bound`, unless it always holds.
+pub(super) fn in_bounds(cx: &IndexCx, expr: &IndexExpr, bound: usize) -> Option<Guard> {
+    let guard = Guard { expr: expr.clone(), lo: 0, hi: bound as i64 };
+    (!guard.always(cx)).then_some(guard)
+}
+
+/// The element types of two operands that must agree.
+pub(super) fn same_dtype(op: &'static str, x: &[TensorType], a: usize, b: usize) -> Result<(), TypeError> {
+    if x[a].dtype == x[b].dtype {
+        return Ok(());
+    }
+    let (da, db) = (x[a].dtype, x[b].dtype);
+    Err(TypeError::new(op, x, format!("operand {a} is {da}, operand {b} is {db}: convert one with `cast`")))
 }
 
 /// Samples of a unary or binary elementwise operation on equal types: smooth ones from `lo..hi`
@@ -257,6 +311,86 @@ pub(super) fn reduce_samples(op: fn(Vec<usize>) -> super::Op, smooth: bool) -> s
     });
     let sample = move |(x, axes, tame)| Sample { op: op(axes), operands: vec![x], smooth: smooth && tame };
     Some(case.prop_map(sample).boxed())
+}
+
+/// Samples of a maximum or minimum over whole axes.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn extremum_samples(op: fn(Vec<usize>) -> super::Op) -> super::Samples {
+    use crate::testing::{Sample, dims, distinct, number, special, tied};
+    use proptest::prelude::*;
+    let case = (number(), dims(4), 0usize..3).prop_flat_map(|(dtype, dims, kind)| {
+        let rank = dims.len();
+        let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
+        // The extremum of nothing is infinite.
+        let smooth = kind == 0 && !dims.contains(&0);
+        let x = match kind {
+            0 => distinct(dtype, dims),
+            1 => tied(dtype, dims),
+            _ => special(dtype, dims),
+        };
+        (x, axes, Just(smooth))
+    });
+    let sample = move |(x, axes, smooth)| Sample { op: op(axes), operands: vec![x], smooth };
+    Some(case.prop_map(sample).boxed())
+}
+
+/// Shape rule of [`Pattern::ArgReduce`].
+pub(super) fn infer_arg_reduce(
+    op: &'static str,
+    x: &[TensorType],
+    axis: usize,
+) -> Result<TensorType, TypeError> {
+    accept(op, operands::<1>(op, x)?, 0, "a number", is_number)?;
+    let ty = infer_reduce(op, x, &[axis])?.with_dtype(DType::I32);
+    match x[0].shape[axis] {
+        Dim::Const(n) if n == 0 || n >= 1 << 31 => {
+            Err(TypeError::new(op, x, format!("axis {axis} has extent {n}, must be in 1..2^31")))
+        }
+        _ => Ok(ty),
+    }
+}
+
+/// Reference semantics of [`Pattern::ArgReduce`].
+pub(super) fn eval_arg_reduce(x: &Literal, axis: usize, largest: bool, out: &StaticType) -> Literal {
+    let mut at = indices(&out.dims);
+    Literal::from_fn(out.dtype, &out.dims, |_| {
+        let mut index = at.next().expect("one index per element");
+        index.insert(axis, 0);
+        let mut best = (0, x.get(linear_index(&index, x.dims())));
+        for i in 1..x.dims()[axis] {
+            index[axis] = i;
+            let value = x.get(linear_index(&index, x.dims()));
+            if precedes(value, best.1, largest) {
+                best = (i, value);
+            }
+        }
+        Scalar::I64(best.0 as i64)
+    })
+}
+
+/// True if the extremum moves on from `b` to a later `a`: `b` is no NaN, and `a` is NaN or strictly
+/// greater (less).
+pub(super) fn precedes(a: Scalar, b: Scalar, largest: bool) -> bool {
+    let is = |kind, a, b| ScalarOp::Cmp(kind).eval(&[a, b]) == Scalar::Bool(true);
+    if is(CmpKind::Ne, b, b) {
+        return false;
+    }
+    is(CmpKind::Ne, a, a) || is(if largest { CmpKind::Gt } else { CmpKind::Lt }, a, b)
+}
+
+/// Samples of [`Pattern::ArgReduce`].
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn arg_samples(op: fn(usize) -> super::Op) -> super::Samples {
+    use crate::testing::{Sample, dims, extent, number, special, tied};
+    use proptest::prelude::*;
+    let case = (number(), dims(3), extent(), any::<prop::sample::Index>(), any::<bool>());
+    let sample = case.prop_flat_map(move |(dtype, mut dims, extent, at, ties)| {
+        let axis = at.index(dims.len() + 1);
+        dims.insert(axis, extent.max(1));
+        let x = if ties { tied(dtype, dims) } else { special(dtype, dims) };
+        x.prop_map(move |x| Sample { op: op(axis), operands: vec![x], smooth: false })
+    });
+    Some(sample.boxed())
 }
 
 /// One step of a contraction: fused on floats, wrapping on integers.

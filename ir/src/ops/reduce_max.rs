@@ -1,0 +1,55 @@
+//! `reduce_max`: maximum over axes.
+
+use super::rules::{accept, eval_reduce, extremum_samples, infer_reduce, is_number, reduce_pattern};
+use super::{OpDef, StaticType, Vjp, VjpCx};
+use crate::builder::Tensor;
+use crate::error::{EvalError, TypeError};
+use crate::literal::Literal;
+use crate::pattern::{Pattern, ReduceKind};
+use crate::types::TensorType;
+
+op! {
+    /// Maximum over `axes`, which leave the shape; NaN if there is one among the elements.
+    /// Any number. Over nothing: -infinity, or the least integer.
+    /// Gradient: the cotangent goes to the first NaN, else to the first maximum in row-major order of
+    /// `axes`, however many elements tie; all others get zero.
+    pub struct ReduceMax {
+        /// Axes reduced over: increasing, distinct.
+        pub axes: Vec<usize>,
+    }
+}
+
+impl OpDef for ReduceMax {
+    const NAME: &'static str = "reduce_max";
+
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
+        let ty = infer_reduce(Self::NAME, x, &self.axes)?;
+        accept(Self::NAME, x, 0, "a number", is_number)?;
+        Ok(ty)
+    }
+
+    fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
+        Ok(vec![super::select_and_scatter::to_first_maximum(Self::NAME, cx.operands[0], ct, &self.axes)?])
+    }
+
+    fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
+        Ok(eval_reduce(ReduceKind::Max, x[0], &self.axes, out))
+    }
+
+    fn pattern(&self, x: &[StaticType], out: &StaticType) -> Pattern {
+        reduce_pattern(ReduceKind::Max, &x[0].dims, &self.axes, out)
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn samples() -> super::Samples {
+        extremum_samples(|axes| Self { axes }.into())
+    }
+}
+
+impl<'f> Tensor<'f> {
+    /// Maximum over `axes`; NaN if there is one. No axes: the tensor itself.
+    #[track_caller]
+    pub fn reduce_max(self, axes: &[usize]) -> Self {
+        if axes.is_empty() { self } else { self.builder().push(ReduceMax { axes: axes.to_vec() }, &[self]) }
+    }
+}

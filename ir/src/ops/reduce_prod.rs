@@ -1,0 +1,104 @@
+//! `reduce_prod`: product over axes.
+
+use super::rules::{accept, eval_reduce, infer_reduce, is_number, reduce_pattern};
+use super::{OpDef, StaticType, Vjp, VjpCx};
+use crate::builder::Tensor;
+use crate::error::{EvalError, NoGradient, TypeError};
+use crate::literal::Literal;
+use crate::pattern::{Pattern, ReduceKind};
+use crate::types::TensorType;
+
+op! {
+    /// Product over `axes`, which leave the shape; in the order that [`crate::Reduce`] states. Any
+    /// number; integers wrap. Over nothing: 1.
+    /// Gradient: the cotangent times the product of the other elements, also where elements are
+    /// zero; the reduced axes must then be numbers.
+    pub struct ReduceProd {
+        /// Axes reduced over: increasing, distinct.
+        pub axes: Vec<usize>,
+    }
+}
+
+/// For each element of `x` the product of the others along `axis`, of extent `extent`: the product
+/// of those before it times the product of those after it, by doubling distances.
+fn product_of_others<'f>(x: Tensor<'f>, axis: usize, extent: usize) -> Tensor<'f> {
+    // The tensor moved by `by` positions along the axis, ones moving in.
+    let moved = |x: Tensor<'f>, by: i64| x.pad_axis(axis, by, -by, 1.0);
+    let one_side = |sign: i64| {
+        let mut product = moved(x, sign);
+        let mut distance = 1;
+        while distance < extent as i64 - 1 {
+            product = product * moved(product, sign * distance);
+            distance *= 2;
+        }
+        product
+    };
+    one_side(1) * one_side(-1)
+}
+
+/// The gradient for the product over `axes`, one axis after the other.
+fn cotangent<'f>(x: Tensor<'f>, axes: &[usize], ct: Tensor<'f>) -> Result<Tensor<'f>, NoGradient> {
+    let Some((&axis, rest)) = axes.split_last() else { return Ok(ct) };
+    let shape = x.shape();
+    let Some(extent) = shape[axis].as_const() else {
+        let why = "a reduced axis has a named extent, it must be a number";
+        return Err(NoGradient { op: ReduceProd::NAME, why });
+    };
+    // The later axes are the inner ones: their product is what the earlier ones multiply.
+    let ct = cotangent(x.reduce_prod(&[axis]), rest, ct)?;
+    let kept: Vec<usize> = (0..shape.rank()).filter(|&a| a != axis).collect();
+    let ct = ct.broadcast(shape, &kept);
+    Ok(if extent < 2 { ct } else { ct * product_of_others(x, axis, extent) })
+}
+
+impl OpDef for ReduceProd {
+    const NAME: &'static str = "reduce_prod";
+
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
+        let ty = infer_reduce(Self::NAME, x, &self.axes)?;
+        accept(Self::NAME, x, 0, "a number", is_number)?;
+        Ok(ty)
+    }
+
+    fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
+        Ok(vec![Some(cotangent(cx.operands[0], &self.axes, ct)?)])
+    }
+
+    fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
+        Ok(eval_reduce(ReduceKind::Prod, x[0], &self.axes, out))
+    }
+
+    fn pattern(&self, x: &[StaticType], out: &StaticType) -> Pattern {
+        reduce_pattern(ReduceKind::Prod, &x[0].dims, &self.axes, out)
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn samples() -> super::Samples {
+        use crate::testing::{Sample, dims, number, special};
+        use crate::{Literal, Scalar};
+        use proptest::prelude::*;
+        let case = (number(), dims(4), any::<bool>()).prop_flat_map(|(dtype, mut dims, wild)| {
+            let rank = dims.len();
+            let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
+            if wild {
+                return (special(dtype, dims), axes, Just(false)).boxed();
+            }
+            // Few factors of magnitude about 1, some of them exact zeros.
+            dims.iter_mut().for_each(|d| *d = (*d).min(4));
+            let factor = prop_oneof![3 => 0.5..1.5f64, 3 => -1.5..-0.5f64, 1 => Just(0.0f64)];
+            let factors = proptest::collection::vec(factor, dims.iter().product::<usize>());
+            let x = factors.prop_map(move |v| Literal::from_fn(dtype, &dims, |i| Scalar::F64(v[i])));
+            (x, axes, Just(true)).boxed()
+        });
+        let sample = |(x, axes, smooth)| Sample { op: Self { axes }.into(), operands: vec![x], smooth };
+        Some(case.prop_map(sample).boxed())
+    }
+}
+
+impl<'f> Tensor<'f> {
+    /// Product over `axes`. No axes: the tensor itself.
+    #[track_caller]
+    pub fn reduce_prod(self, axes: &[usize]) -> Self {
+        if axes.is_empty() { self } else { self.builder().push(ReduceProd { axes: axes.to_vec() }, &[self]) }
+    }
+}

@@ -1,0 +1,162 @@
+//! `slice`: every `stride`-th element of a range of each axis.
+
+use super::rules::{check_step, index_vars, operands};
+use super::{OpDef, StaticType, Vjp, VjpCx};
+use crate::builder::Tensor;
+use crate::error::{EvalError, TypeError};
+use crate::index::Access;
+use crate::literal::{Literal, indices, linear_index};
+use crate::pattern::Pattern;
+use crate::types::{Dim, TensorType};
+use std::ops::Range;
+
+op! {
+    /// `out[i0, ..] = x[starts[0] + i0 * strides[0], ..]`: on each axis the positions
+    /// `start, start + stride, ..` below `limit`, which may be none. Any element type.
+    /// `start <= limit <= extent`, `stride >= 1`. A named dimension is only taken whole: start 0,
+    /// its own name as limit, stride 1.
+    /// Gradient: the cotangent, padded with zeros (between its elements if the stride is over 1).
+    pub struct Slice {
+        /// First position per axis.
+        pub starts: Vec<usize>,
+        /// Exclusive last position per axis.
+        pub limits: Vec<Dim>,
+        /// Step per axis.
+        pub strides: Vec<usize>,
+    }
+}
+
+impl OpDef for Slice {
+    const NAME: &'static str = "slice";
+
+    fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
+        let [x0] = operands::<1>(Self::NAME, x)?;
+        let fail = |message| Err(TypeError::new(Self::NAME, x, message));
+        for (what, n) in
+            [("starts", self.starts.len()), ("limits", self.limits.len()), ("strides", self.strides.len())]
+        {
+            if n != x0.rank() {
+                return fail(format!("{n} {what} for an operand of rank {}", x0.rank()));
+            }
+        }
+        let mut dims = Vec::with_capacity(x0.rank());
+        for axis in 0..x0.rank() {
+            let (start, limit, stride) = (self.starts[axis], &self.limits[axis], self.strides[axis]);
+            check_step(Self::NAME, x, &format!("the stride of axis {axis}"), stride)?;
+            dims.push(match (&x0.shape[axis], limit) {
+                (Dim::Const(extent), Dim::Const(limit)) => {
+                    if start > *limit || limit > extent {
+                        return fail(format!("axis {axis}: {start}..{limit} is not a range within 0..{extent}"));
+                    }
+                    Dim::Const((limit - start).div_ceil(stride))
+                }
+                (named @ Dim::Named(_), limit) => {
+                    if limit != named || start != 0 || stride != 1 {
+                        return fail(format!(
+                            "axis {axis} has the named extent {named}, it can only be taken whole: \
+                             {start}..{limit} with stride {stride}"
+                        ));
+                    }
+                    named.clone()
+                }
+                (extent, limit) => {
+                    return fail(format!("axis {axis} has extent {extent}, its limit is the name {limit}"));
+                }
+            });
+        }
+        Ok(x0.with_shape(dims))
+    }
+
+    fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
+        let (from, to) = (cx.operands[0].shape(), ct.shape());
+        let (mut low, mut high, mut interior) = (Vec::new(), Vec::new(), Vec::new());
+        for axis in 0..from.rank() {
+            let (Some(extent), Some(kept)) = (from[axis].as_const(), to[axis].as_const()) else {
+                low.push(0);
+                high.push(0);
+                interior.push(0);
+                continue;
+            };
+            let (start, stride) = (self.starts[axis], self.strides[axis]);
+            // The stride of fewer than two elements may exceed the axis, and is never taken.
+            let reach = if kept < 2 { kept } else { (kept - 1) * stride + 1 };
+            low.push(start as i64);
+            high.push((extent - start - reach) as i64);
+            interior.push(if kept < 2 { 0 } else { stride - 1 });
+        }
+        let zero = ct.builder().scalar(ct.dtype(), 0.0);
+        Ok(vec![Some(ct.pad(zero, &low, &high, &interior))])
+    }
+
+    fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
+        let mut at = indices(&out.dims);
+        Ok(Literal::from_fn(out.dtype, &out.dims, |_| {
+            let index = at.next().expect("one index per element");
+            let from: Vec<usize> =
+                index.iter().enumerate().map(|(a, i)| self.starts[a] + i * self.strides[a]).collect();
+            x[0].get(linear_index(&from, x[0].dims()))
+        }))
+    }
+
+    fn pattern(&self, _: &[StaticType], out: &StaticType) -> Pattern {
+        let (_, vars) = index_vars(&out.dims);
+        let index = vars.iter().enumerate();
+        let index = index.map(|(a, v)| v.scale(self.strides[a] as i64).offset(self.starts[a] as i64));
+        Pattern::Injective(vec![Access { operand: 0, index: index.collect(), guards: Vec::new() }])
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn samples() -> super::Samples {
+        use crate::testing::{Sample, dims, number, uniform};
+        use proptest::prelude::*;
+        let cuts = proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..5), 4);
+        let sample = (number(), dims(4), cuts).prop_flat_map(|(dtype, dims, cuts)| {
+            let (mut starts, mut limits, mut strides) = (Vec::new(), Vec::new(), Vec::new());
+            for (&d, (a, b, stride)) in dims.iter().zip(cuts) {
+                let (a, b) = (a.index(d + 1), b.index(d + 1));
+                starts.push(a.min(b));
+                limits.push(Dim::Const(a.max(b)));
+                // A stride far beyond the axis is legal.
+                strides.push(if stride == 4 { 1 << 40 } else { stride });
+            }
+            let op = Self { starts, limits, strides };
+            uniform(dtype, dims, -3.0, 3.0)
+                .prop_map(move |x| Sample { op: op.clone().into(), operands: vec![x], smooth: true })
+        });
+        Some(sample.boxed())
+    }
+}
+
+impl<'f> Tensor<'f> {
+    /// On each axis the positions `start, start + stride, ..` below the limit, for `ranges` of
+    /// `start..limit` and `strides` per axis. Named dimensions: see [`Tensor::slice_axis`].
+    #[track_caller]
+    pub fn slice(self, ranges: &[Range<usize>], strides: &[usize]) -> Self {
+        let op = Slice {
+            starts: ranges.iter().map(|r| r.start).collect(),
+            limits: ranges.iter().map(|r| Dim::Const(r.end)).collect(),
+            strides: strides.to_vec(),
+        };
+        self.builder().push(op, &[self])
+    }
+
+    /// The positions `start..limit` of one axis, all of the others (which may be named).
+    #[track_caller]
+    pub fn slice_axis(self, axis: usize, start: usize, limit: usize) -> Self {
+        let shape = self.shape();
+        if axis >= shape.rank() {
+            if !self.is_poison() {
+                self.builder().misuse(format!("slice_axis: axis {axis} of a tensor of shape {shape}"));
+            }
+            return self.builder().poison();
+        }
+        let mut op = Slice {
+            starts: vec![0; shape.rank()],
+            limits: shape.dims().to_vec(),
+            strides: vec![1; shape.rank()],
+        };
+        op.starts[axis] = start;
+        op.limits[axis] = Dim::Const(limit);
+        self.builder().push(op, &[self])
+    }
+}
