@@ -4,5 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod data;
 pub mod metrics;
+pub mod nn;
+pub mod optim;

@@ -224,7 +224,7 @@ mod tests {
                 let (mut seen, mut count) = (Vec::new(), 0);
                 while let Some(batch) = batches.next_batch() {
                     count += 1;
-                    prop_assert!(batch.len() == size || count == batches.data.len().div_ceil(size));
+                    prop_assert!(batch.len() == size || count == data.len().div_ceil(size));
                     for (row, &label) in batch.features.chunks(2).zip(batch.labels) {
                         prop_assert_eq!(row, data.row(label as usize));
                         seen.push(label);
