@@ -390,7 +390,26 @@ impl FunctionBuilder {
     }
 }
 
-/// A value of a function under declaration. Operators `+ - * /` and unary `-` take tensors of one
+/// A second operand: a tensor, or a number that becomes a scalar constant of the first one's type.
+pub trait Operand<'f>: Copy {
+    /// The operand as a tensor, for an operation with `first`.
+    fn like(self, first: Tensor<'f>) -> Tensor<'f>;
+}
+
+impl<'f> Operand<'f> for Tensor<'f> {
+    fn like(self, _: Tensor<'f>) -> Tensor<'f> {
+        self
+    }
+}
+
+impl<'f> Operand<'f> for f64 {
+    #[track_caller]
+    fn like(self, first: Tensor<'f>) -> Tensor<'f> {
+        first.builder().scalar(first.dtype(), self)
+    }
+}
+
+/// A value of a function under declaration. Operators `+ - * / %` and unary `-` take tensors of one
 /// type, or a tensor and an `f64`, which becomes a constant of the tensor's type; there is no
 /// implicit broadcast between tensors of rank above 0 (see [`Tensor::broadcast_to`]): a scalar
 /// tensor and a tensor broadcast, and so do shapes that agree from the right (as in NumPy).
@@ -466,6 +485,12 @@ impl<'f> Tensor<'f> {
             inner.function.graph.origin_mut(id).name = Some(unique);
         }
         self
+    }
+
+    /// A tensor of this type whose elements are all `value`.
+    #[track_caller]
+    pub fn full_like(self, value: f64) -> Self {
+        self.f.full(self.dtype(), self.shape(), value)
     }
 
     /// `self` broadcast to `shape` as in NumPy: axes are matched from the right, an extent of 1
@@ -555,7 +580,7 @@ macro_rules! operators {
         }
     )*};
 }
-operators!(Add add Add, Sub sub Sub, Mul mul Mul, Div div Div);
+operators!(Add add Add, Sub sub Sub, Mul mul Mul, Div div Div, Rem rem Rem);
 
 impl<'f> std::ops::Neg for Tensor<'f> {
     type Output = Tensor<'f>;

@@ -6,7 +6,7 @@
 pub mod attr;
 mod autodiff;
 mod builder;
-mod composite;
+pub mod composite;
 mod error;
 mod graph;
 mod index;
@@ -23,7 +23,7 @@ pub mod testing;
 mod types;
 
 pub use autodiff::{gradients, vjp};
-pub use builder::{FunctionBuilder, ModuleBuilder, Param, Tensor};
+pub use builder::{FunctionBuilder, ModuleBuilder, Operand, Param, Tensor};
 pub use error::{BuildError, BuildErrors, EvalError, NoGradient, TypeError};
 pub use graph::{Graph, Node, NodeId, Origin, SourceLoc};
 pub use index::{Access, Atom, Guard, IndexCx, IndexExpr, Var};

@@ -96,6 +96,11 @@ pub fn tied(dtype: DType, dims: Vec<usize>) -> BoxedStrategy<Literal> {
         .boxed()
 }
 
+/// Moves a value at least 0.05 away from integers, within its unit interval.
+pub fn away_from_integers(value: f64) -> f64 {
+    value.floor() + 0.05 + 0.9 * (value - value.floor())
+}
+
 /// Any float type.
 pub fn float() -> impl Strategy<Value = DType> + Clone {
     prop_oneof![Just(DType::F32), Just(DType::F64)]

@@ -10,6 +10,7 @@ use crate::module::Bindings;
 use crate::pattern::Pattern;
 use crate::types::{DType, TensorType};
 
+#[macro_use]
 mod rules;
 mod window;
 
@@ -179,6 +180,13 @@ pub use convolution::ConvConfig;
 ops! {
     input::Input, read_state::ReadState, constant::Constant,
     add::Add, sub::Sub, mul::Mul, div::Div, neg::Neg, tanh::Tanh,
+    abs::Abs, sign::Sign, square::Square, sqrt::Sqrt, rsqrt::Rsqrt, recip::Recip,
+    floor::Floor, ceil::Ceil, round::Round,
+    exp::Exp, exp2::Exp2, expm1::Expm1, log::Log, log1p::Log1p,
+    sin::Sin, cos::Cos, tan::Tan, sigmoid::Sigmoid, erf::Erf,
+    rem::Rem, min::Min, max::Max, pow::Pow, and::And, or::Or, xor::Xor, not::Not,
+    compare::Compare, select::Select, clamp::Clamp, cast::Cast, bitcast::Bitcast,
+    stop_gradient::StopGradient, check_index::CheckIndex, extent::Extent, rng_bits::RngBits,
     iota::Iota, slice::Slice, pad::Pad, concatenate::Concatenate, reverse::Reverse,
     gather::Gather, scatter_add::ScatterAdd,
     broadcast::Broadcast, reshape::Reshape, transpose::Transpose,

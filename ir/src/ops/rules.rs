@@ -58,6 +58,128 @@ pub(super) fn is_number(dtype: DType) -> bool {
     dtype != DType::Bool
 }
 
+/// A set of element types that an operation takes.
+pub(super) struct Class {
+    /// For error messages: "must be ...".
+    pub(super) what: &'static str,
+    /// Its members.
+    pub(super) dtypes: &'static [DType],
+}
+
+/// Types with fractions.
+pub(super) const FLOAT: Class = Class { what: "a float", dtypes: &[DType::F32, DType::F64] };
+/// Types with arithmetic.
+pub(super) const NUMBER: Class =
+    Class { what: "a number", dtypes: &[DType::F32, DType::F64, DType::I32, DType::I64] };
+/// Types with bitwise or logical operations.
+pub(super) const BITS: Class =
+    Class { what: "an integer or bool", dtypes: &[DType::I32, DType::I64, DType::Bool] };
+/// Every type.
+pub(super) const ANY: Class = Class { what: "of any type", dtypes: &DType::ALL };
+
+/// Shape rule of an elementwise operation on `N` operands of one type in `class`.
+pub(super) fn infer_elementwise<const N: usize>(
+    op: &'static str,
+    x: &[TensorType],
+    class: &Class,
+) -> Result<TensorType, TypeError> {
+    operands::<N>(op, x)?;
+    let dtype = x[0].dtype;
+    if !class.dtypes.contains(&dtype) {
+        return Err(TypeError::new(op, x, format!("operand 0 is {dtype}, must be {}", class.what)));
+    }
+    same_types(op, x)
+}
+
+/// Declares an elementwise operation without attributes on `N` operands of one type, which is also
+/// the result's: its struct and all of [`super::OpDef`].
+///
+/// - `pub struct Name: N of CLASS as "mnemonic";` with the operation's documentation;
+/// - `vjp: |cx, ct| [..];` the cotangent of each operand, see [`super::OpDef::vjp`];
+/// - `eval: |x| ..;` reference semantics of one element on [`Scalar`]s;
+/// - `body: |b, x| ..;` the same as lane-wise code;
+/// - `samples: [(lo, hi), ..]` the smooth domain of each operand, and optionally
+///   `, adjusted by |x| ..` which moves the values of one element away from kinks.
+macro_rules! elementwise_op {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident: $arity:literal of $class:ident as $mnemonic:literal;
+        vjp: $vjp:expr;
+        eval: $eval:expr;
+        body: $body:expr;
+        samples: $ranges:expr $(, adjusted by $adjust:expr)?;
+    ) => {
+        op! {
+            $(#[$meta])*
+            pub struct $name {}
+        }
+
+        impl $crate::ops::OpDef for $name {
+            const NAME: &'static str = $mnemonic;
+
+            fn infer(
+                &self,
+                x: &[$crate::types::TensorType],
+            ) -> Result<$crate::types::TensorType, $crate::error::TypeError> {
+                super::rules::infer_elementwise::<$arity>($mnemonic, x, &super::rules::$class)
+            }
+
+            fn vjp<'f>(
+                &self,
+                cx: &$crate::ops::VjpCx<'_, 'f>,
+                ct: $crate::builder::Tensor<'f>,
+            ) -> $crate::ops::Vjp<'f> {
+                type Cotangents<'f> = [Option<$crate::builder::Tensor<'f>>; $arity];
+                let vjp: for<'a, 'g> fn(
+                    &$crate::ops::VjpCx<'a, 'g>,
+                    $crate::builder::Tensor<'g>,
+                ) -> Cotangents<'g> = $vjp;
+                Ok(vjp(cx, ct).into())
+            }
+
+            fn eval(
+                &self,
+                x: &[&$crate::literal::Literal],
+                out: &$crate::ops::StaticType,
+            ) -> Result<$crate::literal::Literal, $crate::error::EvalError> {
+                let eval: fn(&[$crate::scalar::Scalar]) -> $crate::scalar::Scalar = $eval;
+                Ok(super::rules::map_elements(x, out, eval))
+            }
+
+            fn pattern(
+                &self,
+                x: &[$crate::ops::StaticType],
+                _: &$crate::ops::StaticType,
+            ) -> $crate::pattern::Pattern {
+                let body: fn(
+                    &mut $crate::scalar::ScalarFn,
+                    &[$crate::scalar::ScalarId],
+                ) -> $crate::scalar::ScalarId = $body;
+                super::rules::elementwise(x, body)
+            }
+
+            #[cfg(any(test, feature = "testing"))]
+            fn samples() -> $crate::ops::Samples {
+                #[allow(unused_imports, reason = "not every operation has kinks")]
+                use $crate::testing::away_from_integers;
+                #[allow(unused_mut, unused_assignments, reason = "the default is replaced")]
+                let mut adjust: fn(&mut [f64]) = |_| ();
+                $(adjust = $adjust;)?
+                super::rules::adjusted_samples($name {}, super::rules::$class.dtypes, &$ranges, adjust)
+            }
+        }
+    };
+}
+
+/// Applies the function of the operand's type to a float.
+pub(super) fn on_floats(x: Scalar, f32: fn(f32) -> f32, f64: fn(f64) -> f64) -> Scalar {
+    match x {
+        Scalar::F32(a) => Scalar::F32(f32(a)),
+        Scalar::F64(a) => Scalar::F64(f64(a)),
+        other => unreachable!("{other} is not a float"),
+    }
+}
+
 /// Applies `f` to the elements of equally shaped literals.
 pub(super) fn map_elements(
     operands: &[&Literal],
@@ -158,27 +280,44 @@ pub(super) fn same_dtype(op: &'static str, x: &[TensorType], a: usize, b: usize)
     Err(TypeError::new(op, x, format!("operand {a} is {da}, operand {b} is {db}: convert one with `cast`")))
 }
 
-/// Samples of a unary or binary elementwise operation on equal types: smooth ones from `lo..hi`
-/// per operand, and special values of every type in `dtypes`.
+/// Samples of an elementwise operation on equal types: smooth ones from `lo..hi` per operand, and
+/// special values of every type in `dtypes`.
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn elementwise_samples<O: super::OpDef + Clone + std::fmt::Debug + 'static>(
     op: O,
     dtypes: &'static [DType],
     ranges: &'static [(f64, f64)],
 ) -> super::Samples {
-    use crate::testing::{Sample, dims, special, uniform};
+    adjusted_samples(op, dtypes, ranges, |_| ())
+}
+
+/// Like [`elementwise_samples`]; `adjust` moves the smooth values of one element, one per operand,
+/// away from kinks.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn adjusted_samples<O: super::OpDef + Clone + std::fmt::Debug + 'static>(
+    op: O,
+    dtypes: &'static [DType],
+    ranges: &'static [(f64, f64)],
+    adjust: fn(&mut [f64]),
+) -> super::Samples {
+    use crate::testing::{Sample, dims, special};
     use proptest::prelude::*;
     let any = (proptest::sample::select(dtypes), dims(4), any::<bool>());
     let samples = any.prop_flat_map(move |(dtype, dims, wanted)| {
         let smooth = wanted && dtype.is_float();
-        let values: Vec<_> = ranges
-            .iter()
-            .map(
-                |&(lo, hi)| {
-                    if smooth { uniform(dtype, dims.clone(), lo, hi) } else { special(dtype, dims.clone()) }
-                },
-            )
-            .collect();
+        let values: BoxedStrategy<Vec<Literal>> = if smooth {
+            let n = dims.iter().product::<usize>();
+            let element = ranges.iter().map(|&(lo, hi)| lo..hi).collect::<Vec<_>>();
+            let values = proptest::collection::vec(element, n);
+            let split = move |mut v: Vec<Vec<f64>>| {
+                v.iter_mut().for_each(|element| adjust(element));
+                let operand = |k: usize| Literal::from_fn(dtype, &dims, |i| Scalar::F64(v[i][k]));
+                (0..ranges.len()).map(operand).collect()
+            };
+            values.prop_map(split).boxed()
+        } else {
+            ranges.iter().map(|_| special(dtype, dims.clone())).collect::<Vec<_>>().boxed()
+        };
         let op = op.clone();
         values.prop_map(move |operands| Sample { op: op.clone().into(), operands, smooth })
     });

@@ -1,0 +1,40 @@
+//! `min`: elementwise minimum.
+
+use crate::builder::Tensor;
+use crate::builder::Operand;
+use crate::scalar::{Scalar, ScalarBuilder};
+
+elementwise_op! {
+    /// Elementwise minimum: `a < b || a is NaN ? a : b`, so NaN of either operand propagates, and of two
+    /// zeros the second wins. Any number of one type.
+    /// Gradient: to the operand that is the minimum (or the NaN); a tie gives it to the first.
+    pub struct Min: 2 of NUMBER as "min";
+    vjp: |cx, ct| {
+        let (a, b) = (cx.operands[0], cx.operands[1]);
+        let first = a.le(b) | a.ne(a);
+        let zero = ct.full_like(0.0);
+        [Some(first.select(ct, zero)), Some(first.select(zero, ct))]
+    };
+    eval: |x| match (x[0], x[1]) {
+        (Scalar::F32(a), Scalar::F32(b)) => Scalar::F32(if a < b || a.is_nan() { a } else { b }),
+        (Scalar::F64(a), Scalar::F64(b)) => Scalar::F64(if a < b || a.is_nan() { a } else { b }),
+        (Scalar::I32(a), Scalar::I32(b)) => Scalar::I32(a.min(b)),
+        (Scalar::I64(a), Scalar::I64(b)) => Scalar::I64(a.min(b)),
+        (a, b) => unreachable!("min of {a} and {b}"),
+    };
+    body: |b, x| b.min(x[0], x[1]);
+    samples: [(-3.0, 3.0), (-3.0, 3.0)], adjusted by |x| {
+        if (x[0] - x[1]).abs() < 0.1 {
+            x[0] += 0.3;
+        }
+    };
+}
+
+impl<'f> Tensor<'f> {
+    /// The minimum; NaN propagates. See [`Min`]. Operands are brought to their common shape.
+    #[track_caller]
+    pub fn min(self, rhs: impl Operand<'f>) -> Self {
+        let (a, b) = self.broadcast_with(rhs.like(self));
+        a.builder().push(Min {}, &[a, b])
+    }
+}
