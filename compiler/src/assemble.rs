@@ -95,9 +95,9 @@ struct Assembler<'a> {
 impl<'a> Assembler<'a> {
     fn new(f: &'a Function, fused: Fused, layout: &'a StateLayout) -> Self {
         let place = |b: &FusedBuffer| match f.graph.op(b.node) {
-            Op::Input(_) => {
-                Place::Input(f.inputs.iter().position(|&i| i == b.node).expect("verified: every input is listed"))
-            }
+            Op::Input(_) => Place::Input(
+                f.inputs.iter().position(|&i| i == b.node).expect("verified: every input is listed"),
+            ),
             Op::ReadState(r) => Place::State(layout.entries()[r.state.index()].offset),
             // Overwritten below, all of them.
             _ => Place::Arena(0),
@@ -196,7 +196,10 @@ impl<'a> Assembler<'a> {
             .updates
             .iter()
             .map(|u| (u.state, self.buffer_of[&u.value]))
-            .filter(|(_, b)| matches!(self.buffers[*b as usize].place, Place::State(_)) && !self.is_leaf(self.buffers[*b as usize].node))
+            .filter(|(_, b)| {
+                matches!(self.buffers[*b as usize].place, Place::State(_))
+                    && !self.is_leaf(self.buffers[*b as usize].node)
+            })
             .collect();
         let good: Vec<(StateId, BufferId)> =
             candidates.iter().copied().filter(|&(s, b)| self.in_place_in_kernel(s, b)).collect();
@@ -239,7 +242,8 @@ impl<'a> Assembler<'a> {
             }
         }
         all.retain(|l| old.contains(&l.0));
-        let inner_loop = matches!(&kernel.body, KernelBody::Loop { outer, .. } if *outer < kernel.space.extents.len());
+        let inner_loop =
+            matches!(&kernel.body, KernelBody::Loop { outer, .. } if *outer < kernel.space.extents.len());
         // Inside an inner loop the old value could be read again after it was overwritten.
         !(inner_loop && self.read_inside(kernel, &old))
             && all.iter().all(|(_, index, guards)| *index == store.index && guards.is_empty())
@@ -250,7 +254,10 @@ impl<'a> Assembler<'a> {
         let inner = kernel.stores.iter().filter(|s| s.inner).map(|s| s.value);
         let roots: Vec<_> = reductions.iter().map(|r| r.1).chain(inner).collect();
         kernel.exprs.loads(&roots).iter().any(|l| buffers.contains(&l.0))
-            || kernel.stores.iter().any(|s| s.inner && matches!(kernel.exprs.get(s.value).op, ExprOp::Load { .. }))
+            || kernel
+                .stores
+                .iter()
+                .any(|s| s.inner && matches!(kernel.exprs.get(s.value).op, ExprOp::Load { .. }))
     }
 
     /// Buffers that stand for the value of a state variable before the step.
@@ -269,7 +276,9 @@ impl<'a> Assembler<'a> {
         let mut readers: HashMap<BufferId, Vec<NodeIndex>> = HashMap::new();
         let kernels: Vec<NodeIndex> = (0..self.kernels.len()).map(|k| graph.add_node(Step::Run(k))).collect();
         for (k, &at) in self.kernels.iter().zip(&kernels) {
-            k.writes().into_iter().for_each(|b| drop(writer.insert(b, at)));
+            k.writes()
+                .into_iter()
+                .for_each(|b| assert!(writer.insert(b, at).is_none(), "a buffer has one writer"));
             k.reads().into_iter().for_each(|b| readers.entry(b).or_default().push(at));
         }
         let checks: Vec<NodeIndex> = self
@@ -342,7 +351,10 @@ impl<'a> Assembler<'a> {
                 Step::Run(k) => {
                     let k = &self.kernels[*k];
                     k.writes().iter().for_each(|&b| first[b as usize] = first[b as usize].min(at));
-                    k.reads().iter().chain(&k.writes()).for_each(|&b| last[b as usize] = last[b as usize].max(at));
+                    k.reads()
+                        .iter()
+                        .chain(&k.writes())
+                        .for_each(|&b| last[b as usize] = last[b as usize].max(at));
                 }
                 Step::Check { buffer, .. } => last[*buffer as usize] = last[*buffer as usize].max(at),
             }
@@ -381,7 +393,8 @@ impl<'a> Assembler<'a> {
 
     /// Buffers that a kernel reads only where `store` writes, before it does.
     fn overwritable(&self, kernel: &Kernel, store: &Store) -> Vec<BufferId> {
-        let plain = matches!(&kernel.body, KernelBody::Loop { outer, .. } if *outer == kernel.space.extents.len());
+        let plain =
+            matches!(&kernel.body, KernelBody::Loop { outer, .. } if *outer == kernel.space.extents.len());
         if !plain {
             return Vec::new();
         }
@@ -397,7 +410,11 @@ impl<'a> Assembler<'a> {
 
     fn label(&self, buffer: usize) -> String {
         let node = self.f.graph.node(self.buffers[buffer].node);
-        let name = node.origin.name.clone().unwrap_or_else(|| format!("{}", self.buffers[buffer].node.index()).into());
+        let name = node
+            .origin
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("{}", self.buffers[buffer].node.index()).into());
         let scope = node.origin.scope.as_ref().map_or(String::new(), |s| format!(" @{s}"));
         format!("%{name} = {} : {}{scope}", node.op.name(), node.ty)
     }

@@ -154,8 +154,9 @@ pub fn compile_function(
         Port::new(name, ty.dtype, ty.shape.as_static().unwrap_or_default())
     };
     let g = &optimized.graph;
-    let constants = AlignedBuffer::from_bytes(&assembled.program.constants, "constants")
-        .map_err(|e| CompileError::TooLarge { bytes: assembled.program.constants.len() as u64, what: e.to_string() })?;
+    let constants = AlignedBuffer::from_bytes(&assembled.program.constants, "constants").map_err(|e| {
+        CompileError::TooLarge { bytes: assembled.program.constants.len() as u64, what: e.to_string() }
+    })?;
     let faults = assembled.checks.iter().map(|c| FaultSite {
         op: g.op(c.node).name().to_owned(),
         what: "index".to_owned(),

@@ -8,10 +8,12 @@
 //! and contractions, producers into the reductions that read them, siblings. A buffer that only its
 //! own kernel read is never stored.
 
-use crate::kernel::{BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store, identity};
+use crate::kernel::{
+    BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store, identity,
+};
 use graphc_ir::{
-    Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar, ScalarBuilder,
-    ScalarOp, StaticType,
+    Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
+    ScalarBuilder, ScalarOp, StaticType,
 };
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -94,12 +96,15 @@ struct Memo(HashMap<(NodeId, Vec<IndexExpr>, Vec<Guard>), ExprId>);
 impl<'a> Fuser<'a> {
     fn new(f: &'a Function) -> Self {
         let g = &f.graph;
-        let types: Vec<StaticType> =
-            g.ids().map(|id| StaticType::of(g.ty(id)).expect("every dimension is bound before fusion")).collect();
+        let types: Vec<StaticType> = g
+            .ids()
+            .map(|id| StaticType::of(g.ty(id)).expect("every dimension is bound before fusion"))
+            .collect();
         let patterns = g
             .ids()
             .map(|id| {
-                let operands: Vec<StaticType> = g.operands(id).iter().map(|o| types[o.index()].clone()).collect();
+                let operands: Vec<StaticType> =
+                    g.operands(id).iter().map(|o| types[o.index()].clone()).collect();
                 g.op(id).pattern(&operands, &types[id.index()])
             })
             .collect();
@@ -147,7 +152,8 @@ impl<'a> Fuser<'a> {
             cost[id.index()] = own + inlined;
             let users: BTreeSet<NodeId> = g.users(id).map(|u| u.0).collect();
             let shared = users.len() > 1 && cost[id.index()] > CHEAP;
-            let needed = g.users(id).any(|(u, position)| self.wants_buffer(u, position, id, cost[id.index()]));
+            let needed =
+                g.users(id).any(|(u, position)| self.wants_buffer(u, position, id, cost[id.index()]));
             if fusion == Fusion::None || results.contains(&id) || shared || needed {
                 self.realized[id.index()] = true;
                 cost[id.index()] = 0;
@@ -163,10 +169,13 @@ impl<'a> Fuser<'a> {
             Pattern::ScatterAdd { .. } => position > 0,
             // Packing reads each element of a product's factor a few times, of a window many times.
             Pattern::Contraction(parts) => {
-                let windowed = parts.len() > 1 || parts.iter().any(|p| !p.lhs.guards.is_empty() || overlapping(p));
+                let windowed =
+                    parts.len() > 1 || parts.iter().any(|p| !p.lhs.guards.is_empty() || overlapping(p));
                 cost > if windowed { 0 } else { CHEAP + 1 }
             }
-            Pattern::Reduce(r) => cost > CHEAP && (!r.access.guards.is_empty() || n(user) * product(&r.extents) > n(id)),
+            Pattern::Reduce(r) => {
+                cost > CHEAP && (!r.access.guards.is_empty() || n(user) * product(&r.extents) > n(id))
+            }
             Pattern::Injective(_) => cost > CHEAP && n(user) > n(id),
             _ => false,
         }
@@ -215,8 +224,7 @@ impl<'a> Fuser<'a> {
             Pattern::ScatterAdd { axis } => {
                 let start = self.value(operands[0], &vars, &[], &space, &mut exprs, &mut memo);
                 let positions = self.ty(operands[1]).len();
-                let extents =
-                    [product(&dims[..axis]), dims[axis], positions, product(&dims[axis + 1..])];
+                let extents = [product(&dims[..axis]), dims[axis], positions, product(&dims[axis + 1..])];
                 let (indices, updates) = (self.buffer_of[&operands[1]], self.buffer_of[&operands[2]]);
                 KernelBody::ScatterAdd { extents, start, indices, updates, out: buffer }
             }
@@ -262,7 +270,9 @@ impl<'a> Fuser<'a> {
     /// operand on.
     fn storage(&self, id: NodeId) -> NodeId {
         match &self.patterns[id.index()] {
-            Pattern::CheckIndex { .. } if !self.realized[id.index()] => self.storage(self.f.graph.operands(id)[0]),
+            Pattern::CheckIndex { .. } if !self.realized[id.index()] => {
+                self.storage(self.f.graph.operands(id)[0])
+            }
             _ => id,
         }
     }
@@ -294,7 +304,14 @@ impl<'a> Fuser<'a> {
         let factor = |access: &Access| {
             let (index, guards) = instantiate(access, &vars, &space);
             let mut exprs = Exprs::default();
-            let value = self.value(operands[access.operand], &index, &guards, &space, &mut exprs, &mut Memo::default());
+            let value = self.value(
+                operands[access.operand],
+                &index,
+                &guards,
+                &space,
+                &mut exprs,
+                &mut Memo::default(),
+            );
             // A guarded factor counts as zero: so it does where the load itself gives zero.
             let load = matches!(exprs.get(value).op, ExprOp::Load { .. });
             let value = if guards.is_empty() || load {
@@ -424,7 +441,8 @@ impl<'a> Fuser<'a> {
             let siblings = reads.iter().filter_map(|b| readers.get(b)).flatten().copied();
             // The latest producer first: all other inputs are then there.
             let siblings: BTreeSet<usize> = siblings.filter(|s| !producers.contains(s)).collect();
-            let candidates: Vec<usize> = producers.iter().rev().chain(siblings.iter().rev()).copied().take(16).collect();
+            let candidates: Vec<usize> =
+                producers.iter().rev().chain(siblings.iter().rev()).copied().take(16).collect();
             let available = |p: usize| producers.iter().all(|&w| w <= p);
             let target = candidates.into_iter().filter(|&p| available(p)).find_map(|p| {
                 let merged = merge_into(kept[p].as_ref()?, &q, &self.buffers)?;
@@ -456,7 +474,8 @@ impl<'a> Fuser<'a> {
 
     /// Removes stores of buffers that nobody loads and that are no results.
     fn drop_dead_stores(&mut self) {
-        let results: HashSet<BufferId> = self.f.results().filter_map(|n| self.buffer_of.get(&n)).copied().collect();
+        let results: HashSet<BufferId> =
+            self.f.results().filter_map(|n| self.buffer_of.get(&n)).copied().collect();
         let mut live: HashSet<BufferId> = self.kernels.iter().flat_map(Kernel::reads).collect();
         live.extend(results);
         live.extend(self.checks.iter().map(|c| c.buffer));
@@ -494,7 +513,11 @@ fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel>
             let same_outer = dims(p, *outer) == dims(q, *q_outer);
             let inner_p = &p.space.extents[*outer..];
             let inner_q = &q.space.extents[*q_outer..];
-            if same_outer && (q_reductions.is_empty() || reductions.is_empty() && inner_p.is_empty() || inner_p == inner_q) {
+            if same_outer
+                && (q_reductions.is_empty()
+                    || reductions.is_empty() && inner_p.is_empty()
+                    || inner_p == inner_q)
+            {
                 return append(p, q, *outer, reductions.len());
             }
             if reductions.is_empty() && !q_reductions.is_empty() {
@@ -524,7 +547,10 @@ fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<K
         let ExprOp::Load { buffer, index, guards } = &e.op else { continue };
         let Some(store) = p.stores.iter().find(|s| s.buffer == *buffer) else { continue };
         let level = if store.inner { vars.len() } else { outer };
-        if *index != vars[..level.min(vars.len())] || !guards.is_empty() || store.inner && !inside[id as usize] {
+        if *index != vars[..level.min(vars.len())]
+            || !guards.is_empty()
+            || store.inner && !inside[id as usize]
+        {
             return None;
         }
         if inside[id as usize] && !store.inner && uses_reduced(&p.exprs, store.value) {
@@ -551,7 +577,9 @@ fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<K
     for (s, &value) in q.stores.iter().zip(&copies) {
         merged.stores.push(Store { value, ..s.clone() });
     }
-    if let (KernelBody::Loop { reductions, .. }, KernelBody::Loop { reductions: more, .. }) = (&mut merged.body, &q.body) {
+    if let (KernelBody::Loop { reductions, .. }, KernelBody::Loop { reductions: more, .. }) =
+        (&mut merged.body, &q.body)
+    {
         let values = &copies[q.stores.len()..];
         reductions.extend(more.iter().zip(values).map(|((kind, _), &v)| (*kind, v)));
     }
@@ -593,7 +621,8 @@ fn absorb(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel> {
         return None;
     }
     debug_assert!(p.stores.iter().all(|s| buffers[s.buffer as usize].ty.dims.len() == s.index.len()));
-    let mut merged = Kernel { exprs: Exprs::default(), stores: Vec::new(), sources: p.sources.clone(), ..q.clone() };
+    let mut merged =
+        Kernel { exprs: Exprs::default(), stores: Vec::new(), sources: p.sources.clone(), ..q.clone() };
     let at = |e: &IndexExpr| e.substitute(&q.space, &|v| point[v as usize].clone());
     let roots = p.roots();
     let copies = p.exprs.copy_into(&mut merged.exprs, &roots, &at, &mut |_, _| None);

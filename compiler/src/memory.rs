@@ -712,6 +712,7 @@ mod tests {
                       4096           1024      1..2      hidden
                       4096           1024      2..3      relu (in place of hidden)
                       5120            100      3..4      loss
-        "#]].assert_eq(&report(&checked(&reqs), &reqs));
+        "#]]
+        .assert_eq(&report(&checked(&reqs), &reqs));
     }
 }

@@ -111,7 +111,7 @@ pub fn check_plan(reqs: &[BufferReq], plan: &MemoryPlan) -> Result<(), Vec<Memor
 fn check_place(buffer: usize, req: &BufferReq, plan: &MemoryPlan, errors: &mut Vec<MemoryError>) {
     let offset = plan.offsets[buffer];
     let label = || req.label.clone();
-    if offset % 64 != 0 {
+    if !offset.is_multiple_of(ALIGNMENT) {
         errors.push(MemoryError::Misaligned { buffer, label: label(), offset });
     }
     let end = offset.saturating_add(req.bytes);
@@ -398,16 +398,16 @@ mod tests {
 
     #[test]
     fn planted_mistakes_are_found() {
-        let mut planted = [0; 10];
+        let mut planted = [0usize; 10];
         let mut random = Random::new(42);
         for seed in 0..40 {
             let reqs = if seed % 2 == 0 { random_reqs(60, 20, seed) } else { training(8, seed) };
             let good = plan(&reqs);
             assert_eq!(check_plan(&reqs, &good), Ok(()));
-            for kind in 0..10 {
+            for (kind, planted) in planted.iter_mut().enumerate() {
                 let Some(bad) = plant(kind, &reqs, &good, &mut random) else { continue };
                 assert!(check_plan(&reqs, &bad).is_err(), "seed {seed}, kind {kind}");
-                planted[kind] += 1;
+                *planted += 1;
             }
         }
         assert!(planted.iter().sum::<usize>() >= 100 && planted.iter().all(|&n| n >= 5), "{planted:?}");

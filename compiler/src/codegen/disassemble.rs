@@ -6,7 +6,10 @@ use std::fmt::Write as _;
 /// Stops after the last `ret`: what follows are constants. Other machines' code is shown as bytes.
 pub fn disassemble(code: &[u8]) -> String {
     if cfg!(not(target_arch = "x86_64")) {
-        return code.chunks(16).map(|c| c.iter().map(|b| format!("{b:02x} ")).collect::<String>() + "\n").collect();
+        return code
+            .chunks(16)
+            .map(|c| c.iter().map(|b| format!("{b:02x} ")).collect::<String>() + "\n")
+            .collect();
     }
     x86(code)
 }
@@ -18,7 +21,9 @@ fn x86(code: &[u8]) -> String {
     let instructions = &instructions[..(last + 1).min(instructions.len())];
     let mut targets: Vec<u64> = instructions
         .iter()
-        .filter(|i| matches!(i.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch))
+        .filter(|i| {
+            matches!(i.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch)
+        })
         .map(Instruction::near_branch_target)
         .collect();
     targets.sort_unstable();

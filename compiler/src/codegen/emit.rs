@@ -73,9 +73,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
         b.switch_to_block(entry);
         let params = b.block_params(entry).to_vec();
         let context = params[0];
-        let pointer = |b: &mut FunctionBuilder<'_>, offset: i32| {
-            b.ins().load(types::I64, flags(), context, offset)
-        };
+        let pointer =
+            |b: &mut FunctionBuilder<'_>, offset: i32| b.ins().load(types::I64, flags(), context, offset);
         let arena = pointer(b, abi::OFFSET_ARENA);
         let state = pointer(b, abi::OFFSET_STATE);
         let constants = pointer(b, abi::OFFSET_CONSTANTS);
@@ -94,8 +93,18 @@ impl<'a, 'b> Emitter<'a, 'b> {
         }
         let context = Some(Bases { context, arena, state, constants, scratch, ports });
         let values = vec![Parts::new(); f.types.len()];
-        let mut e =
-            Self { b, program, f, leaves, values, vars: HashMap::new(), pointers: Vec::new(), context, mode: Mode::Scalar, tail_depth: 0 };
+        let mut e = Self {
+            b,
+            program,
+            f,
+            leaves,
+            values,
+            vars: HashMap::new(),
+            pointers: Vec::new(),
+            context,
+            mode: Mode::Scalar,
+            tail_depth: 0,
+        };
         e.values[0] = Parts::from_slice(&params[1..2]);
         e.values[1] = Parts::from_slice(&params[2..3]);
         e.finish();
@@ -113,8 +122,19 @@ impl<'a, 'b> Emitter<'a, 'b> {
             values[*v as usize] = Parts::from_slice(&[s]);
         }
         let pointers = pointers.to_vec();
-        Self { b, program, f, leaves: &[], values, vars: HashMap::new(), pointers, context: None, mode: Mode::Scalar, tail_depth: 0 }
-            .finish();
+        Self {
+            b,
+            program,
+            f,
+            leaves: &[],
+            values,
+            vars: HashMap::new(),
+            pointers,
+            context: None,
+            mode: Mode::Scalar,
+            tail_depth: 0,
+        }
+        .finish();
     }
 
     fn finish(mut self) {
@@ -309,7 +329,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let mut address = base;
         if !variable.terms().is_empty() {
             let i = self.lane_index(&variable, lane);
-            let bytes = if size == 1 { i } else { self.b.ins().ishl_imm_u(i, i64::from(size.trailing_zeros())) };
+            let bytes =
+                if size == 1 { i } else { self.b.ins().ishl_imm_u(i, i64::from(size.trailing_zeros())) };
             address = self.b.ins().iadd(base, bytes);
         }
         if constant == 0 { address } else { self.b.ins().iadd_imm_s(address, constant) }
@@ -358,12 +379,21 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 .map(|p| {
                     let first = p * n;
                     if first + n <= active {
-                        return self.b.ins().load(ops::part_type(mem.dtype), flags(), address, (first * size) as i32);
+                        return self.b.ins().load(
+                            ops::part_type(mem.dtype),
+                            flags(),
+                            address,
+                            (first * size) as i32,
+                        );
                     }
                     let mut part = ops::vector_op(self.b, ScalarOp::Const(zero(mem.dtype)), &[], n, &[])[0];
                     for l in first..active.max(first) {
-                        let v =
-                            self.b.ins().load(ops::scalar_type(mem.dtype), flags(), address, (l * size) as i32);
+                        let v = self.b.ins().load(
+                            ops::scalar_type(mem.dtype),
+                            flags(),
+                            address,
+                            (l * size) as i32,
+                        );
                         part = self.b.ins().insertlane(part, v, (l - first) as u8);
                     }
                     part
@@ -443,7 +473,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let mut lanes: Vec<Value> = (0..n).map(|l| self.b.ins().extractlane(parts[0], l as u8)).collect();
         while lanes.len() > 1 {
             let half = lanes.len() / 2;
-            lanes = (0..half).map(|l| ops::scalar_op(self.b, op, dtype, &[lanes[l], lanes[l + half]])).collect();
+            lanes =
+                (0..half).map(|l| ops::scalar_op(self.b, op, dtype, &[lanes[l], lanes[l + half]])).collect();
         }
         lanes[0]
     }
@@ -493,7 +524,10 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 self.masked_iteration(l, main_end, rest);
             }
         } else {
-            debug_assert!(l.carried.is_empty(), "verified: a vector loop with carried values has a fixed extent");
+            debug_assert!(
+                l.carried.is_empty(),
+                "verified: a vector loop with carried values has a fixed extent"
+            );
             let hi = self.bound(&l.hi);
             let n = self.b.ins().isub(hi, lo);
             let full = self.b.ins().band_imm_s(n, -(lanes as i64));

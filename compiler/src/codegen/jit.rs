@@ -6,7 +6,9 @@ use crate::error::CompileError;
 use crate::program::{Place, Program, Step};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, types};
+use cranelift_codegen::ir::{
+    AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, types,
+};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{CompiledCode, Context};
@@ -79,7 +81,8 @@ fn isa(opt_level: &str) -> Result<OwnedTargetIsa, CompileError> {
     if isa.triple().architecture == target_lexicon::Architecture::X86_64 {
         let fma = isa.isa_flags().iter().any(|f| f.name == "has_fma" && f.as_bool() == Some(true));
         if !fma {
-            let message = "this CPU has no fused multiply-add (FMA3), which graphc's arithmetic is defined with";
+            let message =
+                "this CPU has no fused multiply-add (FMA3), which graphc's arithmetic is defined with";
             return Err(backend("", message));
         }
     }
@@ -112,8 +115,12 @@ pub fn generate(program: &Program, keep: bool) -> Result<Generated, CompileError
     let mut functions = Vec::new();
     let mut code_bytes = 0;
     for (job, code) in jobs.iter().zip(&compiled) {
-        let relocs: Vec<ModuleReloc> =
-            code.buffer.relocs().iter().map(|r| ModuleReloc::from_mach_reloc(r, &job.context.func, job.id)).collect();
+        let relocs: Vec<ModuleReloc> = code
+            .buffer
+            .relocs()
+            .iter()
+            .map(|r| ModuleReloc::from_mach_reloc(r, &job.context.func, job.id))
+            .collect();
         module
             .define_function_bytes(job.id, u64::from(code.buffer.alignment), code.code_buffer(), &relocs)
             .map_err(|e| backend(&job.name, e))?;
@@ -135,8 +142,13 @@ pub fn generate(program: &Program, keep: bool) -> Result<Generated, CompileError
 }
 
 /// Compiles the functions on all threads; the results are in the order of the jobs.
-fn compile_all(jobs: &[Job], speed: &OwnedTargetIsa, none: &OwnedTargetIsa) -> Result<Vec<CompiledCode>, CompileError> {
-    let results: Vec<Mutex<Option<Result<CompiledCode, CompileError>>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+fn compile_all(
+    jobs: &[Job],
+    speed: &OwnedTargetIsa,
+    none: &OwnedTargetIsa,
+) -> Result<Vec<CompiledCode>, CompileError> {
+    let results: Vec<Mutex<Option<Result<CompiledCode, CompileError>>>> =
+        jobs.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     // Large functions first, so that no thread is left with one at the end.
     let mut order: Vec<usize> = (0..jobs.len()).collect();
@@ -218,7 +230,8 @@ impl Generator<'_> {
             let id = self.declare(&s.function.name, &signature)?;
             kernels.push(id);
             self.define(id, &s.function.name, signature, false, |module, func, fcx| {
-                let refs: Vec<FuncRef> = leaves.iter().map(|&l| module.declare_func_in_func(l, func)).collect();
+                let refs: Vec<FuncRef> =
+                    leaves.iter().map(|&l| module.declare_func_in_func(l, func)).collect();
                 let mut b = FunctionBuilder::new(func, fcx);
                 Emitter::kernel(&mut b, program, &s.function, &refs);
                 b.finalize(module.isa().frontend_config());
@@ -246,7 +259,8 @@ impl Generator<'_> {
         let signature = self.signature(1, Some(types::I32));
         let id = self.declare(name, &signature)?;
         self.define(id, name, signature, false, |module, func, fcx| {
-            let kernels: Vec<FuncRef> = kernels.iter().map(|&k| module.declare_func_in_func(k, func)).collect();
+            let kernels: Vec<FuncRef> =
+                kernels.iter().map(|&k| module.declare_func_in_func(k, func)).collect();
             let checks: Vec<(u64, FuncRef)> =
                 checks.iter().map(|&(site, c)| (site, module.declare_func_in_func(c, func))).collect();
             let parallel_for = func.import_signature({
@@ -336,7 +350,11 @@ fn emit_check(
         Place::State(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_STATE), offset),
         Place::Constant(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_CONSTANTS), offset),
         Place::Input(i) | Place::Output(i) => {
-            let ports = if matches!(buffer.place, Place::Input(_)) { abi::OFFSET_INPUTS } else { abi::OFFSET_OUTPUTS };
+            let ports = if matches!(buffer.place, Place::Input(_)) {
+                abi::OFFSET_INPUTS
+            } else {
+                abi::OFFSET_OUTPUTS
+            };
             let list = b.ins().load(types::I64, flags(), cx, ports);
             (b.ins().load(types::I64, flags(), list, 8 * i as i32), 0)
         }

@@ -393,7 +393,8 @@ fn vector_cast(b: &mut FunctionBuilder<'_>, from: DType, to: DType, lanes: usize
                 .collect()
         }
         (DType::Bool, _) => {
-            let narrow = vector_cast(b, from, if to == DType::F64 { DType::F32 } else { DType::I32 }, lanes, x);
+            let narrow =
+                vector_cast(b, from, if to == DType::F64 { DType::F32 } else { DType::I32 }, lanes, x);
             vector_cast(b, if to == DType::F64 { DType::F32 } else { DType::I32 }, to, lanes, &narrow)
         }
         (_, DType::Bool) => {

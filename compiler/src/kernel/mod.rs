@@ -90,7 +90,13 @@ impl Exprs {
     }
 
     /// Adds a load.
-    pub fn load(&mut self, buffer: BufferId, index: Vec<IndexExpr>, guards: Vec<Guard>, dtype: DType) -> ExprId {
+    pub fn load(
+        &mut self,
+        buffer: BufferId,
+        index: Vec<IndexExpr>,
+        guards: Vec<Guard>,
+        dtype: DType,
+    ) -> ExprId {
         self.add(ExprOp::Load { buffer, index, guards }, &[], dtype)
     }
 
@@ -165,7 +171,9 @@ impl Exprs {
         let nodes = self.iter().filter(|(id, _)| needed[*id as usize]);
         nodes
             .filter_map(|(_, e)| match &e.op {
-                ExprOp::Load { buffer, index, guards } => Some((*buffer, index.as_slice(), guards.as_slice())),
+                ExprOp::Load { buffer, index, guards } => {
+                    Some((*buffer, index.as_slice(), guards.as_slice()))
+                }
                 _ => None,
             })
             .collect()
@@ -331,7 +339,9 @@ impl Kernel {
         let mut roots: Vec<ExprId> = self.stores.iter().map(|s| s.value).collect();
         match &self.body {
             KernelBody::Loop { reductions, .. } => roots.extend(reductions.iter().map(|r| r.1)),
-            KernelBody::ArgReduce { value, .. } | KernelBody::ScatterAdd { start: value, .. } => roots.push(*value),
+            KernelBody::ArgReduce { value, .. } | KernelBody::ScatterAdd { start: value, .. } => {
+                roots.push(*value)
+            }
             _ => {}
         }
         roots

@@ -96,7 +96,7 @@ impl Shape {
             k_dim -= 1;
         }
         let extent = dims.get(k_dim).copied().unwrap_or(1);
-        let k_chunk = (K_BLOCK / inner).clamp(1, extent.max(1));
+        let k_chunk = (K_BLOCK / inner.max(1)).clamp(1, extent.max(1));
         let n_block = N_BLOCK.min((n + lanes - 1) / lanes * lanes).max(lanes);
         // Enough units for a few threads where there are rows enough.
         let wanted = ((m + 7) / 8 + rows - 1) / rows * rows;
@@ -267,7 +267,17 @@ impl Part<'_, '_> {
         let np = self.b.open(IndexExpr::default(), Bound::Expr(n_panels.clone()), 1, 1, &[]);
         let columns = self.smaller_dynamic(s.lanes, n_here, &np.var.scale(s.lanes), s.n);
         let at = (bp, np.var.scale(s.k_block() * s.lanes));
-        self.pack(Side::Rhs, at, s.lanes, &columns, &n0.add(&np.var.scale(s.lanes)), batch, &outer, &k0, &k_here);
+        self.pack(
+            Side::Rhs,
+            at,
+            s.lanes,
+            &columns,
+            &n0.add(&np.var.scale(s.lanes)),
+            batch,
+            &outer,
+            &k0,
+            &k_here,
+        );
         self.b.close(np, &[]);
 
         let mp = self.b.open(IndexExpr::default(), Bound::Expr(m_panels.clone()), 1, 1, &[]);
@@ -400,7 +410,14 @@ impl Part<'_, '_> {
     }
 
     /// Sets the variables of a factor's expressions.
-    fn set_vars(&self, e: &mut Emit<'_>, side: Side, batch: &[IndexExpr], row: &[IndexExpr], k: &[IndexExpr]) {
+    fn set_vars(
+        &self,
+        e: &mut Emit<'_>,
+        side: Side,
+        batch: &[IndexExpr],
+        row: &[IndexExpr],
+        k: &[IndexExpr],
+    ) {
         let s = self.s;
         let mut new: Vec<IndexExpr> = batch.to_vec();
         let other = |g: usize| vec![IndexExpr::default(); s.space.extents[g].len()];
@@ -415,7 +432,8 @@ impl Part<'_, '_> {
             }
         }
         new.extend_from_slice(k);
-        e.vars = s.space.vars.iter().map(|x| x.substitute(self.b.cx(), &|v| new[v as usize].clone())).collect();
+        e.vars =
+            s.space.vars.iter().map(|x| x.substitute(self.b.cx(), &|v| new[v as usize].clone())).collect();
     }
 
     /// Applies the epilogue to the finished tiles.

@@ -29,7 +29,8 @@ pub(super) fn schedule(
     target: &Target,
 ) -> Scheduled {
     let rank = kernel.space.extents.len();
-    let space = Collapsed::new(&kernel.space.extents, &[0..outer, outer..rank], &linear_exprs(kernel, buffers));
+    let space =
+        Collapsed::new(&kernel.space.extents, &[0..outer, outer..rank], &linear_exprs(kernel, buffers));
     let points: i64 = kernel.space.extents[..outer].iter().product();
     let inner_points: i64 = kernel.space.extents[outer..].iter().product();
     let mut s = Schedule {
@@ -45,7 +46,7 @@ pub(super) fn schedule(
     };
     let units = if points == 0 {
         0
-    } else if outer == rank {
+    } else if reductions.is_empty() && outer == rank {
         s.map()
     } else if s.lanes_along_outer(inner_points) {
         s.columns(inner_points)
@@ -182,7 +183,11 @@ impl<'a> Schedule<'a> {
             let strides = row_major_strides(&self.buffers[buffer as usize].dims);
             let linear = IndexExpr::linear(index, &strides);
             let linear = linear.substitute(&self.kernel.space, &|v| self.space.vars[v as usize].clone());
-            let guarded = |v: usize| guards.iter().any(|g| self.inside(v..v + 1).iter().enumerate().any(|(k, &i)| i && g.expr.uses(k as u32)));
+            let guarded = |v: usize| {
+                guards.iter().any(|g| {
+                    self.inside(v..v + 1).iter().enumerate().any(|(k, &i)| i && g.expr.uses(k as u32))
+                })
+            };
             let in_order = |v: usize| matches!(linear.coefficient(v as u32), Some(0 | 1)) && !guarded(v);
             along_outer += i32::from(in_order(n_outer - 1));
             along_inner += i32::from(in_order(inner_var) && !straddles && inner_points >= LANES);
@@ -202,7 +207,13 @@ impl<'a> Schedule<'a> {
         let results = if inner_points == 0 {
             self.identities(1)
         } else if inner_points <= BLOCK {
-            self.block_along_inner(&mut e, &at, IndexExpr::default(), Bound::Expr(IndexExpr::constant(inner_points)), inner_points)
+            self.block_along_inner(
+                &mut e,
+                &at,
+                IndexExpr::default(),
+                Bound::Expr(IndexExpr::constant(inner_points)),
+                inner_points,
+            )
         } else {
             self.blocks_along_inner(&mut e, &at, inner_points)
         };
@@ -219,7 +230,14 @@ impl<'a> Schedule<'a> {
     }
 
     /// One block of the inner space: positions `lo..hi`, 16 lanes, folded.
-    fn block_along_inner(&mut self, e: &mut Emit<'a>, at: &[IndexExpr], lo: IndexExpr, hi: Bound, n: i64) -> Vec<Val> {
+    fn block_along_inner(
+        &mut self,
+        e: &mut Emit<'a>,
+        at: &[IndexExpr],
+        lo: IndexExpr,
+        hi: Bound,
+        n: i64,
+    ) -> Vec<Val> {
         let inner = self.inner.clone();
         // Without an inner dimension of its own (all of extent 1) there is one element.
         let init = self.identities(Reduce::LANES as u16);
@@ -311,7 +329,8 @@ impl<'a> Schedule<'a> {
 
     /// Lanes run along the last outer dimension. Returns the number of units.
     fn columns(&mut self, inner_points: i64) -> i64 {
-        let (last, lead) = self.outer.split_last().map(|(&l, r)| (l, r.to_vec())).expect("an outer dimension has lanes");
+        let (last, lead) =
+            self.outer.split_last().map(|(&l, r)| (l, r.to_vec())).expect("an outer dimension has lanes");
         let lanes = if last >= LANES { Reduce::LANES as u16 } else { 4 };
         if lead.is_empty() {
             let (units, lo, hi) = self.unit_range(last, STRIP);
@@ -321,7 +340,13 @@ impl<'a> Schedule<'a> {
         let units: i64 = lead.iter().product();
         let u = self.open_units(units);
         let at = delinearize(&self.b, &u.var, &lead);
-        self.column_strip(&at, IndexExpr::default(), Bound::Expr(IndexExpr::constant(last)), lanes, inner_points);
+        self.column_strip(
+            &at,
+            IndexExpr::default(),
+            Bound::Expr(IndexExpr::constant(last)),
+            lanes,
+            inner_points,
+        );
         self.b.close(u, &[]);
         units
     }
@@ -345,8 +370,18 @@ impl<'a> Schedule<'a> {
         } else if n == 1 {
             self.column_block(&mut e, &at, IndexExpr::default(), inner_points, &lane)
         } else {
-            let parts = self.partials(n, LANES).into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect::<Vec<_>>();
-            let l = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(inner_points / BLOCK)), 1, 1, &[]);
+            let parts = self
+                .partials(n, LANES)
+                .into_iter()
+                .map(|p| Partial { lane: lane.clone(), ..p })
+                .collect::<Vec<_>>();
+            let l = self.b.open(
+                IndexExpr::default(),
+                Bound::Expr(IndexExpr::constant(inner_points / BLOCK)),
+                1,
+                1,
+                &[],
+            );
             e.open();
             let values = self.column_block(&mut e, &at, l.var.scale(BLOCK), BLOCK, &lane);
             for (p, value) in parts.iter().zip(values) {
@@ -406,7 +441,14 @@ impl<'a> Schedule<'a> {
     }
 
     /// A block of the inner space, one virtual lane after another, through scratch memory.
-    fn column_block(&mut self, e: &mut Emit<'a>, at: &[IndexExpr], from: IndexExpr, n: i64, lane: &IndexExpr) -> Vec<Val> {
+    fn column_block(
+        &mut self,
+        e: &mut Emit<'a>,
+        at: &[IndexExpr],
+        from: IndexExpr,
+        n: i64,
+        lane: &IndexExpr,
+    ) -> Vec<Val> {
         let slots = self.partials(LANES, LANES);
         let slots: Vec<Partial> = slots.into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect();
         let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(LANES.min(n))), 1, 1, &[]);
@@ -445,7 +487,10 @@ struct Partial {
 
 impl Partial {
     fn at(&self, i: &IndexExpr) -> MemRef {
-        MemRef { base: Base::Scratch(self.offset), dtype: self.dtype, index: i.scale(self.width).add(&self.lane) }
+        MemRef {
+            base: Base::Scratch(self.offset),
+            dtype: self.dtype,
+            index: i.scale(self.width).add(&self.lane),
+        }
     }
 }
-

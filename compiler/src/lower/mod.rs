@@ -55,7 +55,9 @@ impl Leaves {
 /// Schedules one kernel.
 pub fn schedule(kernel: &Kernel, buffers: &[Buffer], target: &Target, leaves: &mut Leaves) -> Scheduled {
     match &kernel.body {
-        KernelBody::Loop { outer, reductions } => loops::schedule(kernel, *outer, reductions, buffers, target),
+        KernelBody::Loop { outer, reductions } => {
+            loops::schedule(kernel, *outer, reductions, buffers, target)
+        }
         KernelBody::Contraction(parts) => contraction::schedule(kernel, parts, buffers, target, leaves),
         KernelBody::ArgReduce { value, largest, out } => {
             odd::arg_reduce(kernel, *value, *largest, *out, buffers)
@@ -76,7 +78,11 @@ const PARALLEL_WORK: u64 = 40_000;
 /// A reference to an element of a buffer by its multi-dimensional index.
 fn element(buffers: &[Buffer], buffer: BufferId, index: &[IndexExpr]) -> MemRef {
     let b = &buffers[buffer as usize];
-    MemRef { base: Base::Buffer(buffer), dtype: b.dtype, index: IndexExpr::linear(index, &row_major_strides(&b.dims)) }
+    MemRef {
+        base: Base::Buffer(buffer),
+        dtype: b.dtype,
+        index: IndexExpr::linear(index, &row_major_strides(&b.dims)),
+    }
 }
 
 /// Emits expressions of a kernel at the current place of a builder. Values are remembered per open
@@ -116,7 +122,9 @@ impl<'a> Emit<'a> {
                     let v = self.value(b, value);
                     b.dynamic(v, bound)
                 }
-                other => IndexExpr::atom(other.clone()).substitute(b.cx(), &|v| self.vars[v as usize].clone()),
+                other => {
+                    IndexExpr::atom(other.clone()).substitute(b.cx(), &|v| self.vars[v as usize].clone())
+                }
             };
             sum = sum.add(&term.scale(*c));
         }
@@ -186,7 +194,9 @@ impl<'a> Emit<'a> {
             let by_index = e.op.index_exprs().iter().any(|x| {
                 (0..self.vars.len() as u32).any(|v| inside(v) && x.uses(v))
                     || x.terms().iter().any(|(a, _)| match a {
-                        Atom::Dynamic(d) => varies.get(self.exprs.dynamics[*d as usize].0 as usize) == Some(&true),
+                        Atom::Dynamic(d) => {
+                            varies.get(self.exprs.dynamics[*d as usize].0 as usize) == Some(&true)
+                        }
                         _ => false,
                     })
             });
@@ -284,7 +294,7 @@ fn delinearize(b: &VBuilder, linear: &IndexExpr, extents: &[i64]) -> Vec<IndexEx
         .enumerate()
         .map(|(i, (&d, s))| {
             let q = cx.div(linear, s as i64);
-            if i == 0 { q } else { cx.rem(&q, d) }
+            if i == 0 { q } else { cx.rem(&q, d.max(1)) }
         })
         .collect()
 }

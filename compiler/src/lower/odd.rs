@@ -6,7 +6,9 @@ use crate::kernel::{BufferId, ExprId, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::VBuilder;
 use crate::vector::{Base, Bound, MemRef, Val};
-use graphc_ir::{CmpKind, DType, Guard, IndexExpr, Scalar, ScalarBuilder, ScalarOp, Window, row_major_strides};
+use graphc_ir::{
+    CmpKind, DType, Guard, IndexExpr, Scalar, ScalarBuilder, ScalarOp, Window, row_major_strides,
+};
 
 fn to(e: i64) -> Bound {
     Bound::Expr(IndexExpr::constant(e))
@@ -143,8 +145,8 @@ pub(super) fn select_and_scatter(
 
     let result = |index: IndexExpr| MemRef { base: Base::Buffer(out), dtype, index };
     let base = u.var.scale(plane);
-    let l = b.open(IndexExpr::default(), to(plane), 8, 8, &[]);
     let zero = b.constant(Scalar::from_f64(dtype, 0.0));
+    let l = b.open(IndexExpr::default(), to(plane), 8, 8, &[]);
     b.store(result(base.add(&l.var)), zero);
     b.close(l, &[]);
 

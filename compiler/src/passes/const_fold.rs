@@ -8,13 +8,17 @@ use graphc_ir::{Function, Literal, NodeId, Op, Origin, Pattern, StaticType};
 /// Largest value that is computed or kept for folding.
 const MAX_BYTES: usize = 64 << 10;
 
+/// Largest `iota` whose users are folded: a mask made from it as the program runs is cheaper than a
+/// large table of it.
+const MAX_IOTA_BYTES: usize = 1 << 10;
+
 /// Most element operations spent on one node: the reference interpreter takes some 50 ns for each,
 /// and compiling is to take milliseconds.
 const MAX_WORK: usize = 1 << 16;
 
 /// Replaces nodes that depend on constants alone by their values, computed by the reference
 /// interpreter, which has the bits of the compiled code. Values over 64 KiB and long computations
-/// stay. So do broadcasts of constants, which are cheaper than their values; an operation *on* one
+/// stay. So do broadcasts of constants and `iota`, which are cheaper than their values; an operation *on* one
 /// is folded. Index checks fold only if they succeed. Random numbers are never folded: they would
 /// be data in the code instead of a few instructions.
 pub struct ConstFold;
@@ -47,7 +51,7 @@ impl Pass for ConstFold {
 
 /// True for operations that are kept although their value is known.
 fn stays(op: &Op) -> bool {
-    matches!(op, Op::Constant(_) | Op::Broadcast(_))
+    matches!(op, Op::Constant(_) | Op::Broadcast(_) | Op::Iota(_))
 }
 
 /// The value of a node, if it depends on constants alone and is cheap.
@@ -60,23 +64,28 @@ fn evaluate(function: &Function, id: NodeId, values: &[Option<Literal>]) -> Opti
     if let Op::Constant(c) = op {
         return Some(c.value.clone());
     }
+    if matches!(op, Op::Iota(_)) && graph.ty(id).size_bytes()? > MAX_IOTA_BYTES {
+        return None;
+    }
     let operands = graph.operands(id);
     let operands: Vec<&Literal> =
         operands.iter().map(|o| values[o.index()].as_ref()).collect::<Option<_>>()?;
     let types: Vec<StaticType> = operands.iter().map(|l| StaticType::of(&l.ty())).collect::<Option<_>>()?;
     let out = StaticType::of(graph.ty(id))?;
     // Before the pattern is asked for: an elementary function's is long.
-    (out.len() <= MAX_WORK && work(&op.pattern(&types, &out), &types, &out)? <= MAX_WORK).then_some(())?;
+    let work = |pattern| work(op, pattern, &types, &out);
+    (out.len() <= MAX_WORK && work(&op.pattern(&types, &out))? <= MAX_WORK).then_some(())?;
     // An index out of range is the user's error when the program runs, if it runs.
     op.eval(&operands, &out).ok()
 }
 
 /// Element operations that the interpreter needs, or `None` for what is not folded.
-fn work(pattern: &Pattern, operands: &[StaticType], out: &StaticType) -> Option<usize> {
+fn work(op: &Op, pattern: &Pattern, operands: &[StaticType], out: &StaticType) -> Option<usize> {
     let read: usize = operands.iter().map(StaticType::len).sum();
     match pattern {
+        // What else generates values generates random ones.
+        Pattern::Generate { .. } => matches!(op, Op::Iota(_)).then_some(out.len()),
         Pattern::Elementwise(body) => out.len().checked_mul(body.insts().len().max(1)),
-        Pattern::Generate { body, .. } => out.len().checked_mul(body.insts().len().max(1)),
         Pattern::Injective(_) | Pattern::Gather { .. } | Pattern::CheckIndex { .. } => Some(out.len()),
         Pattern::Reduce(r) => r.extents.iter().try_fold(out.len().max(1), |n, &d| n.checked_mul(d.max(1))),
         Pattern::ArgReduce { .. } | Pattern::ScatterAdd { .. } => Some(read + out.len()),

@@ -6,7 +6,7 @@ use graphc_ir::{Function, Op};
 
 /// Drops nodes from which no output and no update can be reached. Inputs stay.
 ///
-/// A node that can fail (an index check) is no exception: it guards those that use its value, and
+/// A node that can fail (an index check, a gather) is no exception: it guards those that use its value, and
 /// without users there is nothing to guard. So a function may succeed after this pass where it
 /// failed before, but only by not looking at an index whose value nothing needs.
 pub struct Dce;

@@ -7,7 +7,7 @@ mod dce;
 mod rewrite;
 mod simplify;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use canonicalize::Canonicalize;
 pub use const_fold::ConstFold;

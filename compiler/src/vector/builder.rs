@@ -2,7 +2,9 @@
 //! one scope are shared.
 
 use super::{Bound, Carried, Loop, MemRef, Stmt, VFunc, VOp, VType, Val};
-use graphc_ir::{DType, Guard, IndexCx, IndexExpr, MAX_ELEMENTS, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Var};
+use graphc_ir::{
+    DType, Guard, IndexCx, IndexExpr, MAX_ELEMENTS, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Var,
+};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -178,9 +180,10 @@ impl VBuilder {
         self.define(VOp::Fold(kind), &[v], VType { dtype, lanes: 1 })
     }
 
-    /// Writes memory. A value of fewer lanes than the address asks for is splat.
+    /// Writes memory. A value of fewer lanes than the address asks for is splat; lanes with one
+    /// address are written in order.
     pub fn store(&mut self, mem: MemRef, value: Val) {
-        let lanes = self.lanes_of(|v| mem.index.uses(v));
+        let lanes = self.lanes_of(|v| mem.index.uses(v)).max(self.ty(value).lanes);
         let value = self.splat(value, lanes);
         self.scope().body.push(Stmt::Store { mem, value });
     }
@@ -211,7 +214,8 @@ impl VBuilder {
         let vector = if lanes > 1 { Some((id, lanes)) } else { outer };
         self.scopes.push(Scope { vector, ..Scope::default() });
         let values: Vec<Val> = init.iter().map(|&v| self.value(self.ty(v))).collect();
-        let header = Loop { var: id, lo: Bound::Expr(lo), hi, step, lanes, carried: Vec::new(), body: Vec::new() };
+        let header =
+            Loop { var: id, lo: Bound::Expr(lo), hi, step, lanes, carried: Vec::new(), body: Vec::new() };
         OpenLoop { var: IndexExpr::var(id), values, header: Some((header, init.to_vec())) }
     }
 

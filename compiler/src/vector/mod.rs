@@ -16,9 +16,6 @@ use smallvec::SmallVec;
 
 pub mod builder;
 
-
-
-
 /// A value of a function, defined once.
 pub type Val = u32;
 

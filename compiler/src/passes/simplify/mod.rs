@@ -6,6 +6,8 @@
 mod arithmetic;
 mod contraction;
 mod movement;
+mod reduction;
+mod selection;
 
 use super::rewrite::{Rule, rewrite};
 use crate::error::CompileError;
@@ -28,7 +30,7 @@ impl Pass for Simplify {
 
 /// Every rule. The first that matches is applied: identities, which leave nothing, come first.
 fn rules() -> Vec<Rule> {
-    [arithmetic::RULES, movement::RULES, contraction::RULES].concat()
+    [arithmetic::RULES, movement::RULES, selection::RULES, reduction::RULES, contraction::RULES].concat()
 }
 
 #[cfg(test)]
@@ -44,13 +46,15 @@ mod tests {
     /// Applies the operation that `choice` picks to values declared before.
     fn step<'f>(pool: &[Tensor<'f>], choice: (u8, usize, usize)) -> Tensor<'f> {
         let (op, a, b) = choice;
-        let a = pool[a % pool.len()];
+        // Mostly one of the last values, so that operations meet each other's results.
+        let a = pool[pool.len() - 1 - a % if a < 48 { 2 } else { pool.len() }];
         let same: Vec<Tensor<'f>> = pool.iter().copied().filter(|t| t.shape() == a.shape()).collect();
         let b = same[b % same.len()];
         let f = a.builder();
-        let constant = [0.0, -0.0, 1.0, -1.0, 2.0, 0.25, 3.0][op as usize % 7];
+        let constant = [0.0, -0.0, 1.0, -1.0, 2.0, 0.25, 3.0][choice.2 / 2 % 7];
         let dims = a.shape().as_static().unwrap();
-        match op % 16 {
+        let ones = vec![1; a.rank()];
+        match op % 28 {
             0 => a + b,
             1 => a - b,
             2 => a * b,
@@ -60,7 +64,12 @@ mod tests {
             6 => a * constant,
             7 => a / constant,
             8 => constant - a,
-            9 => a.transpose(&(0..a.rank()).rev().collect::<Vec<_>>()),
+            9 | 27 => {
+                let mut axes: Vec<usize> = (0..a.rank()).collect();
+                axes.rotate_left(usize::from(a.rank() > 0 && choice.2.is_multiple_of(2)));
+                axes.reverse();
+                a.transpose(&axes)
+            }
             10 => a.reshape([a.shape().num_elements().unwrap()]),
             11 if a.rank() < 3 => {
                 a.broadcast([dims.as_slice(), &[2]].concat().as_slice(), &(0..a.rank()).collect::<Vec<_>>())
@@ -68,9 +77,28 @@ mod tests {
             12 if a.rank() < 3 => {
                 a.broadcast([&[2], dims.as_slice()].concat().as_slice(), &(1..=a.rank()).collect::<Vec<_>>())
             }
-            13 if a.rank() == 2 && b.rank() == 2 => a.dot_general(b, (&[], &[]), (&[0], &[0])),
+            13 if (2..4).contains(&a.rank()) => a.dot_general(b, (&[], &[]), (&[0], &[0])),
             14 if a.rank() > 0 => a.reduce_sum(&[0]),
             15 => f.full(a.dtype(), a.shape(), constant),
+            16 | 17 => {
+                let range = |d: &usize| (choice.2 % 2).min(*d)..*d;
+                a.slice(&dims.iter().map(range).collect::<Vec<_>>(), &ones)
+            }
+            18 => a.slice(
+                &dims.iter().map(|d| (choice.2 % 2).min(*d)..*d).collect::<Vec<_>>(),
+                &vec![2; a.rank()],
+            ),
+            19 if a.rank() > 0 => f.concatenate(&[a, b], a.rank() - 1),
+            20 => a.reverse(&(0..a.rank()).collect::<Vec<_>>()),
+            21 if a.rank() > 0 => a.reduce_max(&[a.rank() - 1]),
+            22 if a.rank() > 0 => a.reduce_min(&[0]),
+            23 if a.rank() > 0 && dims[0] > 0 => a.gather(f.scalar(DType::I32, 0.0), 0),
+            24 if a.rank() > 0 => f.iota(a.dtype(), a.shape(), 0),
+            25 if a.rank() > 0 => a.pad_axis(0, 1, 0, constant),
+            26 => {
+                let squeezed: Vec<usize> = dims.iter().copied().filter(|&d| d != 1).collect();
+                a.reshape(squeezed.as_slice())
+            }
             _ => a + a,
         }
     }
@@ -81,13 +109,17 @@ mod tests {
     fn random_graphs_keep_their_results() {
         let steps = proptest::collection::vec((any::<u8>(), 0usize..64, 0usize..64), 1..24);
         let dtype = prop_oneof![Just(DType::F32), Just(DType::F64), Just(DType::I32)];
-        let cases = std::env::var("GRAPHC_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(192);
+        let cases = std::env::var("GRAPHC_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(1024);
         let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
         runner
             .run(&(dtype, steps), |(dtype, steps)| {
                 let f = function(|f| {
-                    let mut pool =
-                        vec![f.input("s", dtype, []), f.input("v", dtype, [3]), f.input("m", dtype, [2, 3])];
+                    let mut pool = vec![
+                        f.input("s", dtype, []),
+                        f.input("v", dtype, [5]),
+                        f.input("m", dtype, [2, 5]),
+                        f.input("t", dtype, [2, 3, 2]),
+                    ];
                     for choice in steps {
                         let next = step(&pool, choice);
                         if next.shape().num_elements().unwrap() <= 200 {
