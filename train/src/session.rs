@@ -647,7 +647,7 @@ mod tests {
             "predict",
             &[("B", 5)],
             &[("x", x)],
-            "`predict`: input `x` must be f32[5, 3] (15 elements), got 12 elements of f32",
+            "input `x`: expected f32[5, 3] (15 elements), got 12 elements of f32 (in `predict`)",
         );
         let error = session.run("predict", &[("x", x)]).unwrap().get::<i32>("y").unwrap_err();
         assert_eq!(error.to_string(), "`predict` has no output `y` of i32");

@@ -12,8 +12,10 @@
 //! The formulas are PyTorch's, in PyTorch's order of operations; each optimizer's docs spell them
 //! out. Constants such as `1 - beta1` are computed in f64 and rounded once to the parameter's type.
 
+mod adam;
 mod sgd;
 
+pub use adam::Adam;
 pub use sgd::Sgd;
 
 use graphc_ir::{DType, FunctionBuilder, Initializer, ModuleBuilder, Param, Shape, Tensor, gradients};
@@ -94,10 +96,47 @@ fn learning_rate(f: &FunctionBuilder, initial: f64) -> Tensor<'_> {
     f.read(&state(f, LEARNING_RATE, DType::F32, [], Initializer::Constant(initial)))
 }
 
+/// The gradients scaled, all by one factor, so that their common Euclidean norm is at most
+/// `max_norm`, as `torch.nn.utils.clip_grad_norm_`; and that norm, before scaling. For gradients of
+/// one float type:
+///
+/// ```text
+/// norm = sqrt(sum of sum(g * g) over the gradients, in order)
+/// g = g * min(max_norm / (norm + 1e-6), 1)
+/// ```
+///
+/// A norm that is infinite or NaN makes gradients zero or NaN. No gradients, no norm.
+#[track_caller]
+pub fn clip_by_global_norm<'f>(grads: &[Tensor<'f>], max_norm: f64) -> (Vec<Tensor<'f>>, Option<Tensor<'f>>) {
+    let sum_of_squares = |g: &Tensor<'f>| (*g * *g).reduce_sum(&(0..g.rank()).collect::<Vec<_>>());
+    let Some(total) = grads.iter().map(sum_of_squares).reduce(|a, b| a + b) else {
+        return (Vec::new(), None);
+    };
+    let norm = total.sqrt();
+    let factor = (max_norm / (norm + 1e-6)).min(1.0);
+    (grads.iter().map(|&g| g * factor).collect(), Some(norm))
+}
+
+/// Clips gradients by their global norm, see [`clip_by_global_norm`], before it gives them to
+/// another optimizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clipped<O> {
+    /// The optimizer.
+    pub optimizer: O,
+    /// Largest norm that gradients keep.
+    pub max_norm: f64,
+}
+
+impl<O: Optimizer> Optimizer for Clipped<O> {
+    fn apply<'f>(&self, f: &'f FunctionBuilder, params: &[Param], grads: &[Tensor<'f>]) {
+        let (grads, _) = f.scope("clip", || clip_by_global_norm(grads, self.max_norm));
+        self.optimizer.apply(f, params, &grads);
+    }
+}
+
 /// `x` as the element type of `like`.
 fn as_type_of<'f>(x: Tensor<'f>, like: Tensor<'f>) -> Tensor<'f> {
-    let _ = like;
-    x
+    if x.dtype() == like.dtype() { x } else { x.cast(like.dtype()) }
 }
 
 #[cfg(test)]
@@ -194,6 +233,25 @@ mod tests {
         let loss = testing::step(&module, &mut state, &[x]);
         assert_eq!(loss[0].as_slice::<f32>().unwrap(), [8.0]);
         assert_eq!(state[0].as_slice::<f32>().unwrap(), [1.0 - 0.5 * 3.0, 1.0 - 0.5 * 5.0]);
+    }
+
+    #[test]
+    fn clipping_keeps_the_direction() {
+        let check = |max_norm: f64, expected: [f32; 2]| {
+            let m = ModuleBuilder::new("m");
+            let w = m.param("w", DType::F32, [2], Initializer::ONES);
+            let optimizer = Clipped { optimizer: Sgd::new(1.0), max_norm };
+            train_step(&m, "t", &optimizer, |f| {
+                (f.read(&w) * f.input("x", DType::F32, [2])).reduce_sum(&[0])
+            });
+            let module = m.build().unwrap();
+            let mut state = testing::initial(&module);
+            testing::step(&module, &mut state, &[Literal::new(&[2], vec![3.0f32, 4.0]).unwrap()]);
+            let moved = state[0].as_slice::<f32>().unwrap();
+            moved.iter().zip(expected).for_each(|(a, b)| assert!((1.0 - a - b).abs() < 1e-6, "{moved:?}"));
+        };
+        check(10.0, [3.0, 4.0]);
+        check(1.0, [0.6, 0.8]);
     }
 
     #[test]

@@ -86,8 +86,7 @@ mod tests {
 
     #[test]
     fn follows_the_reference_step_by_step() {
-        {
-            let (dtype, tolerance) = (DType::F32, 2e-5);
+        for (dtype, tolerance) in [(DType::F32, 2e-5), (DType::F64, 1e-13)] {
             let check = |sgd: Sgd, mu, decay, nesterov| {
                 check(&sgd, dtype, tolerance, 0.01, reference(mu, decay, nesterov));
             };
