@@ -1,1 +1,29 @@
-//! stub
+//! graphc-compiler: from a graph to native code.
+
+mod assemble;
+mod codegen;
+mod compile;
+mod error;
+mod fuse;
+pub mod kernel;
+mod lower;
+mod memory;
+mod memory_check;
+mod pass;
+mod passes;
+mod pipeline;
+pub mod program;
+pub mod vector;
+
+pub use assemble::Assembled;
+pub use codegen::{CompiledFunction, disassemble};
+pub use compile::{CompileOptions, Stages, compile, compile_function, compile_stages, state_layout};
+pub use error::CompileError;
+pub use fuse::Fusion;
+pub use memory::{ALIGNMENT, BufferReq, MemoryPlan, plan, report};
+pub use memory_check::{MemoryError, check_plan};
+pub use pass::{
+    OptLevel, Pass, PassCx, PassOptions, PassRecord, Rebuilder, run_passes, same_function, verify_function,
+};
+pub use passes::{Canonicalize, ConstFold, Cse, Dce, Simplify, remove_dead};
+pub use pipeline::{optimize, passes_of};

@@ -1,6 +1,6 @@
 //! `argmin`: where the least element of an axis is.
 
-use super::rules::{arg_samples, eval_arg_reduce, infer_arg_reduce};
+use super::rules::{eval_arg_reduce, infer_arg_reduce};
 use super::{OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
@@ -39,7 +39,7 @@ impl OpDef for ArgMin {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
-        arg_samples(|axis| Self { axis }.into())
+        super::rules::arg_samples(|axis| Self { axis }.into())
     }
 }
 

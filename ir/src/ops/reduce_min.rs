@@ -1,6 +1,6 @@
 //! `reduce_min`: minimum over axes.
 
-use super::rules::{accept, eval_reduce, extremum_samples, infer_reduce, is_number, reduce_pattern};
+use super::rules::{accept, eval_reduce, infer_reduce, is_number, reduce_pattern};
 use super::{OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
@@ -42,7 +42,7 @@ impl OpDef for ReduceMin {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
-        extremum_samples(|axes| Self { axes }.into())
+        super::rules::extremum_samples(|axes| Self { axes }.into())
     }
 }
 

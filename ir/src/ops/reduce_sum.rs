@@ -1,6 +1,6 @@
 //! `reduce_sum`: sum over axes.
 
-use super::rules::{accept, eval_reduce, infer_reduce, is_number, reduce_pattern, reduce_samples};
+use super::rules::{accept, eval_reduce, infer_reduce, is_number, reduce_pattern};
 use super::{OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
@@ -43,7 +43,7 @@ impl OpDef for ReduceSum {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
-        reduce_samples(|axes| Self { axes }.into(), true)
+        super::rules::reduce_samples(|axes| Self { axes }.into(), true)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `tanh`: elementwise hyperbolic tangent.
 
-use super::rules::{accept, elementwise, elementwise_samples, map_elements, operands};
+use super::rules::{accept, elementwise, map_elements, operands};
 use super::{OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
@@ -39,7 +39,7 @@ impl OpDef for Tanh {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
-        elementwise_samples(Self {}, &[DType::F32, DType::F64], &[(-3.0, 3.0)])
+        super::rules::elementwise_samples(Self {}, &[DType::F32, DType::F64], &[(-3.0, 3.0)])
     }
 }
 

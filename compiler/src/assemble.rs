@@ -1,0 +1,440 @@
+//! From fused kernels to a program: where every buffer lives, in which order kernels run, and what
+//! each worker needs.
+//!
+//! State is updated in place where no kernel reads the old value afterwards; otherwise the new
+//! value is copied at the end. Checks of indices come before anything that overwrites state, so a
+//! failing step leaves the state as it was.
+
+use crate::error::CompileError;
+use crate::fuse::{Fused, FusedBuffer, IndexCheck};
+use crate::kernel::{BufferId, ExprOp, Exprs, Kernel, KernelBody, Store};
+use crate::lower::{self, Leaves, Target};
+use crate::memory::{self, BufferReq, MemoryPlan};
+use crate::program::{Buffer, Place, Program, Step};
+use graphc_ir::{DType, Function, IndexCx, IndexExpr, Literal, NodeId, Op, StateId};
+use graphc_runtime::StateLayout;
+use petgraph::graph::{DiGraph, NodeIndex};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+
+/// Zero bytes at the start of the constants: what a load reads whose guard fails.
+pub(crate) const ZEROS: usize = 256;
+
+/// A program with the plan of its memory.
+#[derive(Clone, Debug)]
+pub struct Assembled {
+    /// The program.
+    pub program: Program,
+    /// What the planner was asked.
+    pub requests: Vec<BufferReq>,
+    /// What it answered.
+    pub plan: MemoryPlan,
+    /// The index checks, in the order of their sites.
+    pub checks: Vec<IndexCheck>,
+}
+
+/// Assembles the program of `f`, a function whose dimensions are all numbers.
+///
+/// # Errors
+/// If it does not fit in memory.
+pub fn assemble(
+    f: &Function,
+    fused: Fused,
+    layout: &StateLayout,
+    target: &Target,
+    max_threads: usize,
+) -> Result<Assembled, CompileError> {
+    let mut a = Assembler::new(f, fused, layout);
+    a.constants();
+    a.outputs();
+    let late = a.updates();
+    let order = a.order(late);
+    let (requests, plan, owners) = a.plan_memory(&order)?;
+    for (request, &buffer) in owners.iter().enumerate() {
+        a.buffers[buffer].place = Place::Arena(plan.offsets[request]);
+    }
+    let mut leaves = Leaves::default();
+    let scheduled: Vec<_> =
+        a.kernels.iter().map(|k| lower::schedule(k, &a.buffers, target, &mut leaves)).collect();
+    let stride = scheduled.iter().map(|s| s.scratch).max().unwrap_or(0).next_multiple_of(64) + 64;
+    let scratch_offset = plan.bytes.next_multiple_of(64);
+    let program = Program {
+        name: f.name.to_string(),
+        buffers: a.buffers,
+        kernels: a.kernels,
+        scheduled,
+        leaves: leaves.into_functions(),
+        steps: order,
+        constants: a.constants,
+        planned_bytes: plan.bytes,
+        scratch_offset,
+        scratch_stride: stride,
+    };
+    let bytes = scratch_offset as u64 + (stride * max_threads.max(1)) as u64;
+    if bytes > MAX_ARENA_BYTES {
+        let what = format!("the arena of function `{}`", f.name);
+        return Err(CompileError::TooLarge { bytes, what });
+    }
+    Ok(Assembled { program, requests, plan, checks: a.checks })
+}
+
+/// Largest arena: 2^46 bytes, far beyond any machine, so that offsets never overflow. What the
+/// machine at hand lacks, the allocation of the arena says.
+const MAX_ARENA_BYTES: u64 = 1 << 46;
+
+struct Assembler<'a> {
+    f: &'a Function,
+    layout: &'a StateLayout,
+    buffers: Vec<Buffer>,
+    buffer_of: HashMap<NodeId, BufferId>,
+    kernels: Vec<Kernel>,
+    checks: Vec<IndexCheck>,
+    constants: Vec<u8>,
+}
+
+impl<'a> Assembler<'a> {
+    fn new(f: &'a Function, fused: Fused, layout: &'a StateLayout) -> Self {
+        let place = |b: &FusedBuffer| match f.graph.op(b.node) {
+            Op::Input(_) => Place::Input(
+                f.inputs.iter().position(|&i| i == b.node).expect("verified: every input is listed"),
+            ),
+            Op::ReadState(r) => Place::State(layout.entries()[r.state.index()].offset),
+            // Overwritten below, all of them.
+            _ => Place::Arena(0),
+        };
+        let buffers = fused
+            .buffers
+            .iter()
+            .map(|b| Buffer { dtype: b.ty.dtype, dims: b.ty.dims.clone(), place: place(b), node: b.node })
+            .collect();
+        let Fused { buffer_of, kernels, checks, .. } = fused;
+        Self { f, layout, buffers, buffer_of, kernels, checks, constants: vec![0; ZEROS] }
+    }
+
+    fn constants(&mut self) {
+        for i in 0..self.buffers.len() {
+            if let Op::Constant(c) = self.f.graph.op(self.buffers[i].node) {
+                self.constants.resize(self.constants.len().next_multiple_of(64), 0);
+                self.buffers[i].place = Place::Constant(self.constants.len());
+                self.constants.extend(bytes_of(&c.value));
+            }
+        }
+    }
+
+    fn is_leaf(&self, node: NodeId) -> bool {
+        matches!(self.f.graph.op(node), Op::Input(_) | Op::ReadState(_) | Op::Constant(_))
+    }
+
+    /// Gives each output its place: the buffer itself, or a copy if the value has a place already.
+    fn outputs(&mut self) {
+        let mut placed: HashSet<NodeId> = HashSet::new();
+        for (i, output) in self.f.outputs.iter().enumerate() {
+            let buffer = self.buffer_of[&output.node];
+            if self.is_leaf(output.node) || !placed.insert(output.node) {
+                self.copy(buffer, Place::Output(i));
+            } else {
+                self.buffers[buffer as usize].place = Place::Output(i);
+            }
+        }
+    }
+
+    /// Gives each new state value its place. Returns copies that run after all else.
+    fn updates(&mut self) -> Vec<Late> {
+        let mut placed: HashSet<NodeId> = self.f.outputs.iter().map(|o| o.node).collect();
+        let mut late = Vec::new();
+        for u in &self.f.updates {
+            let place = Place::State(self.layout.entries()[u.state.index()].offset);
+            let buffer = self.buffer_of[&u.value];
+            if let Op::ReadState(r) = self.f.graph.op(u.value) {
+                if r.state != u.state {
+                    // The old value of another variable, which may itself be overwritten.
+                    let saved = self.copy(buffer, Place::Arena(0));
+                    late.push(Late { kernel: self.copy_kernel(saved, place) });
+                }
+            } else if self.is_leaf(u.value) || !placed.insert(u.value) {
+                late.push(Late { kernel: self.copy_kernel(buffer, place) });
+            } else {
+                // In place if the order allows it, see `order`.
+                self.buffers[buffer as usize].place = place;
+            }
+        }
+        late
+    }
+
+    /// Adds a kernel that copies a buffer to a new one, which it returns.
+    fn copy(&mut self, from: BufferId, place: Place) -> BufferId {
+        let kernel = self.copy_kernel(from, place);
+        let to = kernel.stores[0].buffer;
+        self.kernels.push(kernel);
+        to
+    }
+
+    fn copy_kernel(&mut self, from: BufferId, place: Place) -> Kernel {
+        let to = self.buffers.len() as BufferId;
+        let source = self.buffers[from as usize].clone();
+        let mut space = IndexCx::default();
+        let vars: Vec<IndexExpr> = source.dims.iter().map(|&d| space.var(d)).collect();
+        let mut exprs = Exprs::default();
+        let value = exprs.load(from, vars.clone(), Vec::new(), source.dtype);
+        let (node, outer) = (source.node, vars.len());
+        self.buffers.push(Buffer { place, ..source });
+        Kernel {
+            name: format!("k{}_copy", self.kernels.len()),
+            space,
+            exprs,
+            body: KernelBody::Loop { outer, reductions: Vec::new() },
+            stores: vec![Store { buffer: to, index: vars, value, inner: false }],
+            sources: vec![node],
+        }
+    }
+
+    /// The order of execution. New state values whose kernel cannot run after all readers of the
+    /// old one are moved to the arena and copied at the end.
+    fn order(&mut self, mut late: Vec<Late>) -> Vec<Step> {
+        let candidates: Vec<(StateId, BufferId)> = self
+            .f
+            .updates
+            .iter()
+            .map(|u| (u.state, self.buffer_of[&u.value]))
+            .filter(|(_, b)| {
+                matches!(self.buffers[*b as usize].place, Place::State(_))
+                    && !self.is_leaf(self.buffers[*b as usize].node)
+            })
+            .collect();
+        let good: Vec<(StateId, BufferId)> =
+            candidates.iter().copied().filter(|&(s, b)| self.in_place_in_kernel(s, b)).collect();
+        let mut in_place = good.clone();
+        if self.sorted(&in_place).is_none() {
+            in_place.clear();
+            for c in good {
+                in_place.push(c);
+                if self.sorted(&in_place).is_none() {
+                    in_place.pop();
+                }
+            }
+        }
+        for &(_, buffer) in candidates.iter().filter(|c| !in_place.contains(c)) {
+            let place = self.buffers[buffer as usize].place;
+            self.buffers[buffer as usize].place = Place::Arena(0);
+            late.push(Late { kernel: self.copy_kernel(buffer, place) });
+        }
+        let mut steps = self.sorted(&in_place).expect("without updates in place the order of nodes will do");
+        for l in late {
+            steps.push(Step::Run(self.kernels.len()));
+            self.kernels.push(l.kernel);
+        }
+        steps
+    }
+
+    /// Whether the kernel that computes the new value reads the old one only where it overwrites it.
+    fn in_place_in_kernel(&self, state: StateId, buffer: BufferId) -> bool {
+        let Some(kernel) = self.kernels.iter().find(|k| k.writes().contains(&buffer)) else { return false };
+        let old: Vec<BufferId> = self.old_buffers(state);
+        if !kernel.reads().iter().any(|b| old.contains(b)) {
+            return true;
+        }
+        let Some(store) = kernel.stores.iter().find(|s| s.buffer == buffer) else { return false };
+        let mut all = kernel.exprs.loads(&kernel.roots());
+        if let KernelBody::Contraction(parts) = &kernel.body {
+            let factors = parts.iter().flat_map(|p| [&p.lhs, &p.rhs]);
+            if factors.into_iter().any(|f| f.exprs.loads(&[f.value]).iter().any(|l| old.contains(&l.0))) {
+                return false;
+            }
+        }
+        all.retain(|l| old.contains(&l.0));
+        let inner_loop =
+            matches!(&kernel.body, KernelBody::Loop { outer, .. } if *outer < kernel.space.extents.len());
+        // Inside an inner loop the old value could be read again after it was overwritten.
+        !(inner_loop && self.read_inside(kernel, &old))
+            && all.iter().all(|(_, index, guards)| *index == store.index && guards.is_empty())
+    }
+
+    fn read_inside(&self, kernel: &Kernel, buffers: &[BufferId]) -> bool {
+        let KernelBody::Loop { reductions, .. } = &kernel.body else { return false };
+        let inner = kernel.stores.iter().filter(|s| s.inner).map(|s| s.value);
+        let roots: Vec<_> = reductions.iter().map(|r| r.1).chain(inner).collect();
+        kernel.exprs.loads(&roots).iter().any(|l| buffers.contains(&l.0))
+            || kernel
+                .stores
+                .iter()
+                .any(|s| s.inner && matches!(kernel.exprs.get(s.value).op, ExprOp::Load { .. }))
+    }
+
+    /// Buffers that stand for the value of a state variable before the step.
+    fn old_buffers(&self, state: StateId) -> Vec<BufferId> {
+        let reads = |b: &Buffer| matches!(self.f.graph.op(b.node), Op::ReadState(r) if r.state == state);
+        let old = (0..self.buffers.len()).filter(|&i| reads(&self.buffers[i]));
+        let own = Place::State(self.layout.entries()[state.index()].offset);
+        old.filter(|&i| self.buffers[i].place == own).map(|i| i as BufferId).collect()
+    }
+
+    /// Checks and kernels in an order that respects their dependences and, for updates in place,
+    /// runs the writer last; `None` if there is none.
+    fn sorted(&self, in_place: &[(StateId, BufferId)]) -> Option<Vec<Step>> {
+        let mut graph: DiGraph<Step, ()> = DiGraph::new();
+        let mut writer: HashMap<BufferId, NodeIndex> = HashMap::new();
+        let mut readers: HashMap<BufferId, Vec<NodeIndex>> = HashMap::new();
+        let kernels: Vec<NodeIndex> = (0..self.kernels.len()).map(|k| graph.add_node(Step::Run(k))).collect();
+        for (k, &at) in self.kernels.iter().zip(&kernels) {
+            k.writes()
+                .into_iter()
+                .for_each(|b| assert!(writer.insert(b, at).is_none(), "a buffer has one writer"));
+            k.reads().into_iter().for_each(|b| readers.entry(b).or_default().push(at));
+        }
+        let checks: Vec<NodeIndex> = self
+            .checks
+            .iter()
+            .enumerate()
+            .map(|(i, c)| {
+                let step = Step::Check { buffer: c.buffer, bound: c.bound as i64, site: i as u64 + 1 };
+                let at = graph.add_node(step);
+                readers.entry(c.buffer).or_default().push(at);
+                at
+            })
+            .collect();
+        // Edges only decide what is possible; the order of adding them changes nothing.
+        for (buffer, readers) in &readers {
+            let Some(&w) = writer.get(buffer) else { continue };
+            for &r in readers.iter().filter(|&&r| r != w) {
+                graph.add_edge(w, r, ());
+            }
+        }
+        // An index is checked before a kernel uses it.
+        for (check, &at) in self.checks.iter().zip(&checks) {
+            for &r in &readers[&check.buffer] {
+                if r != at && !checks.contains(&r) {
+                    graph.add_edge(at, r, ());
+                }
+            }
+        }
+        for &(state, buffer) in in_place {
+            let w = *writer.get(&buffer)?;
+            let old = self.old_buffers(state);
+            for &r in old.iter().filter_map(|b| readers.get(b)).flatten() {
+                if r != w {
+                    graph.add_edge(r, w, ());
+                }
+            }
+            for &c in &checks {
+                graph.add_edge(c, w, ());
+            }
+        }
+        // Checks first, then kernels as they were declared, as early as dependences allow.
+        let rank = |n: NodeIndex| match graph[n] {
+            Step::Check { site, .. } => (0, site as usize),
+            Step::Run(k) => (1, k),
+        };
+        let mut missing: Vec<usize> =
+            graph.node_indices().map(|n| graph.neighbors_directed(n, petgraph::Incoming).count()).collect();
+        let mut ready: BinaryHeap<Reverse<((usize, usize), NodeIndex)>> =
+            graph.node_indices().filter(|n| missing[n.index()] == 0).map(|n| Reverse((rank(n), n))).collect();
+        let mut steps = Vec::with_capacity(graph.node_count());
+        while let Some(Reverse((_, n))) = ready.pop() {
+            steps.push(graph[n]);
+            for m in graph.neighbors(n) {
+                missing[m.index()] -= 1;
+                if missing[m.index()] == 0 {
+                    ready.push(Reverse((rank(m), m)));
+                }
+            }
+        }
+        (steps.len() == graph.node_count()).then_some(steps)
+    }
+
+    /// Plans the arena. Returns the requests, the plan and the buffer of each request.
+    #[expect(clippy::type_complexity, reason = "three results of one computation")]
+    fn plan_memory(&self, order: &[Step]) -> Result<(Vec<BufferReq>, MemoryPlan, Vec<usize>), CompileError> {
+        let mut first = vec![usize::MAX; self.buffers.len()];
+        let mut last = vec![0usize; self.buffers.len()];
+        for (at, step) in order.iter().enumerate() {
+            match step {
+                Step::Run(k) => {
+                    let k = &self.kernels[*k];
+                    k.writes().iter().for_each(|&b| first[b as usize] = first[b as usize].min(at));
+                    k.reads()
+                        .iter()
+                        .chain(&k.writes())
+                        .for_each(|&b| last[b as usize] = last[b as usize].max(at));
+                }
+                Step::Check { buffer, .. } => last[*buffer as usize] = last[*buffer as usize].max(at),
+            }
+        }
+        let in_arena = |b: usize| matches!(self.buffers[b].place, Place::Arena(_)) && first[b] != usize::MAX;
+        let owners: Vec<usize> = (0..self.buffers.len()).filter(|&b| in_arena(b)).collect();
+        let number: HashMap<usize, usize> = owners.iter().enumerate().map(|(i, &b)| (b, i)).collect();
+        let mut requests: Vec<BufferReq> = owners
+            .iter()
+            .map(|&b| BufferReq {
+                bytes: self.buffers[b].bytes(),
+                first: first[b],
+                last: last[b],
+                may_reuse: Vec::new(),
+                label: self.label(b),
+            })
+            .collect();
+        for step in order {
+            let Step::Run(k) = step else { continue };
+            let kernel = &self.kernels[*k];
+            for s in &kernel.stores {
+                let Some(&to) = number.get(&(s.buffer as usize)) else { continue };
+                let size = self.buffers[s.buffer as usize].dtype.size_bytes();
+                for from in self.overwritable(kernel, s) {
+                    let Some(&from_request) = number.get(&(from as usize)) else { continue };
+                    let dies = last[from as usize] == first[s.buffer as usize];
+                    if dies && self.buffers[from as usize].dtype.size_bytes() == size {
+                        requests[to].may_reuse.push(from_request);
+                    }
+                }
+            }
+        }
+        let plan = memory::plan(&requests);
+        Ok((requests, plan, owners))
+    }
+
+    /// Buffers that a kernel reads only where `store` writes, before it does.
+    fn overwritable(&self, kernel: &Kernel, store: &Store) -> Vec<BufferId> {
+        let plain =
+            matches!(&kernel.body, KernelBody::Loop { outer, .. } if *outer == kernel.space.extents.len());
+        if !plain {
+            return Vec::new();
+        }
+        let loads = kernel.exprs.loads(&kernel.roots());
+        let mut candidates = kernel.reads();
+        candidates.retain(|b| {
+            let mut own = loads.iter().filter(|l| l.0 == *b);
+            own.all(|(_, index, guards)| *index == store.index && guards.is_empty())
+                && self.buffers[*b as usize].dims == self.buffers[store.buffer as usize].dims
+        });
+        candidates
+    }
+
+    fn label(&self, buffer: usize) -> String {
+        let node = self.f.graph.node(self.buffers[buffer].node);
+        let name = node
+            .origin
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("{}", self.buffers[buffer].node.index()).into());
+        let scope = node.origin.scope.as_ref().map_or(String::new(), |s| format!(" @{s}"));
+        format!("%{name} = {} : {}{scope}", node.op.name(), node.ty)
+    }
+}
+
+/// A copy into state at the end of a step.
+struct Late {
+    kernel: Kernel,
+}
+
+/// The elements of a literal in memory order, native byte order.
+fn bytes_of(l: &Literal) -> Vec<u8> {
+    fn all<T: Copy, const N: usize>(v: &[T], f: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+        v.iter().flat_map(|&x| f(x)).collect()
+    }
+    match l.dtype() {
+        DType::F32 => all(l.as_slice::<f32>().unwrap_or_default(), f32::to_ne_bytes),
+        DType::F64 => all(l.as_slice::<f64>().unwrap_or_default(), f64::to_ne_bytes),
+        DType::I32 => all(l.as_slice::<i32>().unwrap_or_default(), i32::to_ne_bytes),
+        DType::I64 => all(l.as_slice::<i64>().unwrap_or_default(), i64::to_ne_bytes),
+        DType::Bool => all(l.as_slice::<bool>().unwrap_or_default(), |b| [u8::from(b)]),
+    }
+}

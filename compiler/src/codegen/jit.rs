@@ -1,0 +1,393 @@
+//! Compiles a program into executable memory: every kernel, the leaves they call, the index checks
+//! and one entry function that runs all of them in order.
+
+use super::emit::Emitter;
+use crate::error::CompileError;
+use crate::program::{Place, Program, Step};
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, types,
+};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::{CompiledCode, Context};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
+use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, default_libcall_names};
+use graphc_runtime::abi;
+use std::any::Any;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Address space reserved for the code of one function. Untouched pages cost nothing.
+const CODE_RESERVE: usize = 256 << 20;
+
+/// Code of one function, for dumps.
+#[derive(Clone, Debug)]
+pub struct CompiledFunction {
+    /// Its name.
+    pub name: String,
+    /// Its CLIF, before Cranelift's own optimizations.
+    pub clif: String,
+    /// Its machine code.
+    pub code: Vec<u8>,
+}
+
+/// Native code of a program.
+pub struct Generated {
+    /// The entry function. Valid while `code` lives.
+    pub entry: abi::EntryFn,
+    /// Owner of the code memory.
+    pub code: Arc<dyn Any + Send + Sync>,
+    /// Every function, if it was asked for.
+    pub functions: Vec<CompiledFunction>,
+    /// Total bytes of machine code.
+    pub code_bytes: usize,
+}
+
+/// Owns the code memory; frees it when the last user is gone.
+struct CodeMemory(Mutex<Option<JITModule>>);
+
+impl Drop for CodeMemory {
+    fn drop(&mut self) {
+        let module = self.0.get_mut().ok().and_then(Option::take);
+        if let Some(module) = module {
+            // SAFETY: whoever runs the code holds the `Arc` around this owner, and it is being
+            // dropped: no call into the code is under way and none can follow.
+            unsafe { module.free_memory() };
+        }
+    }
+}
+
+fn backend(function: &str, e: impl std::fmt::Display) -> CompileError {
+    CompileError::Backend { function: function.into(), message: e.to_string() }
+}
+
+/// The host's instruction set with this optimization level of Cranelift.
+fn isa(opt_level: &str) -> Result<OwnedTargetIsa, CompileError> {
+    let mut flags = settings::builder();
+    for (name, value) in [
+        ("opt_level", opt_level),
+        ("is_pic", "false"),
+        ("unwind_info", "false"),
+        ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
+        ("log2_min_function_alignment", "5"),
+    ] {
+        flags.set(name, value).map_err(|e| backend("", e))?;
+    }
+    let builder = cranelift_native::builder().map_err(|e| backend("", e))?;
+    let isa = builder.finish(settings::Flags::new(flags)).map_err(|e| backend("", e))?;
+    if isa.triple().architecture == target_lexicon::Architecture::X86_64 {
+        let fma = isa.isa_flags().iter().any(|f| f.name == "has_fma" && f.as_bool() == Some(true));
+        if !fma {
+            let message =
+                "this CPU has no fused multiply-add (FMA3), which graphc's arithmetic is defined with";
+            return Err(backend("", message));
+        }
+    }
+    Ok(isa)
+}
+
+/// One function waiting for Cranelift.
+struct Job {
+    id: FuncId,
+    name: String,
+    context: Context,
+    /// Hand-scheduled bodies keep their order only at Cranelift's level `none`.
+    scheduled: bool,
+}
+
+/// Generates native code for a program. `keep` keeps text and bytes of every function for dumps.
+///
+/// # Errors
+/// If the CPU lacks FMA or Cranelift refuses a function.
+pub fn generate(program: &Program, keep: bool) -> Result<Generated, CompileError> {
+    let speed = isa("speed")?;
+    let none = isa("none")?;
+    let mut builder = JITBuilder::with_isa(speed.clone(), default_libcall_names());
+    let memory = ArenaMemoryProvider::new_with_size(CODE_RESERVE).map_err(|e| backend(&program.name, e))?;
+    builder.memory_provider(Box::new(memory));
+    let mut g = Generator { module: JITModule::new(builder), jobs: Vec::new(), program };
+    let entry = g.functions()?;
+    let Generator { mut module, jobs, .. } = g;
+    let compiled = compile_all(&jobs, &speed, &none)?;
+    let mut functions = Vec::new();
+    let mut code_bytes = 0;
+    for (job, code) in jobs.iter().zip(&compiled) {
+        let relocs: Vec<ModuleReloc> = code
+            .buffer
+            .relocs()
+            .iter()
+            .map(|r| ModuleReloc::from_mach_reloc(r, &job.context.func, job.id))
+            .collect();
+        module
+            .define_function_bytes(job.id, u64::from(code.buffer.alignment), code.code_buffer(), &relocs)
+            .map_err(|e| backend(&job.name, e))?;
+        code_bytes += code.code_buffer().len();
+        if keep {
+            functions.push(CompiledFunction {
+                name: job.name.clone(),
+                clif: job.context.func.display().to_string(),
+                code: code.code_buffer().to_vec(),
+            });
+        }
+    }
+    module.finalize_definitions().map_err(|e| backend(&program.name, e))?;
+    let address = module.get_finalized_function(entry);
+    // SAFETY: the function was declared with the signature of `EntryFn` in the default calling
+    // convention, and its memory lives as long as `code`.
+    let entry = unsafe { std::mem::transmute::<*const u8, abi::EntryFn>(address) };
+    Ok(Generated { entry, code: Arc::new(CodeMemory(Mutex::new(Some(module)))), functions, code_bytes })
+}
+
+/// Compiles the functions on all threads; the results are in the order of the jobs.
+fn compile_all(
+    jobs: &[Job],
+    speed: &OwnedTargetIsa,
+    none: &OwnedTargetIsa,
+) -> Result<Vec<CompiledCode>, CompileError> {
+    let results: Vec<Mutex<Option<Result<CompiledCode, CompileError>>>> =
+        jobs.iter().map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    // Large functions first, so that no thread is left with one at the end.
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(jobs[i].context.func.dfg.num_insts()));
+    let work = || {
+        while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let job = &jobs[i];
+            let isa = if job.scheduled { none } else { speed };
+            let mut context = Context::for_function(job.context.func.clone());
+            let result = match context.compile(&**isa, &mut ControlPlane::default()) {
+                Ok(_) => context.take_compiled_code().ok_or_else(|| backend(&job.name, "no code")),
+                Err(e) => Err(backend(&job.name, format!("{:?}", e.inner))),
+            };
+            if let Ok(mut slot) = results[i].lock() {
+                *slot = Some(result);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    std::thread::scope(|s| {
+        for _ in 1..threads {
+            s.spawn(work);
+        }
+        work();
+    });
+    let missing = || Err(backend("", "a compiling thread ended early"));
+    results.into_iter().map(|r| r.into_inner().ok().flatten().unwrap_or_else(missing)).collect()
+}
+
+struct Generator<'a> {
+    module: JITModule,
+    jobs: Vec<Job>,
+    program: &'a Program,
+}
+
+impl Generator<'_> {
+    fn signature(&self, params: usize, result: Option<Type>) -> Signature {
+        let mut s = self.module.make_signature();
+        s.params = vec![AbiParam::new(types::I64); params];
+        s.returns = result.into_iter().map(AbiParam::new).collect();
+        s
+    }
+
+    fn declare(&mut self, name: &str, signature: &Signature) -> Result<FuncId, CompileError> {
+        self.module.declare_function(name, Linkage::Local, signature).map_err(|e| backend(name, e))
+    }
+
+    fn define(
+        &mut self,
+        id: FuncId,
+        name: &str,
+        signature: Signature,
+        scheduled: bool,
+        emit: impl FnOnce(&mut JITModule, &mut Function, &mut FunctionBuilderContext),
+    ) {
+        let mut func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
+        let mut fcx = FunctionBuilderContext::new();
+        emit(&mut self.module, &mut func, &mut fcx);
+        self.jobs.push(Job { id, name: name.to_owned(), context: Context::for_function(func), scheduled });
+    }
+
+    /// Emits every function; returns the entry.
+    fn functions(&mut self) -> Result<FuncId, CompileError> {
+        let program = self.program;
+        let mut leaves = Vec::new();
+        for leaf in &program.leaves {
+            let signature = self.signature(leaf.n_pointers as usize + leaf.params.len(), None);
+            let id = self.declare(&leaf.name, &signature)?;
+            leaves.push(id);
+            self.define(id, &leaf.name, signature, leaf.scheduled, |module, func, fcx| {
+                let mut b = FunctionBuilder::new(func, fcx);
+                Emitter::leaf(&mut b, program, leaf);
+                b.finalize(module.isa().frontend_config());
+            });
+        }
+        let mut kernels = Vec::new();
+        for s in &program.scheduled {
+            let signature = self.signature(4, None);
+            let id = self.declare(&s.function.name, &signature)?;
+            kernels.push(id);
+            self.define(id, &s.function.name, signature, false, |module, func, fcx| {
+                let refs: Vec<FuncRef> =
+                    leaves.iter().map(|&l| module.declare_func_in_func(l, func)).collect();
+                let mut b = FunctionBuilder::new(func, fcx);
+                Emitter::kernel(&mut b, program, &s.function, &refs);
+                b.finalize(module.isa().frontend_config());
+            });
+        }
+        let mut checks = Vec::new();
+        for step in &program.steps {
+            let Step::Check { buffer, bound, site } = *step else { continue };
+            let name = format!("check{site}");
+            let signature = self.signature(1, None);
+            let id = self.declare(&name, &signature)?;
+            checks.push((site, id));
+            self.define(id, &name, signature, false, |module, func, fcx| {
+                let record = func.import_signature({
+                    let mut s = module.make_signature();
+                    s.params = vec![AbiParam::new(types::I64); 4];
+                    s
+                });
+                let mut b = FunctionBuilder::new(func, fcx);
+                emit_check(&mut b, program, buffer, bound, site, record);
+                b.finalize(module.isa().frontend_config());
+            });
+        }
+        let name = "entry";
+        let signature = self.signature(1, Some(types::I32));
+        let id = self.declare(name, &signature)?;
+        self.define(id, name, signature, false, |module, func, fcx| {
+            let kernels: Vec<FuncRef> =
+                kernels.iter().map(|&k| module.declare_func_in_func(k, func)).collect();
+            let checks: Vec<(u64, FuncRef)> =
+                checks.iter().map(|&(site, c)| (site, module.declare_func_in_func(c, func))).collect();
+            let parallel_for = func.import_signature({
+                let mut s = module.make_signature();
+                s.params = vec![AbiParam::new(types::I64); 4];
+                s
+            });
+            let mut b = FunctionBuilder::new(func, fcx);
+            emit_entry(&mut b, program, &kernels, &checks, parallel_for);
+            b.finalize(module.isa().frontend_config());
+        });
+        Ok(id)
+    }
+}
+
+const fn flags() -> MemFlagsData {
+    MemFlagsData::new().with_notrap()
+}
+
+/// Runs the steps in order; returns 1 after a failed check, else 0.
+fn emit_entry(
+    b: &mut FunctionBuilder<'_>,
+    program: &Program,
+    kernels: &[FuncRef],
+    checks: &[(u64, FuncRef)],
+    parallel_for: cranelift_codegen::ir::SigRef,
+) {
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let cx = b.block_params(entry)[0];
+    let failed = b.create_block();
+    let zero = b.ins().iconst(types::I64, 0);
+    for step in &program.steps {
+        match *step {
+            Step::Run(k) => {
+                let s = &program.scheduled[k];
+                let units = b.ins().iconst(types::I64, s.units as i64);
+                if s.units == 0 {
+                    continue;
+                }
+                if s.parallel {
+                    let spread = b.ins().load(types::I64, flags(), cx, abi::OFFSET_PARALLEL_FOR);
+                    let pool = b.ins().load(types::I64, flags(), cx, abi::OFFSET_POOL);
+                    let address = b.ins().func_addr(types::I64, kernels[k]);
+                    b.ins().call_indirect(parallel_for, spread, &[pool, address, cx, units]);
+                } else {
+                    b.ins().call(kernels[k], &[cx, zero, units, zero]);
+                }
+            }
+            Step::Check { site, .. } => {
+                if let Some((_, check)) = checks.iter().find(|c| c.0 == site) {
+                    b.ins().call(*check, &[cx]);
+                    let node = b.ins().load(types::I64, flags(), cx, abi::OFFSET_ERROR_NODE);
+                    let next = b.create_block();
+                    b.ins().brif(node, failed, &[], next, &[]);
+                    b.switch_to_block(next);
+                }
+            }
+        }
+    }
+    let ok = b.ins().iconst(types::I32, 0);
+    b.ins().return_(&[ok]);
+    b.switch_to_block(failed);
+    let fault = b.ins().iconst(types::I32, 1);
+    b.ins().return_(&[fault]);
+    b.seal_all_blocks();
+}
+
+/// Reports the first element of an index buffer that is not in `0..bound`.
+fn emit_check(
+    b: &mut FunctionBuilder<'_>,
+    program: &Program,
+    buffer: u32,
+    bound: i64,
+    site: u64,
+    record: cranelift_codegen::ir::SigRef,
+) {
+    let buffer = &program.buffers[buffer as usize];
+    let n: usize = buffer.dims.iter().product();
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let cx = b.block_params(entry)[0];
+    let (list, offset) = match buffer.place {
+        Place::Arena(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_ARENA), offset),
+        Place::State(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_STATE), offset),
+        Place::Constant(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_CONSTANTS), offset),
+        Place::Input(i) | Place::Output(i) => {
+            let ports = if matches!(buffer.place, Place::Input(_)) {
+                abi::OFFSET_INPUTS
+            } else {
+                abi::OFFSET_OUTPUTS
+            };
+            let list = b.ins().load(types::I64, flags(), cx, ports);
+            (b.ins().load(types::I64, flags(), list, 8 * i as i32), 0)
+        }
+    };
+    let base = b.ins().iadd_imm_s(list, offset as i64);
+    let (head, body, bad, done) = (b.create_block(), b.create_block(), b.create_block(), b.create_block());
+    let i = b.append_block_param(head, types::I64);
+    let zero = b.ins().iconst(types::I64, 0);
+    b.ins().jump(head, &[zero.into()]);
+    b.switch_to_block(head);
+    let end = b.ins().iconst(types::I64, n as i64);
+    let more = b.ins().icmp(IntCC::SignedLessThan, i, end);
+    b.ins().brif(more, body, &[], done, &[]);
+    b.switch_to_block(body);
+    let size = buffer.dtype.size_bytes();
+    let bytes = b.ins().ishl_imm_u(i, i64::from(size.trailing_zeros()));
+    let address = b.ins().iadd(base, bytes);
+    let value = if size == 8 {
+        b.ins().load(types::I64, flags(), address, 0)
+    } else {
+        let narrow = b.ins().load(types::I32, flags(), address, 0);
+        b.ins().sextend(types::I64, narrow)
+    };
+    let bound = b.ins().iconst(types::I64, bound);
+    let ok = b.ins().icmp(IntCC::UnsignedLessThan, value, bound);
+    let next = b.ins().iadd_imm_s(i, 1);
+    b.ins().brif(ok, head, &[next.into()], bad, &[]);
+    b.switch_to_block(bad);
+    let report = b.ins().load(types::I64, flags(), cx, abi::OFFSET_RECORD_FAULT);
+    let site = b.ins().iconst(types::I64, site as i64);
+    b.ins().call_indirect(record, report, &[cx, site, i, value]);
+    b.ins().jump(done, &[]);
+    b.switch_to_block(done);
+    b.ins().return_(&[]);
+    b.seal_all_blocks();
+}

@@ -1,0 +1,10 @@
+//! Code generation: vector IR to native code through Cranelift.
+
+mod disassemble;
+mod emit;
+mod jit;
+mod ops;
+
+pub use disassemble::disassemble;
+pub(crate) use emit::reduce_op;
+pub use jit::{CompiledFunction, generate};

@@ -1,0 +1,203 @@
+//! The whole pipeline: from a function of a module to an executable, with every stage at hand for
+//! dumps.
+
+use crate::assemble::{Assembled, assemble};
+use crate::codegen::{self, CompiledFunction};
+use crate::error::CompileError;
+use crate::fuse::{Fusion, fuse};
+use crate::lower::Target;
+use crate::memory_check::check_plan;
+use crate::pass::{OptLevel, PassOptions, PassRecord};
+use crate::pipeline::optimize;
+use graphc_ir::{Bindings, Dim, Function, Module};
+use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How to compile.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// The graph passes and fusion.
+    pub passes: PassOptions,
+    /// Largest number of threads that a run will use: memory is planned for it.
+    pub max_threads: usize,
+    /// Keeps CLIF and machine code of every function, for dumps.
+    pub keep_code: bool,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        let max_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { passes: PassOptions::default(), max_threads, keep_code: false }
+    }
+}
+
+impl CompileOptions {
+    /// The default options at this level.
+    pub fn at(level: OptLevel) -> Self {
+        Self { passes: PassOptions::at(level), ..Self::default() }
+    }
+}
+
+/// What each stage made, and how long it took.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    /// The function with its dimensions bound, before the passes.
+    pub bound: Function,
+    /// The function after the passes.
+    pub optimized: Function,
+    /// What each pass did.
+    pub passes: Vec<PassRecord>,
+    /// Kernels, vector IR and memory plan.
+    pub assembled: Assembled,
+    /// CLIF and machine code, if they were kept.
+    pub code: Vec<CompiledFunction>,
+    /// Bytes of machine code.
+    pub code_bytes: usize,
+    /// Stages by name with their times.
+    pub times: Vec<(&'static str, Duration)>,
+}
+
+impl Stages {
+    /// Time from the bound function to executable code.
+    pub fn total_time(&self) -> Duration {
+        self.times.iter().map(|t| t.1).sum()
+    }
+}
+
+/// Layout of a module's state in memory: the same for all of its functions.
+///
+/// # Errors
+/// If the state does not fit in memory.
+pub fn state_layout(module: &Module) -> Result<StateLayout, CompileError> {
+    let entries = module.state.iter().map(|s| {
+        let dims = s.ty.shape.as_static().unwrap_or_default();
+        (s.name.to_string(), s.ty.dtype, dims)
+    });
+    StateLayout::new(entries).map_err(|e| CompileError::TooLarge { bytes: u64::MAX, what: e.to_string() })
+}
+
+/// Compiles function `name` of a verified module with its named dimensions bound to numbers.
+///
+/// # Errors
+/// An unknown function, a dimension without a number, a binding that breaks a shape rule, or a
+/// program that does not fit in memory.
+pub fn compile(
+    module: &Module,
+    name: &str,
+    bindings: &Bindings,
+    options: &CompileOptions,
+) -> Result<Executable, CompileError> {
+    compile_stages(module, name, bindings, options).map(|c| c.0)
+}
+
+/// Like [`compile`], and gives what each stage made.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_stages(
+    module: &Module,
+    name: &str,
+    bindings: &Bindings,
+    options: &CompileOptions,
+) -> Result<(Executable, Stages), CompileError> {
+    let function = module.function(name).ok_or_else(|| CompileError::UnknownFunction {
+        name: name.to_owned(),
+        known: module.functions.iter().map(|f| f.name.clone()).collect(),
+    })?;
+    let layout = Arc::new(state_layout(module)?);
+    compile_function(function, &layout, bindings, options)
+}
+
+/// Compiles a function that need not be part of the module, such as a gradient, over state laid out
+/// as `layout`.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_function(
+    function: &Function,
+    layout: &Arc<StateLayout>,
+    bindings: &Bindings,
+    options: &CompileOptions,
+) -> Result<(Executable, Stages), CompileError> {
+    let mut times = Vec::new();
+    let mut clock = Instant::now();
+    let mut lap = |stage: &'static str| {
+        times.push((stage, clock.elapsed()));
+        clock = Instant::now();
+    };
+    let bound = function.bind(bindings)?;
+    reject_open_dims(&bound)?;
+    lap("bind");
+    let (optimized, passes) = optimize(&bound, &options.passes)?;
+    lap("passes");
+    let fusion = match options.passes.level {
+        OptLevel::O0 => Fusion::None,
+        OptLevel::O1 => Fusion::Inline,
+        OptLevel::O2 | OptLevel::O3 => Fusion::Full,
+    };
+    let fused = fuse(&optimized, fusion);
+    lap("fuse");
+    let assembled = assemble(&optimized, fused, layout, &Target::V128, options.max_threads)?;
+    if cfg!(debug_assertions) {
+        check_plan(&assembled.requests, &assembled.plan).map_err(|errors| CompileError::BrokenPass {
+            pass: "memory_plan",
+            function: function.name.clone(),
+            message: errors.iter().map(|e| format!("{e:?}")).collect::<Vec<_>>().join("; "),
+        })?;
+    }
+    lap("schedule");
+    let generated = codegen::generate(&assembled.program, options.keep_code)?;
+    lap("codegen");
+
+    let port = |name: &str, ty: &graphc_ir::TensorType| {
+        Port::new(name, ty.dtype, ty.shape.as_static().unwrap_or_default())
+    };
+    let g = &optimized.graph;
+    let constants = AlignedBuffer::from_bytes(&assembled.program.constants, "constants").map_err(|e| {
+        CompileError::TooLarge { bytes: assembled.program.constants.len() as u64, what: e.to_string() }
+    })?;
+    let faults = assembled.checks.iter().map(|c| FaultSite {
+        op: g.op(c.node).name().to_owned(),
+        what: "index".to_owned(),
+        bound: c.bound as i64,
+        location: g.node(c.node).origin.loc.as_ref().map(ToString::to_string),
+    });
+    let p = &assembled.program;
+    let parts = ExecutableParts {
+        name: function.name.to_string(),
+        inputs: optimized.inputs.iter().map(|&i| port(optimized.input_name(i), g.ty(i))).collect(),
+        outputs: optimized.outputs.iter().map(|o| port(&o.name, g.ty(o.node))).collect(),
+        state: layout.clone(),
+        arena_bytes: p.scratch_offset + p.scratch_stride * options.max_threads.max(1),
+        constants,
+        faults: faults.collect(),
+        entry: generated.entry,
+        code: generated.code,
+        max_threads: options.max_threads.max(1),
+    };
+    // SAFETY: `entry` was generated for exactly these ports, this state layout, these constants and
+    // an arena of this size with scratch memory for `max_threads` workers; `code` owns its memory.
+    let executable = unsafe { Executable::from_parts(parts) };
+    let stages = Stages {
+        bound,
+        optimized,
+        passes,
+        assembled,
+        code: generated.functions,
+        code_bytes: generated.code_bytes,
+        times,
+    };
+    Ok((executable, stages))
+}
+
+fn reject_open_dims(f: &Function) -> Result<(), CompileError> {
+    for id in f.graph.ids() {
+        for d in f.graph.ty(id).shape.iter() {
+            if let Dim::Named(name) = d {
+                return Err(CompileError::UnboundDim { name: name.clone(), function: f.name.clone() });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,655 @@
+//! Fusion: from a graph to kernels.
+//!
+//! First it is decided which nodes are *realized*, that is stored in a buffer: results, reductions,
+//! contractions and what several kernels would otherwise compute again. Each realized node begins
+//! as a kernel of its own, whose expressions take in all unrealized nodes above it (elementwise
+//! chains, broadcasts and data movement into consumers, reductions and packing of contractions).
+//! Then kernels are merged into earlier ones over the same index space: epilogues into reductions
+//! and contractions, producers into the reductions that read them, siblings. A buffer that only its
+//! own kernel read is never stored.
+
+use crate::kernel::{
+    BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store, identity,
+};
+use graphc_ir::{
+    Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
+    ScalarBuilder, ScalarOp, StaticType,
+};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// How much is fused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fusion {
+    /// Every node is a kernel.
+    None,
+    /// Unrealized nodes go into their consumers.
+    Inline,
+    /// Kernels are merged as well.
+    Full,
+}
+
+/// What a buffer holds.
+#[derive(Clone, Debug)]
+pub struct FusedBuffer {
+    /// The node.
+    pub node: NodeId,
+    /// Its type.
+    pub ty: StaticType,
+}
+
+/// An index operand that must be in range.
+#[derive(Clone, Debug)]
+pub struct IndexCheck {
+    /// The buffer of indices.
+    pub buffer: BufferId,
+    /// Exclusive upper bound.
+    pub bound: usize,
+    /// The node that asks for it.
+    pub node: NodeId,
+}
+
+/// Kernels of a function in an order that respects their dependences.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// Buffers by number.
+    pub buffers: Vec<FusedBuffer>,
+    /// The buffer of each realized node.
+    pub buffer_of: HashMap<NodeId, BufferId>,
+    /// The kernels.
+    pub kernels: Vec<Kernel>,
+    /// Checks; each is made as soon as its buffer is there.
+    pub checks: Vec<IndexCheck>,
+}
+
+/// A node whose value takes more instructions than this is not computed twice.
+const CHEAP: usize = 2;
+
+/// Forms the kernels of a function whose dimensions are all numbers.
+pub fn fuse(f: &Function, fusion: Fusion) -> Fused {
+    let mut fuser = Fuser::new(f);
+    fuser.realize(fusion);
+    for id in f.graph.ids() {
+        fuser.node(id);
+    }
+    if fusion == Fusion::Full {
+        fuser.merge();
+    }
+    fuser.drop_dead_stores();
+    Fused { buffers: fuser.buffers, buffer_of: fuser.buffer_of, kernels: fuser.kernels, checks: fuser.checks }
+}
+
+struct Fuser<'a> {
+    f: &'a Function,
+    types: Vec<StaticType>,
+    patterns: Vec<Pattern>,
+    realized: Vec<bool>,
+    buffers: Vec<FusedBuffer>,
+    buffer_of: HashMap<NodeId, BufferId>,
+    kernels: Vec<Kernel>,
+    checks: Vec<IndexCheck>,
+}
+
+/// Memo of the expressions of one kernel.
+#[derive(Default)]
+struct Memo(HashMap<(NodeId, Vec<IndexExpr>, Vec<Guard>), ExprId>);
+
+impl<'a> Fuser<'a> {
+    fn new(f: &'a Function) -> Self {
+        let g = &f.graph;
+        let types: Vec<StaticType> = g
+            .ids()
+            .map(|id| StaticType::of(g.ty(id)).expect("every dimension is bound before fusion"))
+            .collect();
+        let patterns = g
+            .ids()
+            .map(|id| {
+                let operands: Vec<StaticType> =
+                    g.operands(id).iter().map(|o| types[o.index()].clone()).collect();
+                g.op(id).pattern(&operands, &types[id.index()])
+            })
+            .collect();
+        Self {
+            f,
+            types,
+            patterns,
+            realized: vec![false; g.len()],
+            buffers: Vec::new(),
+            buffer_of: HashMap::new(),
+            kernels: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+
+    fn ty(&self, id: NodeId) -> &StaticType {
+        &self.types[id.index()]
+    }
+
+    /// Decides which nodes are stored.
+    fn realize(&mut self, fusion: Fusion) {
+        let g = &self.f.graph;
+        let results: HashSet<NodeId> = self.f.results().collect();
+        // Instructions to compute one element from memory.
+        let mut cost = vec![0usize; g.len()];
+        for id in g.ids() {
+            let operands = g.operands(id);
+            let inlined: usize = operands.iter().map(|o| cost[o.index()]).sum();
+            let own = match &self.patterns[id.index()] {
+                Pattern::Leaf => {
+                    // A constant that is one number is part of the code.
+                    let number = matches!(g.op(id), Op::Constant(c) if c.value.splat_value().is_some());
+                    self.realized[id.index()] = !number || results.contains(&id);
+                    continue;
+                }
+                Pattern::Elementwise(body) | Pattern::Generate { body, .. } => body.insts().len(),
+                Pattern::Injective(accesses) => accesses.len() - 1,
+                Pattern::Gather { .. } => 2,
+                Pattern::CheckIndex { .. } => 0,
+                _ => {
+                    self.realized[id.index()] = true;
+                    continue;
+                }
+            };
+            cost[id.index()] = own + inlined;
+            let users: BTreeSet<NodeId> = g.users(id).map(|u| u.0).collect();
+            let shared = users.len() > 1 && cost[id.index()] > CHEAP;
+            let needed =
+                g.users(id).any(|(u, position)| self.wants_buffer(u, position, id, cost[id.index()]));
+            if fusion == Fusion::None || results.contains(&id) || shared || needed {
+                self.realized[id.index()] = true;
+                cost[id.index()] = 0;
+            }
+        }
+    }
+
+    /// Whether `user` reads its operand `id` from memory.
+    fn wants_buffer(&self, user: NodeId, position: usize, id: NodeId, cost: usize) -> bool {
+        let n = |id: NodeId| self.ty(id).len();
+        match &self.patterns[user.index()] {
+            Pattern::Gather { .. } | Pattern::CheckIndex { .. } | Pattern::SelectAndScatter(_) => true,
+            Pattern::ScatterAdd { .. } => position > 0,
+            // Packing reads each element of a product's factor a few times, of a window many times.
+            Pattern::Contraction(parts) => {
+                let windowed =
+                    parts.len() > 1 || parts.iter().any(|p| !p.lhs.guards.is_empty() || overlapping(p));
+                cost > if windowed { 0 } else { CHEAP + 1 }
+            }
+            Pattern::Reduce(r) => {
+                cost > CHEAP && (!r.access.guards.is_empty() || n(user) * product(&r.extents) > n(id))
+            }
+            Pattern::Injective(_) => cost > CHEAP && n(user) > n(id),
+            _ => false,
+        }
+    }
+
+    /// Makes the kernel of a realized node.
+    fn node(&mut self, id: NodeId) {
+        self.check(id);
+        if !self.realized[id.index()] {
+            return;
+        }
+        let buffer = self.buffers.len() as BufferId;
+        self.buffers.push(FusedBuffer { node: id, ty: self.ty(id).clone() });
+        let pattern = self.patterns[id.index()].clone();
+        if let Pattern::Leaf = pattern {
+            self.buffer_of.insert(id, buffer);
+            return;
+        }
+        let operands = self.f.graph.operands(id);
+        let dims = self.ty(id).dims.clone();
+        let mut space = IndexCx::default();
+        let vars: Vec<IndexExpr> = dims.iter().map(|&d| space.var(d)).collect();
+        let mut exprs = Exprs::default();
+        let mut memo = Memo::default();
+        let mut stores = Vec::new();
+        let mut store = |value| stores.push(Store { buffer, index: vars.clone(), value, inner: false });
+        let body = match pattern {
+            Pattern::Leaf => unreachable!("returned above"),
+            Pattern::Reduce(r) => {
+                let value = self.reduced_value(&r, operands[0], &mut space, &vars, &mut exprs, &mut memo);
+                let dtype = self.ty(id).dtype;
+                store(exprs.add(ExprOp::Reduced(0), &[], dtype));
+                KernelBody::Loop { outer: dims.len(), reductions: vec![(r.kind, value)] }
+            }
+            Pattern::Contraction(parts) => {
+                store(exprs.add(ExprOp::Reduced(0), &[], self.ty(id).dtype));
+                KernelBody::Contraction(parts.iter().map(|p| self.part(p, &operands)).collect())
+            }
+            Pattern::ArgReduce { axis, largest } => {
+                let extent = self.ty(operands[0]).dims[axis];
+                let mut index = vars.clone();
+                index.insert(axis, space.var(extent));
+                let value = self.value(operands[0], &index, &[], &space, &mut exprs, &mut memo);
+                KernelBody::ArgReduce { value, largest, out: buffer }
+            }
+            Pattern::ScatterAdd { axis } => {
+                let start = self.value(operands[0], &vars, &[], &space, &mut exprs, &mut memo);
+                let positions = self.ty(operands[1]).len();
+                let extents = [product(&dims[..axis]), dims[axis], positions, product(&dims[axis + 1..])];
+                let (indices, updates) = (self.buffer_of[&operands[1]], self.buffer_of[&operands[2]]);
+                KernelBody::ScatterAdd { extents, start, indices, updates, out: buffer }
+            }
+            Pattern::SelectAndScatter(window) => KernelBody::SelectAndScatter {
+                window,
+                x: self.buffer_of[&operands[0]],
+                ct: self.buffer_of[&operands[1]],
+                out: buffer,
+            },
+            Pattern::Elementwise(_)
+            | Pattern::Generate { .. }
+            | Pattern::Injective(_)
+            | Pattern::Gather { .. }
+            | Pattern::CheckIndex { .. } => {
+                store(self.value(id, &vars, &[], &space, &mut exprs, &mut memo));
+                KernelBody::Loop { outer: dims.len(), reductions: Vec::new() }
+            }
+        };
+        let name = format!("k{}_{}", self.kernels.len(), self.f.graph.op(id).name());
+        self.kernels.push(Kernel { name, space, exprs, body, stores, sources: vec![id] });
+        // Only now: the node's own kernel computes it, later ones load it.
+        self.buffer_of.insert(id, buffer);
+    }
+
+    /// Index operands are checked before anything is indexed by them.
+    fn check(&mut self, id: NodeId) {
+        let operands = self.f.graph.operands(id);
+        let (buffer, bound) = match &self.patterns[id.index()] {
+            Pattern::CheckIndex { bound } => (operands[0], *bound),
+            Pattern::Gather { axis } | Pattern::ScatterAdd { axis } => {
+                (operands[1], self.ty(operands[0]).dims[*axis])
+            }
+            _ => return,
+        };
+        let buffer = self.buffer_of[&self.storage(buffer)];
+        let known = self.checks.iter().any(|c| c.buffer == buffer && c.bound <= bound);
+        if !known {
+            self.checks.push(IndexCheck { buffer, bound, node: id });
+        }
+    }
+
+    /// The realized node whose buffer holds the value of `id`: an unrealized index check passes its
+    /// operand on.
+    fn storage(&self, id: NodeId) -> NodeId {
+        match &self.patterns[id.index()] {
+            Pattern::CheckIndex { .. } if !self.realized[id.index()] => {
+                self.storage(self.f.graph.operands(id)[0])
+            }
+            _ => id,
+        }
+    }
+
+    fn reduced_value(
+        &self,
+        r: &Reduce,
+        operand: NodeId,
+        space: &mut IndexCx,
+        vars: &[IndexExpr],
+        exprs: &mut Exprs,
+        memo: &mut Memo,
+    ) -> ExprId {
+        let mut all = vars.to_vec();
+        all.extend(r.extents.iter().map(|&d| space.var(d)));
+        let (index, guards) = instantiate(&r.access, &all, space);
+        let value = self.value(operand, &index, &guards, space, exprs, memo);
+        if guards.is_empty() {
+            return value;
+        }
+        let skip = exprs.constant(identity(r.kind, self.ty(operand).dtype));
+        let ok = exprs.add(ExprOp::Guard(guards), &[], graphc_ir::DType::Bool);
+        exprs.select(ok, value, skip)
+    }
+
+    fn part(&self, c: &Contraction, operands: &[NodeId]) -> ContractionPart {
+        let space = c.index_cx();
+        let vars: Vec<IndexExpr> = (0..space.extents.len() as u32).map(IndexExpr::var).collect();
+        let factor = |access: &Access| {
+            let (index, guards) = instantiate(access, &vars, &space);
+            let mut exprs = Exprs::default();
+            let value = self.value(
+                operands[access.operand],
+                &index,
+                &guards,
+                &space,
+                &mut exprs,
+                &mut Memo::default(),
+            );
+            // A guarded factor counts as zero: so it does where the load itself gives zero.
+            let load = matches!(exprs.get(value).op, ExprOp::Load { .. });
+            let value = if guards.is_empty() || load {
+                value
+            } else {
+                let zero = exprs.constant(Scalar::from_f64(self.ty(operands[access.operand]).dtype, 0.0));
+                let ok = exprs.add(ExprOp::Guard(guards), &[], graphc_ir::DType::Bool);
+                exprs.select(ok, value, zero)
+            };
+            Factor { exprs, value }
+        };
+        ContractionPart {
+            ranks: [c.batch.len(), c.m.len(), c.n.len(), c.k.len()],
+            lhs: factor(&c.lhs),
+            rhs: factor(&c.rhs),
+            out: c.out.clone(),
+            space,
+        }
+    }
+
+    /// The value of a node at an index, where `guards` hold.
+    fn value(
+        &self,
+        id: NodeId,
+        index: &[IndexExpr],
+        guards: &[Guard],
+        cx: &IndexCx,
+        exprs: &mut Exprs,
+        memo: &mut Memo,
+    ) -> ExprId {
+        let key = (id, index.to_vec(), guards.to_vec());
+        if let Some(&v) = memo.0.get(&key) {
+            return v;
+        }
+        let v = self.compute(id, index, guards, cx, exprs, memo);
+        memo.0.insert(key, v);
+        v
+    }
+
+    fn compute(
+        &self,
+        id: NodeId,
+        index: &[IndexExpr],
+        guards: &[Guard],
+        cx: &IndexCx,
+        exprs: &mut Exprs,
+        memo: &mut Memo,
+    ) -> ExprId {
+        let ty = self.ty(id);
+        if let Op::Constant(c) = self.f.graph.op(id)
+            && let Some(number) = c.value.splat_value()
+        {
+            return exprs.constant(number);
+        }
+        if let Some(&buffer) = self.buffer_of.get(&id) {
+            return exprs.load(buffer, index.to_vec(), self.in_range(index, &ty.dims, guards, cx), ty.dtype);
+        }
+        let operands = self.f.graph.operands(id);
+        match &self.patterns[id.index()] {
+            Pattern::Elementwise(body) => {
+                let args: Vec<ExprId> =
+                    operands.iter().map(|&o| self.value(o, index, guards, cx, exprs, memo)).collect();
+                body.emit(exprs, &args)
+            }
+            Pattern::Generate { index: at, body } => {
+                let at = at.substitute(cx, &|v| index[v as usize].clone());
+                let mut args = vec![exprs.add(ExprOp::Index(at), &[], graphc_ir::DType::I64)];
+                args.extend(operands.iter().map(|&o| self.value(o, &[], guards, cx, exprs, memo)));
+                body.emit(exprs, &args)
+            }
+            Pattern::Injective(accesses) => {
+                let mut result: Option<ExprId> = None;
+                for access in accesses.iter().rev() {
+                    let (at, own) = instantiate(access, index, cx);
+                    let all: Vec<Guard> = guards.iter().chain(&own).cloned().collect();
+                    let v = self.value(operands[access.operand], &at, &all, cx, exprs, memo);
+                    result = Some(match result {
+                        Some(other) if !own.is_empty() => {
+                            let ok = exprs.add(ExprOp::Guard(own), &[], graphc_ir::DType::Bool);
+                            exprs.select(ok, v, other)
+                        }
+                        _ => v,
+                    });
+                }
+                result.expect("an injective pattern has an access")
+            }
+            Pattern::Gather { axis } => {
+                let rank = self.ty(operands[1]).dims.len();
+                let at = self.value(operands[1], &index[*axis..axis + rank], guards, cx, exprs, memo);
+                let position = exprs.dynamic(at, self.ty(operands[0]).dims[*axis] as i64);
+                let mut from = index[..*axis].to_vec();
+                from.push(position);
+                from.extend_from_slice(&index[axis + rank..]);
+                let buffer = self.buffer_of[&self.storage(operands[0])];
+                exprs.load(buffer, from, guards.to_vec(), ty.dtype)
+            }
+            Pattern::CheckIndex { .. } => self.value(operands[0], index, guards, cx, exprs, memo),
+            _ => unreachable!("{:?} is realized", self.f.graph.op(id)),
+        }
+    }
+
+    /// `guards`, and one for each index that they do not show to be in range.
+    fn in_range(&self, index: &[IndexExpr], dims: &[usize], guards: &[Guard], cx: &IndexCx) -> Vec<Guard> {
+        let mut all: Vec<Guard> = guards.to_vec();
+        for (e, &d) in index.iter().zip(dims) {
+            if e.terms().iter().any(|(a, _)| matches!(a, graphc_ir::Atom::Dynamic(_))) {
+                continue;
+            }
+            let range = Guard { expr: e.clone(), lo: 0, hi: d as i64 };
+            if d > 0 && !range.always(cx) && !all.contains(&range) {
+                all.push(range);
+            }
+        }
+        // A guard that surely holds costs nothing when it is not there.
+        all.retain(|g| !g.always(cx));
+        all
+    }
+
+    /// Merges kernels into earlier ones.
+    fn merge(&mut self) {
+        let mut writer: HashMap<BufferId, usize> = HashMap::new();
+        let mut readers: HashMap<BufferId, Vec<usize>> = HashMap::new();
+        let mut kept: Vec<Option<Kernel>> = Vec::new();
+        for q in std::mem::take(&mut self.kernels) {
+            let reads = q.reads();
+            let producers: BTreeSet<usize> = reads.iter().filter_map(|b| writer.get(b)).copied().collect();
+            let siblings = reads.iter().filter_map(|b| readers.get(b)).flatten().copied();
+            // The latest producer first: all other inputs are then there.
+            let siblings: BTreeSet<usize> = siblings.filter(|s| !producers.contains(s)).collect();
+            let candidates: Vec<usize> =
+                producers.iter().rev().chain(siblings.iter().rev()).copied().take(16).collect();
+            let available = |p: usize| producers.iter().all(|&w| w <= p);
+            let target = candidates.into_iter().filter(|&p| available(p)).find_map(|p| {
+                let merged = merge_into(kept[p].as_ref()?, &q, &self.buffers)?;
+                Some((p, merged))
+            });
+            let at = match target {
+                Some((p, merged)) => {
+                    kept[p] = Some(merged);
+                    p
+                }
+                None => {
+                    kept.push(Some(q));
+                    kept.len() - 1
+                }
+            };
+            let kernel = kept[at].as_ref().expect("merged or pushed just now");
+            for b in kernel.writes() {
+                writer.insert(b, at);
+            }
+            for b in reads {
+                let list = readers.entry(b).or_default();
+                if !list.contains(&at) {
+                    list.push(at);
+                }
+            }
+        }
+        self.kernels = kept.into_iter().flatten().collect();
+    }
+
+    /// Removes stores of buffers that nobody loads and that are no results.
+    fn drop_dead_stores(&mut self) {
+        let results: HashSet<BufferId> =
+            self.f.results().filter_map(|n| self.buffer_of.get(&n)).copied().collect();
+        let mut live: HashSet<BufferId> = self.kernels.iter().flat_map(Kernel::reads).collect();
+        live.extend(results);
+        live.extend(self.checks.iter().map(|c| c.buffer));
+        for k in &mut self.kernels {
+            k.stores.retain(|s| live.contains(&s.buffer));
+        }
+        self.kernels.retain(|k| !k.writes().is_empty());
+    }
+}
+
+fn product(dims: &[usize]) -> usize {
+    dims.iter().product()
+}
+
+/// True if the contraction reads an element of its left operand at several places.
+fn overlapping(c: &Contraction) -> bool {
+    c.lhs.index.iter().any(|e| e.terms().len() > 1)
+}
+
+/// The index and guards of an access for given values of its variables; guards that always hold are
+/// left out.
+fn instantiate(access: &Access, vars: &[IndexExpr], cx: &IndexCx) -> (Vec<IndexExpr>, Vec<Guard>) {
+    let sub = |e: &IndexExpr| e.substitute(cx, &|v| vars[v as usize].clone());
+    let guards = access.guards.iter().map(|g| Guard { expr: sub(&g.expr), lo: g.lo, hi: g.hi });
+    (access.index.iter().map(sub).collect(), guards.filter(|g| !g.always(cx)).collect())
+}
+
+/// `q` merged into the earlier kernel `p`, if their index spaces allow it. All that `q` reads is
+/// there before `p` runs, or is written by `p`.
+fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel> {
+    let KernelBody::Loop { outer: q_outer, reductions: q_reductions } = &q.body else { return None };
+    let dims = |k: &Kernel, n: usize| k.space.extents[..n].to_vec();
+    match &p.body {
+        KernelBody::Loop { outer, reductions } => {
+            let same_outer = dims(p, *outer) == dims(q, *q_outer);
+            let inner_p = &p.space.extents[*outer..];
+            let inner_q = &q.space.extents[*q_outer..];
+            if same_outer
+                && (q_reductions.is_empty()
+                    || reductions.is_empty() && inner_p.is_empty()
+                    || inner_p == inner_q)
+            {
+                return append(p, q, *outer, reductions.len());
+            }
+            if reductions.is_empty() && !q_reductions.is_empty() {
+                return absorb(p, q, buffers);
+            }
+            None
+        }
+        KernelBody::Contraction(_) if q_reductions.is_empty() && p.space.extents == q.space.extents => {
+            append(p, q, *q_outer, 1)
+        }
+        _ => None,
+    }
+}
+
+/// Adds `q`'s reductions and stores to `p`, whose outer space is equal and whose inner space is
+/// equal or empty. Loads of what `p` writes become its values.
+fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<Kernel> {
+    let vars: Vec<IndexExpr> = (0..q.space.extents.len() as u32).map(IndexExpr::var).collect();
+    // A value that is known only after the inner loops cannot be used inside them.
+    let inner_roots: Vec<ExprId> = match &q.body {
+        KernelBody::Loop { reductions, .. } => reductions.iter().map(|r| r.1).collect(),
+        _ => Vec::new(),
+    };
+    let q_inner_stores = q.stores.iter().filter(|s| s.inner).map(|s| s.value);
+    let inside = q.exprs.needed(&inner_roots.into_iter().chain(q_inner_stores).collect::<Vec<_>>());
+    for (id, e) in q.exprs.iter() {
+        let ExprOp::Load { buffer, index, guards } = &e.op else { continue };
+        let Some(store) = p.stores.iter().find(|s| s.buffer == *buffer) else { continue };
+        let level = if store.inner { vars.len() } else { outer };
+        if *index != vars[..level.min(vars.len())]
+            || !guards.is_empty()
+            || store.inner && !inside[id as usize]
+        {
+            return None;
+        }
+        if inside[id as usize] && !store.inner && uses_reduced(&p.exprs, store.value) {
+            return None;
+        }
+    }
+    if p.writes().len() != p.stores.len() {
+        return None;
+    }
+    let mut merged = p.clone();
+    let q_space_is_larger = q.space.extents.len() > p.space.extents.len();
+    if q_space_is_larger {
+        merged.space = q.space.clone();
+    }
+    let stores = p.stores.clone();
+    let shift = n_reductions as u32;
+    let mut replace = |into: &mut Exprs, e: &Expr| match &e.op {
+        ExprOp::Load { buffer, .. } => stores.iter().find(|s| s.buffer == *buffer).map(|s| s.value),
+        ExprOp::Reduced(i) => Some(into.add(ExprOp::Reduced(i + shift), &[], e.dtype)),
+        _ => None,
+    };
+    let roots: Vec<ExprId> = q.roots();
+    let copies = q.exprs.copy_into(&mut merged.exprs, &roots, &IndexExpr::clone, &mut replace);
+    for (s, &value) in q.stores.iter().zip(&copies) {
+        merged.stores.push(Store { value, ..s.clone() });
+    }
+    if let (KernelBody::Loop { reductions, .. }, KernelBody::Loop { reductions: more, .. }) =
+        (&mut merged.body, &q.body)
+    {
+        let values = &copies[q.stores.len()..];
+        reductions.extend(more.iter().zip(values).map(|((kind, _), &v)| (*kind, v)));
+    }
+    merged.sources.extend(&q.sources);
+    Some(merged)
+}
+
+fn uses_reduced(exprs: &Exprs, root: ExprId) -> bool {
+    let needed = exprs.needed(&[root]);
+    exprs.iter().any(|(id, e)| needed[id as usize] && matches!(e.op, ExprOp::Reduced(_)))
+}
+
+/// Takes map `p` into reduction `q`, which reads what `p` writes exactly once at each of `p`'s
+/// points: `p`'s results are stored inside `q`'s loops.
+fn absorb(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel> {
+    // The point of `p` as an index of `q`, from a load of one of its results.
+    let written: HashSet<BufferId> = p.writes().into_iter().collect();
+    let loads = q.exprs.loads(&q.roots());
+    let mut point: Option<&[IndexExpr]> = None;
+    for (buffer, index, guards) in &loads {
+        if !written.contains(buffer) {
+            continue;
+        }
+        if !guards.is_empty() || point.is_some_and(|at| at != *index) {
+            return None;
+        }
+        point = Some(index);
+    }
+    let point = point?;
+    let n = q.space.extents.len();
+    let mut seen = vec![false; n];
+    for (e, extent) in point.iter().zip(&p.space.extents) {
+        let v = (0..n).find(|&v| *e == IndexExpr::var(v as u32))?;
+        if std::mem::replace(&mut seen[v], true) || q.space.extents[v] != *extent {
+            return None;
+        }
+    }
+    if seen.iter().zip(&q.space.extents).any(|(s, e)| !s && *e != 1) || p.stores.iter().any(|s| s.inner) {
+        return None;
+    }
+    debug_assert!(p.stores.iter().all(|s| buffers[s.buffer as usize].ty.dims.len() == s.index.len()));
+    let mut merged =
+        Kernel { exprs: Exprs::default(), stores: Vec::new(), sources: p.sources.clone(), ..q.clone() };
+    let at = |e: &IndexExpr| e.substitute(&q.space, &|v| point[v as usize].clone());
+    let roots = p.roots();
+    let copies = p.exprs.copy_into(&mut merged.exprs, &roots, &at, &mut |_, _| None);
+    for (s, &value) in p.stores.iter().zip(&copies) {
+        let index = s.index.iter().map(&at).collect();
+        merged.stores.push(Store { buffer: s.buffer, index, value, inner: true });
+    }
+    let stores = merged.stores.clone();
+    let mut replace = |_: &mut Exprs, e: &Expr| match &e.op {
+        ExprOp::Load { buffer, .. } => stores.iter().find(|s| s.buffer == *buffer).map(|s| s.value),
+        _ => None,
+    };
+    let roots = q.roots();
+    let copies = q.exprs.copy_into(&mut merged.exprs, &roots, &IndexExpr::clone, &mut replace);
+    for (s, &value) in q.stores.iter().zip(&copies) {
+        merged.stores.push(Store { value, ..s.clone() });
+    }
+    if let KernelBody::Loop { reductions, .. } = &mut merged.body {
+        for (r, &v) in reductions.iter_mut().zip(&copies[q.stores.len()..]) {
+            r.1 = v;
+        }
+    }
+    merged.sources.extend(&q.sources);
+    Some(merged)
+}
+
+/// True if the expression is a constant.
+pub(crate) fn is_constant(e: &Expr) -> bool {
+    matches!(e.op, ExprOp::Scalar(ScalarOp::Const(_)))
+}

@@ -1,0 +1,390 @@
+//! Kernel IR: what one kernel computes, as index spaces and element expressions, before any choice
+//! of order, width or tiles. Lowering ([`crate::lower`]) schedules it into vector IR.
+
+use graphc_ir::{
+    Atom, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Window,
+};
+use smallvec::SmallVec;
+use std::collections::{HashMap, HashSet};
+
+/// Number of a buffer of the program.
+pub type BufferId = u32;
+
+/// Number of an expression of a kernel.
+pub type ExprId = u32;
+
+/// What an expression is, at one point of the kernel's index space.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ExprOp {
+    /// Element `index` of a buffer; where a guard fails it is 0 and nothing is read.
+    Load {
+        /// The buffer.
+        buffer: BufferId,
+        /// One expression per dimension of the buffer.
+        index: Vec<IndexExpr>,
+        /// Conditions.
+        guards: Vec<Guard>,
+    },
+    /// An index expression as `I64`.
+    Index(IndexExpr),
+    /// Whether all guards hold.
+    Guard(Vec<Guard>),
+    /// A lane-wise instruction.
+    Scalar(ScalarOp),
+    /// Result `i` of the kernel's reductions, or (0) of its contraction.
+    Reduced(u32),
+}
+
+/// An expression.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Expr {
+    /// What it is.
+    pub op: ExprOp,
+    /// Operands, all earlier.
+    pub args: SmallVec<[ExprId; 3]>,
+    /// Element type.
+    pub dtype: DType,
+}
+
+/// Expressions of a kernel; equal ones are shared.
+#[derive(Clone, Debug, Default)]
+pub struct Exprs {
+    nodes: Vec<Expr>,
+    known: HashMap<Expr, ExprId>,
+    /// The values that dynamic index atoms stand for, as `I64` expressions with their exclusive
+    /// upper bounds.
+    pub dynamics: Vec<(ExprId, i64)>,
+}
+
+impl Exprs {
+    /// The expression.
+    pub fn get(&self, id: ExprId) -> &Expr {
+        &self.nodes[id as usize]
+    }
+
+    /// Every expression, operands first.
+    pub fn iter(&self) -> impl Iterator<Item = (ExprId, &Expr)> {
+        self.nodes.iter().enumerate().map(|(i, e)| (i as ExprId, e))
+    }
+
+    /// Number of expressions.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Adds an expression or finds its equal.
+    pub fn add(&mut self, op: ExprOp, args: &[ExprId], dtype: DType) -> ExprId {
+        let e = Expr { op, args: SmallVec::from_slice(args), dtype };
+        if let Some(&id) = self.known.get(&e) {
+            return id;
+        }
+        let id = self.nodes.len() as ExprId;
+        self.nodes.push(e.clone());
+        self.known.insert(e, id);
+        id
+    }
+
+    /// Adds a load.
+    pub fn load(
+        &mut self,
+        buffer: BufferId,
+        index: Vec<IndexExpr>,
+        guards: Vec<Guard>,
+        dtype: DType,
+    ) -> ExprId {
+        self.add(ExprOp::Load { buffer, index, guards }, &[], dtype)
+    }
+
+    /// A dynamic index atom for an integer value in `0..bound`.
+    pub fn dynamic(&mut self, value: ExprId, bound: i64) -> IndexExpr {
+        let value = if self.get(value).dtype == DType::I64 { value } else { self.cast(DType::I64, value) };
+        let known = self.dynamics.iter().position(|d| *d == (value, bound));
+        let i = known.unwrap_or_else(|| {
+            self.dynamics.push((value, bound));
+            self.dynamics.len() - 1
+        });
+        IndexExpr::atom(Atom::Dynamic(i as u32))
+    }
+
+    /// What `roots` need: themselves, operands, and values of dynamic indices.
+    pub fn needed(&self, roots: &[ExprId]) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        let mut work = roots.to_vec();
+        while let Some(id) = work.pop() {
+            if !std::mem::replace(&mut needed[id as usize], true) {
+                let e = self.get(id);
+                work.extend(&e.args);
+                work.extend(dynamics_of(&e.op).map(|d| self.dynamics[d].0));
+            }
+        }
+        needed
+    }
+
+    /// Copies `roots` and what they need into `into`, changing index expressions by `index` and
+    /// replacing expressions for which `replace` gives a value there. Returns the roots' copies.
+    pub fn copy_into(
+        &self,
+        into: &mut Self,
+        roots: &[ExprId],
+        index: &dyn Fn(&IndexExpr) -> IndexExpr,
+        replace: &mut dyn FnMut(&mut Self, &Expr) -> Option<ExprId>,
+    ) -> Vec<ExprId> {
+        let needed = self.needed(roots);
+        let mut copies: Vec<ExprId> = vec![ExprId::MAX; self.nodes.len()];
+        for (id, e) in self.iter().filter(|(id, _)| needed[*id as usize]) {
+            if let Some(v) = replace(into, e) {
+                copies[id as usize] = v;
+                continue;
+            }
+            let args: SmallVec<[ExprId; 3]> = e.args.iter().map(|&a| copies[a as usize]).collect();
+            let mut renumber = |x: &IndexExpr| self.renumbered(&index(x), &copies, into);
+            let op = e.op.map_index(&mut renumber);
+            copies[id as usize] = into.add(op, &args, e.dtype);
+        }
+        roots.iter().map(|&r| copies[r as usize]).collect()
+    }
+
+    /// `x` with dynamic atoms as numbered in `into`, where their values have been copied.
+    fn renumbered(&self, x: &IndexExpr, copies: &[ExprId], into: &mut Self) -> IndexExpr {
+        let mut sum = IndexExpr::constant(x.offset_value());
+        for (atom, c) in x.terms() {
+            let term = match atom {
+                Atom::Dynamic(d) => {
+                    let (value, bound) = self.dynamics[*d as usize];
+                    into.dynamic(copies[value as usize], bound)
+                }
+                other => IndexExpr::atom(other.clone()),
+            };
+            sum = sum.add(&term.scale(*c));
+        }
+        sum
+    }
+
+    /// Loads among what `roots` need, with what they read.
+    pub fn loads(&self, roots: &[ExprId]) -> Vec<(BufferId, &[IndexExpr], &[Guard])> {
+        let needed = self.needed(roots);
+        let nodes = self.iter().filter(|(id, _)| needed[*id as usize]);
+        nodes
+            .filter_map(|(_, e)| match &e.op {
+                ExprOp::Load { buffer, index, guards } => {
+                    Some((*buffer, index.as_slice(), guards.as_slice()))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn dynamics_of(op: &ExprOp) -> impl Iterator<Item = usize> + use<'_> {
+    op.index_exprs().into_iter().flat_map(|e| {
+        e.terms().iter().filter_map(|(a, _)| match a {
+            Atom::Dynamic(d) => Some(*d as usize),
+            _ => None,
+        })
+    })
+}
+
+impl ExprOp {
+    /// Index expressions that occur in it.
+    pub fn index_exprs(&self) -> Vec<&IndexExpr> {
+        match self {
+            Self::Load { index, guards, .. } => index.iter().chain(guards.iter().map(|g| &g.expr)).collect(),
+            Self::Index(e) => vec![e],
+            Self::Guard(gs) => gs.iter().map(|g| &g.expr).collect(),
+            Self::Scalar(_) | Self::Reduced(_) => Vec::new(),
+        }
+    }
+
+    /// The same operation on other index expressions.
+    pub fn map_index(&self, map: &mut dyn FnMut(&IndexExpr) -> IndexExpr) -> Self {
+        let mut guards = |gs: &[Guard]| -> Vec<Guard> {
+            gs.iter().map(|g| Guard { expr: map(&g.expr), lo: g.lo, hi: g.hi }).collect()
+        };
+        match self {
+            Self::Load { buffer, index, guards: gs } => {
+                let guards = guards(gs);
+                Self::Load { buffer: *buffer, index: index.iter().map(map).collect(), guards }
+            }
+            Self::Guard(gs) => Self::Guard(guards(gs)),
+            Self::Index(e) => Self::Index(map(e)),
+            Self::Scalar(_) | Self::Reduced(_) => self.clone(),
+        }
+    }
+}
+
+impl ScalarBuilder for Exprs {
+    type V = ExprId;
+
+    fn op(&mut self, op: ScalarOp, args: &[ExprId]) -> ExprId {
+        let types: SmallVec<[DType; 3]> = args.iter().map(|&a| self.get(a).dtype).collect();
+        let dtype = op.infer(&types).unwrap_or_else(|| panic!("{op:?} does not take {types:?}"));
+        self.add(ExprOp::Scalar(op), args, dtype)
+    }
+
+    fn dtype(&self, v: ExprId) -> DType {
+        self.get(v).dtype
+    }
+}
+
+/// A result of a kernel: `buffer[index] = value`.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Where.
+    pub buffer: BufferId,
+    /// One expression per dimension of the buffer.
+    pub index: Vec<IndexExpr>,
+    /// What.
+    pub value: ExprId,
+    /// Whether it is at every point of the inner space (of the outer space otherwise).
+    pub inner: bool,
+}
+
+/// One operand of a contraction: an expression over the contraction's variables.
+#[derive(Clone, Debug)]
+pub struct Factor {
+    /// Its expressions.
+    pub exprs: Exprs,
+    /// The value.
+    pub value: ExprId,
+}
+
+/// Sums of products over an index space, see [`graphc_ir::Contraction`].
+#[derive(Clone, Debug)]
+pub struct ContractionPart {
+    /// Ranges of the variables: batch, m, n, k.
+    pub space: IndexCx,
+    /// Number of batch, m, n and k dimensions.
+    pub ranks: [usize; 4],
+    /// Left factor.
+    pub lhs: Factor,
+    /// Right factor.
+    pub rhs: Factor,
+    /// Index of the result element, one expression per variable of the kernel's space.
+    pub out: Vec<IndexExpr>,
+}
+
+/// The structure of a kernel.
+#[derive(Clone, Debug)]
+pub enum KernelBody {
+    /// Values at each point of an outer space (variables `0..outer`), some of them reductions over
+    /// an inner space (the other variables), in the order that [`graphc_ir::Reduce`] states.
+    Loop {
+        /// Dimensions of the outer space.
+        outer: usize,
+        /// The reductions: kind and value.
+        reductions: Vec<(ReduceKind, ExprId)>,
+    },
+    /// Sums of products, then an epilogue at each result element (`Reduced(0)` is the sum).
+    Contraction(Vec<ContractionPart>),
+    /// Position of the first NaN or first extremum along the innermost variable.
+    ArgReduce {
+        /// The values compared.
+        value: ExprId,
+        /// Greatest or least.
+        largest: bool,
+        /// Where the position goes.
+        out: BufferId,
+    },
+    /// `out = start; out[o, indices[p], i] += updates[o, p, i]` for all `p` in order.
+    ScatterAdd {
+        /// Extents: outer, axis, positions, inner.
+        extents: [usize; 4],
+        /// Initial values, over one variable per dimension of the result.
+        start: ExprId,
+        /// Where to add.
+        indices: BufferId,
+        /// What to add.
+        updates: BufferId,
+        /// The result.
+        out: BufferId,
+    },
+    /// See [`graphc_ir::Pattern::SelectAndScatter`].
+    SelectAndScatter {
+        /// The windows.
+        window: Window,
+        /// Values whose maximum is sought.
+        x: BufferId,
+        /// What to add.
+        ct: BufferId,
+        /// The result.
+        out: BufferId,
+    },
+}
+
+/// A kernel.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Name in dumps.
+    pub name: String,
+    /// Ranges of its variables. Of a contraction: the result's dimensions.
+    pub space: IndexCx,
+    /// Expressions of the stores and reductions.
+    pub exprs: Exprs,
+    /// Its structure.
+    pub body: KernelBody,
+    /// Its results (of loops and contractions).
+    pub stores: Vec<Store>,
+    /// Nodes it computes, in order.
+    pub sources: Vec<NodeId>,
+}
+
+impl Kernel {
+    /// Roots of all expressions at the kernel's own level.
+    pub fn roots(&self) -> Vec<ExprId> {
+        let mut roots: Vec<ExprId> = self.stores.iter().map(|s| s.value).collect();
+        match &self.body {
+            KernelBody::Loop { reductions, .. } => roots.extend(reductions.iter().map(|r| r.1)),
+            KernelBody::ArgReduce { value, .. } | KernelBody::ScatterAdd { start: value, .. } => {
+                roots.push(*value)
+            }
+            _ => {}
+        }
+        roots
+    }
+
+    /// Buffers read, without repetition, in order of first occurrence.
+    pub fn reads(&self) -> Vec<BufferId> {
+        let mut reads: Vec<BufferId> = self.exprs.loads(&self.roots()).iter().map(|l| l.0).collect();
+        match &self.body {
+            KernelBody::Contraction(parts) => {
+                for f in parts.iter().flat_map(|p| [&p.lhs, &p.rhs]) {
+                    reads.extend(f.exprs.loads(&[f.value]).iter().map(|l| l.0));
+                }
+            }
+            KernelBody::ScatterAdd { indices, updates, .. } => reads.extend([*indices, *updates]),
+            KernelBody::SelectAndScatter { x, ct, .. } => reads.extend([*x, *ct]),
+            _ => {}
+        }
+        let mut seen = HashSet::new();
+        reads.retain(|b| seen.insert(*b));
+        reads
+    }
+
+    /// Buffers written.
+    pub fn writes(&self) -> Vec<BufferId> {
+        let mut writes: Vec<BufferId> = self.stores.iter().map(|s| s.buffer).collect();
+        match &self.body {
+            KernelBody::ArgReduce { out, .. }
+            | KernelBody::ScatterAdd { out, .. }
+            | KernelBody::SelectAndScatter { out, .. } => writes.push(*out),
+            _ => {}
+        }
+        writes
+    }
+}
+
+/// The identity of a reduction.
+pub fn identity(kind: ReduceKind, dtype: DType) -> Scalar {
+    let value = match kind {
+        ReduceKind::Sum => 0.0,
+        ReduceKind::Prod => 1.0,
+        ReduceKind::Max => f64::NEG_INFINITY,
+        ReduceKind::Min => f64::INFINITY,
+    };
+    Scalar::from_f64(dtype, value)
+}

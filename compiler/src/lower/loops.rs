@@ -1,0 +1,496 @@
+//! Loop kernels: maps, and reductions in the fixed order of [`Reduce`].
+//!
+//! A reduction runs either along its inner space, 16 lanes at a time (`rows`), or with lanes along
+//! an outer dimension, the 16 virtual lanes one after another (`columns`), whichever touches memory
+//! in order. Both give the same bits.
+
+use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
+use crate::codegen::reduce_op;
+use crate::kernel::{ExprId, Kernel, identity};
+use crate::program::{Buffer, Scheduled};
+use crate::vector::builder::{OpenLoop, VBuilder};
+use crate::vector::{Base, Bound, MemRef, Val};
+use graphc_ir::{DType, IndexExpr, Reduce, ReduceKind, ScalarBuilder, row_major_strides};
+
+/// Elements of a one-dimensional map that make one unit of parallel work.
+const CHUNK: i64 = 2048;
+
+/// Positions of an outer dimension with lanes along it that make one unit of parallel work.
+const STRIP: i64 = 64;
+
+const BLOCK: i64 = Reduce::BLOCK as i64;
+const LANES: i64 = Reduce::LANES as i64;
+
+pub(super) fn schedule(
+    kernel: &Kernel,
+    outer: usize,
+    reductions: &[(ReduceKind, ExprId)],
+    buffers: &[Buffer],
+    target: &Target,
+) -> Scheduled {
+    let rank = kernel.space.extents.len();
+    let space =
+        Collapsed::new(&kernel.space.extents, &[0..outer, outer..rank], &linear_exprs(kernel, buffers));
+    let points: i64 = kernel.space.extents[..outer].iter().product();
+    let inner_points: i64 = kernel.space.extents[outer..].iter().product();
+    let mut s = Schedule {
+        kernel,
+        buffers,
+        reductions,
+        b: VBuilder::kernel(&kernel.name),
+        outer: space.extents[0].clone(),
+        inner: space.extents[1].clone(),
+        space,
+        scratch: 0,
+        lanes: target.map_lanes,
+    };
+    let units = if points == 0 {
+        0
+    } else if reductions.is_empty() && outer == rank {
+        s.map()
+    } else if s.lanes_along_outer(inner_points) {
+        s.columns(inner_points)
+    } else {
+        s.rows(inner_points)
+    };
+    let work = (points * inner_points.max(1)) as u64 * kernel.exprs.len() as u64;
+    let parallel = units > 1 && work > PARALLEL_WORK;
+    Scheduled { function: s.b.finish(), units: units as u64, parallel, scratch: s.scratch }
+}
+
+struct Schedule<'a> {
+    kernel: &'a Kernel,
+    buffers: &'a [Buffer],
+    reductions: &'a [(ReduceKind, ExprId)],
+    b: VBuilder,
+    /// Extents of the collapsed outer and inner dimensions.
+    outer: Vec<i64>,
+    inner: Vec<i64>,
+    space: Collapsed,
+    /// Scratch bytes of a worker.
+    scratch: usize,
+    lanes: u16,
+}
+
+impl<'a> Schedule<'a> {
+    /// An emitter in which the collapsed variables stand for `new`; those beyond are 0.
+    fn emit(&self, new: &[IndexExpr]) -> Emit<'a> {
+        let mut e = Emit::new(&self.kernel.exprs, self.buffers, Vec::new());
+        self.set_vars(&mut e, new);
+        e
+    }
+
+    fn set_vars(&self, e: &mut Emit<'a>, new: &[IndexExpr]) {
+        let get = |v: u32| new.get(v as usize).cloned().unwrap_or_default();
+        e.vars = self.space.vars.iter().map(|x| x.substitute(self.b.cx(), &get)).collect();
+    }
+
+    /// Which of the kernel's variables belong to collapsed variables in `range`.
+    fn inside(&self, range: std::ops::Range<usize>) -> Vec<bool> {
+        self.space.vars.iter().map(|e| range.clone().any(|v| e.uses(v as u32))).collect()
+    }
+
+    /// Computes all stores of one level, then writes them: a store may overwrite what another
+    /// store's value is read from.
+    fn stores(&mut self, e: &mut Emit<'a>, inner: bool) {
+        let kernel = self.kernel;
+        let stores: Vec<_> = kernel.stores.iter().filter(|s| s.inner == inner).collect();
+        let values: Vec<Val> = stores.iter().map(|s| e.value(&mut self.b, s.value)).collect();
+        for (s, v) in stores.into_iter().zip(values) {
+            let mem = e.element(&mut self.b, s.buffer, &s.index);
+            self.b.store(mem, v);
+        }
+    }
+
+    fn roots(&self, inner: bool) -> Vec<ExprId> {
+        self.kernel.stores.iter().filter(|s| s.inner == inner).map(|s| s.value).collect()
+    }
+
+    /// Opens the loop over the kernel's units.
+    fn open_units(&mut self, units: i64) -> OpenLoop {
+        self.b.bound_param(0, units);
+        self.b.bound_param(1, units + 1);
+        let (lo, hi) = (self.b.param(0), Bound::Min(self.b.param(1), IndexExpr::constant(units)));
+        self.b.open(lo, hi, 1, 1, &[])
+    }
+
+    /// The range of one dimension that the kernel's units of `chunk` positions cover.
+    fn unit_range(&mut self, extent: i64, chunk: i64) -> (i64, IndexExpr, Bound) {
+        let units = (extent + chunk - 1) / chunk;
+        self.b.bound_param(0, units);
+        self.b.bound_param(1, units + 1);
+        let (lo, hi) = (self.b.param(0).scale(chunk), self.b.param(1).scale(chunk));
+        (units, lo, Bound::Min(hi, IndexExpr::constant(extent)))
+    }
+
+    /// Lanes for a loop along collapsed variable `v`: 1 if an index read from memory depends on it.
+    fn lanes_along(&self, v: usize, lanes: u16) -> u16 {
+        let probe = Emit::new(&self.kernel.exprs, self.buffers, self.space.vars.clone());
+        let inside = self.inside(v..v + 1);
+        if (0..inside.len()).any(|v| inside[v] && probe.dynamic_varies(v as u32)) { 1 } else { lanes }
+    }
+
+    /// A kernel without reductions. Returns the number of units.
+    fn map(&mut self) -> i64 {
+        let Some((&last, lead)) = self.outer.clone().split_last().map(|(l, r)| (l, r.to_vec())) else {
+            let mut e = self.emit(&[]);
+            self.stores(&mut e, false);
+            return 1;
+        };
+        let lanes = self.lanes_along(lead.len(), self.lanes);
+        if lead.is_empty() {
+            let (units, lo, hi) = self.unit_range(last, CHUNK);
+            self.map_row(&[], lo, hi, lanes);
+            return units;
+        }
+        let units: i64 = lead.iter().product();
+        let u = self.open_units(units);
+        let at = delinearize(&self.b, &u.var, &lead);
+        self.map_row(&at, IndexExpr::default(), Bound::Expr(IndexExpr::constant(last)), lanes);
+        self.b.close(u, &[]);
+        units
+    }
+
+    /// The last outer dimension from `lo` to `hi`, the others at `at`.
+    fn map_row(&mut self, at: &[IndexExpr], lo: IndexExpr, hi: Bound, lanes: u16) {
+        let inside = self.inside(at.len()..at.len() + 1);
+        let mut e = self.emit(at);
+        let roots = self.roots(false);
+        e.hoist(&mut self.b, &roots, &|v| inside[v as usize]);
+        let l = self.b.open(lo, hi, i64::from(lanes), lanes, &[]);
+        e.open();
+        self.set_vars(&mut e, &[at, std::slice::from_ref(&l.var)].concat());
+        self.stores(&mut e, false);
+        e.close();
+        self.b.close(l, &[]);
+    }
+
+    /// Whether lanes along the last outer dimension touch memory in order more often than lanes
+    /// along the last inner dimension.
+    fn lanes_along_outer(&self, inner_points: i64) -> bool {
+        let n_outer = self.outer.len();
+        let Some(&last) = self.outer.last() else { return false };
+        if inner_points == 0 || last < 4 || self.lanes_along(n_outer - 1, 2) == 1 {
+            return false;
+        }
+        let Some(&inner_last) = self.inner.last() else { return true };
+        let roots: Vec<ExprId> = self.reductions.iter().map(|r| r.1).chain(self.roots(true)).collect();
+        let inner_var = n_outer + self.inner.len() - 1;
+        // Lanes that straddle rows of a small inner dimension would each be read alone.
+        let straddles = self.inner.len() > 1 && inner_last % LANES != 0;
+        let (mut along_outer, mut along_inner) = (0, 0);
+        for (buffer, index, guards) in self.kernel.exprs.loads(&roots) {
+            let strides = row_major_strides(&self.buffers[buffer as usize].dims);
+            let linear = IndexExpr::linear(index, &strides);
+            let linear = linear.substitute(&self.kernel.space, &|v| self.space.vars[v as usize].clone());
+            let guarded = |v: usize| {
+                guards.iter().any(|g| {
+                    self.inside(v..v + 1).iter().enumerate().any(|(k, &i)| i && g.expr.uses(k as u32))
+                })
+            };
+            let in_order = |v: usize| matches!(linear.coefficient(v as u32), Some(0 | 1)) && !guarded(v);
+            along_outer += i32::from(in_order(n_outer - 1));
+            along_inner += i32::from(in_order(inner_var) && !straddles && inner_points >= LANES);
+        }
+        along_outer > along_inner || inner_points < LANES && last >= 8
+    }
+
+    /// The 16 lanes run along the inner space. Returns the number of units.
+    fn rows(&mut self, inner_points: i64) -> i64 {
+        let units: i64 = self.outer.iter().product();
+        let u = self.open_units(units);
+        let at = delinearize(&self.b, &u.var, &self.outer.clone());
+        let mut e = self.emit(&at);
+        let inside = self.inside(self.outer.len()..self.outer.len() + self.inner.len());
+        let roots = self.kernel.roots();
+        e.hoist(&mut self.b, &roots, &|v| inside[v as usize]);
+        let results = if inner_points == 0 {
+            self.identities(1)
+        } else if inner_points <= BLOCK {
+            self.block_along_inner(
+                &mut e,
+                &at,
+                IndexExpr::default(),
+                Bound::Expr(IndexExpr::constant(inner_points)),
+                inner_points,
+            )
+        } else {
+            self.blocks_along_inner(&mut e, &at, inner_points)
+        };
+        e.reduced = results;
+        self.stores(&mut e, false);
+        self.b.close(u, &[]);
+        units
+    }
+
+    fn identities(&mut self, lanes: u16) -> Vec<Val> {
+        let kernel = self.kernel;
+        let values = self.reductions.iter().map(|&(kind, v)| identity(kind, kernel.exprs.get(v).dtype));
+        values.collect::<Vec<_>>().into_iter().map(|c| self.b.constant_lanes(c, lanes)).collect()
+    }
+
+    /// One block of the inner space: positions `lo..hi`, 16 lanes, folded.
+    fn block_along_inner(
+        &mut self,
+        e: &mut Emit<'a>,
+        at: &[IndexExpr],
+        lo: IndexExpr,
+        hi: Bound,
+        n: i64,
+    ) -> Vec<Val> {
+        let inner = self.inner.clone();
+        // Without an inner dimension of its own (all of extent 1) there is one element.
+        let init = self.identities(Reduce::LANES as u16);
+        let hi = if let Bound::Expr(_) = hi { Bound::Expr(lo.offset(n)) } else { hi };
+        let l = self.b.open(lo, hi, LANES, Reduce::LANES as u16, &init);
+        e.open();
+        let r = delinearize(&self.b, &l.var, &inner);
+        self.set_vars(e, &[at, &r].concat());
+        let next = self.combine(e, &l.values);
+        self.stores(e, true);
+        e.close();
+        self.set_vars(e, at);
+        let lanes = self.b.close(l, &next);
+        let kinds: Vec<ReduceKind> = self.reductions.iter().map(|r| r.0).collect();
+        lanes.iter().zip(kinds).map(|(&v, kind)| self.b.fold(kind, v)).collect()
+    }
+
+    /// The carried values combined with the values at the current inner position.
+    fn combine(&mut self, e: &mut Emit<'a>, carried: &[Val]) -> Vec<Val> {
+        let reductions = self.reductions;
+        let values: Vec<Val> = reductions.iter().map(|r| e.value(&mut self.b, r.1)).collect();
+        let pairs = reductions.iter().zip(carried.iter().zip(values));
+        pairs.map(|((kind, _), (&acc, x))| self.b.op(reduce_op(*kind), &[acc, x])).collect()
+    }
+
+    /// More than one block: each block's result goes to scratch memory, then neighbours combine.
+    fn blocks_along_inner(&mut self, e: &mut Emit<'a>, at: &[IndexExpr], inner_points: i64) -> Vec<Val> {
+        let full = inner_points / BLOCK;
+        let rest = inner_points % BLOCK;
+        let n = full + i64::from(rest > 0);
+        let parts = self.partials(n, 1);
+        let l = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(full)), 1, 1, &[]);
+        e.open();
+        let lo = l.var.scale(BLOCK);
+        let hi = Bound::Expr(lo.offset(BLOCK));
+        let values = self.block_along_inner(e, at, lo, hi, BLOCK);
+        for (p, v) in parts.iter().zip(values) {
+            let mem = p.at(&l.var);
+            self.b.store(mem, v);
+        }
+        e.close();
+        self.b.close(l, &[]);
+        if rest > 0 {
+            let lo = IndexExpr::constant(full * BLOCK);
+            let hi = Bound::Expr(IndexExpr::constant(inner_points));
+            e.open();
+            let values = self.block_along_inner(e, at, lo, hi, rest);
+            e.close();
+            for (p, v) in parts.iter().zip(values) {
+                self.b.store(p.at(&IndexExpr::constant(full)), v);
+            }
+        }
+        self.pairwise(&parts, n)
+    }
+
+    /// Scratch memory for `n` partial results of each reduction, `width` elements each.
+    fn partials(&mut self, n: i64, width: i64) -> Vec<Partial> {
+        let kernel = self.kernel;
+        let dtypes: Vec<DType> = self.reductions.iter().map(|&(_, v)| kernel.exprs.get(v).dtype).collect();
+        dtypes
+            .into_iter()
+            .map(|dtype| {
+                let offset = self.scratch;
+                self.scratch += ((n * width) as usize * dtype.size_bytes()).next_multiple_of(64);
+                Partial { dtype, offset: offset as u32, width, lane: IndexExpr::default() }
+            })
+            .collect()
+    }
+
+    /// `b[i] = op(b[i], b[i + s])` for `s` = 1, 2, 4, ..; gives `b[0]`.
+    fn pairwise(&mut self, parts: &[Partial], n: i64) -> Vec<Val> {
+        let kinds: Vec<ReduceKind> = self.reductions.iter().map(|r| r.0).collect();
+        let mut s = 1;
+        while s < n {
+            let pairs = (n - s + 2 * s - 1) / (2 * s);
+            let l = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(pairs)), 1, 1, &[]);
+            let i = l.var.scale(2 * s);
+            for (p, &kind) in parts.iter().zip(&kinds) {
+                let x = self.b.load(p.at(&i), &[]);
+                let y = self.b.load(p.at(&i.offset(s)), &[]);
+                let v = self.b.op(reduce_op(kind), &[x, y]);
+                self.b.store(p.at(&i), v);
+            }
+            self.b.close(l, &[]);
+            s *= 2;
+        }
+        parts.iter().map(|p| self.b.load(p.at(&IndexExpr::default()), &[])).collect()
+    }
+
+    /// Lanes run along the last outer dimension. Returns the number of units.
+    fn columns(&mut self, inner_points: i64) -> i64 {
+        let (last, lead) =
+            self.outer.split_last().map(|(&l, r)| (l, r.to_vec())).expect("an outer dimension has lanes");
+        let lanes = if last >= LANES { Reduce::LANES as u16 } else { 4 };
+        if lead.is_empty() {
+            let (units, lo, hi) = self.unit_range(last, STRIP);
+            self.column_strip(&[], lo, hi, lanes, inner_points);
+            return units;
+        }
+        let units: i64 = lead.iter().product();
+        let u = self.open_units(units);
+        let at = delinearize(&self.b, &u.var, &lead);
+        self.column_strip(
+            &at,
+            IndexExpr::default(),
+            Bound::Expr(IndexExpr::constant(last)),
+            lanes,
+            inner_points,
+        );
+        self.b.close(u, &[]);
+        units
+    }
+
+    fn column_strip(&mut self, at: &[IndexExpr], lo: IndexExpr, hi: Bound, lanes: u16, inner_points: i64) {
+        let first = at.len();
+        let mut e = self.emit(at);
+        let inside = self.inside(first..first + 1 + self.inner.len());
+        e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
+        let v = self.b.open(lo, hi, i64::from(lanes), lanes, &[]);
+        e.open();
+        let at: Vec<IndexExpr> = at.iter().cloned().chain([v.var.clone()]).collect();
+        self.set_vars(&mut e, &at);
+        let inside = self.inside(first + 1..first + 1 + self.inner.len());
+        e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
+        let n = (inner_points + BLOCK - 1) / BLOCK;
+        // The position within a vector, which is the same for all vectors of an aligned loop.
+        let lane = self.b.cx().rem(&v.var, LANES);
+        let results = if inner_points <= LANES && inner_points * self.kernel.exprs.len() as i64 <= 400 {
+            self.few_rows(&mut e, &at, inner_points)
+        } else if n == 1 {
+            self.column_block(&mut e, &at, IndexExpr::default(), inner_points, &lane)
+        } else {
+            let parts = self
+                .partials(n, LANES)
+                .into_iter()
+                .map(|p| Partial { lane: lane.clone(), ..p })
+                .collect::<Vec<_>>();
+            let l = self.b.open(
+                IndexExpr::default(),
+                Bound::Expr(IndexExpr::constant(inner_points / BLOCK)),
+                1,
+                1,
+                &[],
+            );
+            e.open();
+            let values = self.column_block(&mut e, &at, l.var.scale(BLOCK), BLOCK, &lane);
+            for (p, value) in parts.iter().zip(values) {
+                self.b.store(p.at(&l.var), value);
+            }
+            e.close();
+            self.b.close(l, &[]);
+            let rest = inner_points % BLOCK;
+            if rest > 0 {
+                e.open();
+                let from = IndexExpr::constant(inner_points - rest);
+                let values = self.column_block(&mut e, &at, from, rest, &lane);
+                e.close();
+                for (p, value) in parts.iter().zip(values) {
+                    self.b.store(p.at(&IndexExpr::constant(n - 1)), value);
+                }
+            }
+            self.pairwise(&parts, n)
+        };
+        e.reduced = results;
+        self.stores(&mut e, false);
+        e.close();
+        self.b.close(v, &[]);
+    }
+
+    /// At most 16 inner positions: each is a virtual lane of its own.
+    fn few_rows(&mut self, e: &mut Emit<'a>, at: &[IndexExpr], inner_points: i64) -> Vec<Val> {
+        let mut lanes: Vec<Vec<Val>> = Vec::new();
+        for r in 0..inner_points {
+            e.open();
+            let position = delinearize(&self.b, &IndexExpr::constant(r), &self.inner.clone());
+            self.set_vars(e, &[at, &position].concat());
+            let start = self.identities(1);
+            lanes.push(self.combine(e, &start));
+            self.stores(e, true);
+            e.close();
+        }
+        self.set_vars(e, at);
+        self.fold_lanes(lanes)
+    }
+
+    /// Virtual lanes folded by halves; lanes that do not exist hold the identity, which changes
+    /// nothing that was combined with it once already.
+    fn fold_lanes(&mut self, mut lanes: Vec<Vec<Val>>) -> Vec<Val> {
+        let kinds: Vec<ReduceKind> = self.reductions.iter().map(|r| r.0).collect();
+        let mut half = Reduce::LANES / 2;
+        while half > 0 {
+            for j in half..lanes.len().min(2 * half) {
+                for (i, &kind) in kinds.iter().enumerate() {
+                    lanes[j - half][i] = self.b.op(reduce_op(kind), &[lanes[j - half][i], lanes[j][i]]);
+                }
+            }
+            lanes.truncate(half);
+            half /= 2;
+        }
+        lanes.swap_remove(0)
+    }
+
+    /// A block of the inner space, one virtual lane after another, through scratch memory.
+    fn column_block(
+        &mut self,
+        e: &mut Emit<'a>,
+        at: &[IndexExpr],
+        from: IndexExpr,
+        n: i64,
+        lane: &IndexExpr,
+    ) -> Vec<Val> {
+        let slots = self.partials(LANES, LANES);
+        let slots: Vec<Partial> = slots.into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect();
+        let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(LANES.min(n))), 1, 1, &[]);
+        let lanes = self.b.lanes();
+        let init = self.identities(lanes);
+        let lo = from.add(&j.var);
+        let r = self.b.open(lo, Bound::Expr(from.offset(n)), LANES, 1, &init);
+        e.open();
+        let position = delinearize(&self.b, &r.var, &self.inner.clone());
+        self.set_vars(e, &[at, &position].concat());
+        let next = self.combine(e, &r.values);
+        self.stores(e, true);
+        e.close();
+        self.set_vars(e, at);
+        let values = self.b.close(r, &next);
+        for (slot, v) in slots.iter().zip(values) {
+            self.b.store(slot.at(&j.var), v);
+        }
+        self.b.close(j, &[]);
+        let loaded: Vec<Vec<Val>> = (0..LANES.min(n))
+            .map(|j| slots.iter().map(|s| self.b.load(s.at(&IndexExpr::constant(j)), &[])).collect())
+            .collect();
+        self.fold_lanes(loaded)
+    }
+}
+
+/// Partial results of a reduction in scratch memory.
+struct Partial {
+    dtype: DType,
+    offset: u32,
+    /// Elements per partial result.
+    width: i64,
+    /// Which of them.
+    lane: IndexExpr,
+}
+
+impl Partial {
+    fn at(&self, i: &IndexExpr) -> MemRef {
+        MemRef {
+            base: Base::Scratch(self.offset),
+            dtype: self.dtype,
+            index: i.scale(self.width).add(&self.lane),
+        }
+    }
+}

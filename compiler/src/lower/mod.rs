@@ -1,0 +1,300 @@
+//! Schedules kernels: kernel IR to vector IR. One file per loop structure.
+
+mod contraction;
+mod loops;
+mod odd;
+
+use crate::kernel::{BufferId, ExprId, ExprOp, Exprs, Kernel, KernelBody};
+use crate::program::{Buffer, Scheduled};
+use crate::vector::builder::VBuilder;
+use crate::vector::{Base, MemRef, VFunc, Val};
+use graphc_ir::{Atom, Guard, IndexExpr, ScalarBuilder, row_major_strides};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// What the scheduler knows of the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Rows of a contraction's register tile.
+    pub tile_rows: usize,
+    /// Columns of a contraction's register tile; also its lanes.
+    pub tile_lanes: u16,
+    /// Lanes of an elementwise vector loop.
+    pub map_lanes: u16,
+}
+
+impl Target {
+    /// 128-bit vectors, 16 registers: 5 x 8 accumulators of f32 fill 10 of them.
+    pub const V128: Self = Self { tile_rows: 5, tile_lanes: 8, map_lanes: 8 };
+}
+
+/// Leaf functions, shared by structure.
+#[derive(Default)]
+pub struct Leaves {
+    functions: Vec<VFunc>,
+    known: HashMap<String, u32>,
+}
+
+impl Leaves {
+    /// The number of the leaf of that name; `make` writes it at first use.
+    fn get(&mut self, name: String, make: impl FnOnce(&str) -> VFunc) -> u32 {
+        if let Some(&i) = self.known.get(&name) {
+            return i;
+        }
+        self.functions.push(make(&name));
+        self.known.insert(name, (self.functions.len() - 1) as u32);
+        (self.functions.len() - 1) as u32
+    }
+
+    /// All of them.
+    pub fn into_functions(self) -> Vec<VFunc> {
+        self.functions
+    }
+}
+
+/// Schedules one kernel.
+pub fn schedule(kernel: &Kernel, buffers: &[Buffer], target: &Target, leaves: &mut Leaves) -> Scheduled {
+    match &kernel.body {
+        KernelBody::Loop { outer, reductions } => {
+            loops::schedule(kernel, *outer, reductions, buffers, target)
+        }
+        KernelBody::Contraction(parts) => contraction::schedule(kernel, parts, buffers, target, leaves),
+        KernelBody::ArgReduce { value, largest, out } => {
+            odd::arg_reduce(kernel, *value, *largest, *out, buffers)
+        }
+        KernelBody::ScatterAdd { extents, start, indices, updates, out } => {
+            odd::scatter_add(kernel, *extents, *start, [*indices, *updates, *out], buffers, target)
+        }
+        KernelBody::SelectAndScatter { window, x, ct, out } => {
+            odd::select_and_scatter(kernel, window, [*x, *ct, *out], buffers)
+        }
+    }
+}
+
+/// Estimated work below which a kernel is not spread over threads, in element operations: handing
+/// over costs less than a microsecond, waking a parked worker some tens.
+const PARALLEL_WORK: u64 = 40_000;
+
+/// A reference to an element of a buffer by its multi-dimensional index.
+fn element(buffers: &[Buffer], buffer: BufferId, index: &[IndexExpr]) -> MemRef {
+    let b = &buffers[buffer as usize];
+    MemRef {
+        base: Base::Buffer(buffer),
+        dtype: b.dtype,
+        index: IndexExpr::linear(index, &row_major_strides(&b.dims)),
+    }
+}
+
+/// Emits expressions of a kernel at the current place of a builder. Values are remembered per open
+/// scope, so what does not change in a loop can be emitted before it ([`Emit::hoist`]).
+struct Emit<'a> {
+    exprs: &'a Exprs,
+    buffers: &'a [Buffer],
+    /// What each variable of the kernel stands for.
+    vars: Vec<IndexExpr>,
+    /// Results of the kernel's reductions, once known.
+    reduced: Vec<Val>,
+    scopes: Vec<HashMap<ExprId, Val>>,
+}
+
+impl<'a> Emit<'a> {
+    fn new(exprs: &'a Exprs, buffers: &'a [Buffer], vars: Vec<IndexExpr>) -> Self {
+        Self { exprs, buffers, vars, reduced: Vec::new(), scopes: vec![HashMap::new()] }
+    }
+
+    /// Opens a scope, for a loop body.
+    fn open(&mut self) {
+        self.scopes.push(HashMap::new());
+    }
+
+    /// Closes a scope.
+    fn close(&mut self) {
+        self.scopes.pop();
+    }
+
+    /// An index expression of the kernel as one of the function.
+    fn index(&mut self, b: &mut VBuilder, e: &IndexExpr) -> IndexExpr {
+        let mut sum = IndexExpr::constant(e.offset_value());
+        for (atom, c) in e.terms() {
+            let term = match atom {
+                Atom::Dynamic(d) => {
+                    let (value, bound) = self.exprs.dynamics[*d as usize];
+                    let v = self.value(b, value);
+                    b.dynamic(v, bound)
+                }
+                other => {
+                    IndexExpr::atom(other.clone()).substitute(b.cx(), &|v| self.vars[v as usize].clone())
+                }
+            };
+            sum = sum.add(&term.scale(*c));
+        }
+        sum
+    }
+
+    fn guards(&mut self, b: &mut VBuilder, guards: &[Guard]) -> Vec<Guard> {
+        let mapped: Vec<Guard> =
+            guards.iter().map(|g| Guard { expr: self.index(b, &g.expr), lo: g.lo, hi: g.hi }).collect();
+        mapped.into_iter().filter(|g| !g.always(b.cx())).collect()
+    }
+
+    /// The address of a buffer element.
+    fn element(&mut self, b: &mut VBuilder, buffer: BufferId, index: &[IndexExpr]) -> MemRef {
+        let strides = row_major_strides(&self.buffers[buffer as usize].dims);
+        let linear = IndexExpr::linear(index, &strides);
+        let index = self.index(b, &linear);
+        MemRef { base: Base::Buffer(buffer), dtype: self.buffers[buffer as usize].dtype, index }
+    }
+
+    /// The value of an expression here.
+    fn value(&mut self, b: &mut VBuilder, id: ExprId) -> Val {
+        if let Some(&v) = self.scopes.iter().rev().find_map(|s| s.get(&id)) {
+            return v;
+        }
+        let e = self.exprs.get(id).clone();
+        let args: SmallVec<[Val; 3]> = e.args.iter().map(|&a| self.value(b, a)).collect();
+        let v = match &e.op {
+            ExprOp::Load { buffer, index, guards } => {
+                let guards = self.guards(b, guards);
+                let mem = self.element(b, *buffer, index);
+                b.load(mem, &guards)
+            }
+            ExprOp::Index(e) => {
+                let e = self.index(b, e);
+                b.index(&e)
+            }
+            ExprOp::Guard(guards) => {
+                let guards = self.guards(b, guards);
+                b.guard(&guards)
+            }
+            ExprOp::Scalar(op) => b.op(*op, &args),
+            ExprOp::Reduced(i) => self.reduced[*i as usize],
+        };
+        self.scopes.last_mut().expect("a scope is open").insert(id, v);
+        v
+    }
+
+    /// Emits here what `roots` need and what depends on none of the kernel variables `inside`, nor
+    /// on reductions still to come.
+    fn hoist(&mut self, b: &mut VBuilder, roots: &[ExprId], inside: &dyn Fn(u32) -> bool) {
+        let needed = self.exprs.needed(roots);
+        let varies = self.varies(inside);
+        for (id, e) in self.exprs.iter() {
+            let late = matches!(e.op, ExprOp::Reduced(i) if i as usize >= self.reduced.len());
+            // Constants cost nothing where they are used.
+            if needed[id as usize] && !varies[id as usize] && !late && !crate::fuse::is_constant(e) {
+                self.value(b, id);
+            }
+        }
+    }
+
+    /// Which expressions depend on the given kernel variables or on reductions.
+    fn varies(&self, inside: &dyn Fn(u32) -> bool) -> Vec<bool> {
+        let mut varies: Vec<bool> = Vec::with_capacity(self.exprs.len());
+        for (_, e) in self.exprs.iter() {
+            let by_index = e.op.index_exprs().iter().any(|x| {
+                (0..self.vars.len() as u32).any(|v| inside(v) && x.uses(v))
+                    || x.terms().iter().any(|(a, _)| match a {
+                        Atom::Dynamic(d) => {
+                            varies.get(self.exprs.dynamics[*d as usize].0 as usize) == Some(&true)
+                        }
+                        _ => false,
+                    })
+            });
+            let late = matches!(e.op, ExprOp::Reduced(i) if i as usize >= self.reduced.len());
+            varies.push(by_index || late || e.args.iter().any(|&a| varies[a as usize]));
+        }
+        varies
+    }
+
+    /// Whether a dynamic index depends on kernel variable `var`: then lanes cannot run along it.
+    fn dynamic_varies(&self, var: u32) -> bool {
+        let varies = self.varies(&|v| v == var);
+        self.exprs.dynamics.iter().any(|d| varies[d.0 as usize])
+    }
+}
+
+/// An index space with dimensions of extent 1 dropped and neighbours joined where every expression
+/// allows it.
+struct Collapsed {
+    /// Extents of the remaining dimensions, per group.
+    extents: Vec<Vec<i64>>,
+    /// Each old variable in terms of the new ones, numbered through all groups.
+    vars: Vec<IndexExpr>,
+}
+
+impl Collapsed {
+    /// `groups` are runs of variables, in order; only neighbours of one group are joined. `exprs`
+    /// are all index expressions, with buffer indices made linear.
+    fn new(extents: &[i64], groups: &[std::ops::Range<usize>], exprs: &[IndexExpr]) -> Self {
+        let mut vars = vec![IndexExpr::default(); extents.len()];
+        let mut new_extents = Vec::new();
+        let mut next = 0;
+        for group in groups {
+            let mut own: Vec<i64> = Vec::new();
+            let mut last: Option<usize> = None;
+            for v in group.clone().filter(|&v| extents[v] != 1) {
+                let joins = last.is_some_and(|u| {
+                    exprs.iter().all(|e| {
+                        let (cu, cv) = (e.coefficient(u as u32), e.coefficient(v as u32));
+                        matches!((cu, cv), (Some(cu), Some(cv)) if cu == cv * extents[v])
+                    })
+                });
+                if joins {
+                    let u = last.expect("joined to it");
+                    vars[v] = std::mem::take(&mut vars[u]);
+                    *own.last_mut().expect("joined to it") *= extents[v];
+                } else {
+                    vars[v] = IndexExpr::var(next);
+                    next += 1;
+                    own.push(extents[v]);
+                }
+                last = Some(v);
+            }
+            new_extents.push(own);
+        }
+        Self { extents: new_extents, vars }
+    }
+
+    /// First new variable of a group.
+    fn first(&self, group: usize) -> usize {
+        self.extents[..group].iter().map(Vec::len).sum()
+    }
+}
+
+/// Index expressions of a kernel's own level: of loads (linear), guards, indices and stores.
+fn linear_exprs(kernel: &Kernel, buffers: &[Buffer]) -> Vec<IndexExpr> {
+    let strides = |b: BufferId| row_major_strides(&buffers[b as usize].dims);
+    let mut all = exprs_linear(&kernel.exprs, buffers);
+    all.extend(kernel.stores.iter().map(|s| IndexExpr::linear(&s.index, &strides(s.buffer))));
+    all
+}
+
+fn exprs_linear(exprs: &Exprs, buffers: &[Buffer]) -> Vec<IndexExpr> {
+    let mut all = Vec::new();
+    for (_, e) in exprs.iter() {
+        match &e.op {
+            ExprOp::Load { buffer, index, guards } => {
+                all.push(IndexExpr::linear(index, &row_major_strides(&buffers[*buffer as usize].dims)));
+                all.extend(guards.iter().map(|g| g.expr.clone()));
+            }
+            other => all.extend(other.index_exprs().into_iter().cloned()),
+        }
+    }
+    all
+}
+
+/// The dimensions of `extents` at linear position `linear`.
+fn delinearize(b: &VBuilder, linear: &IndexExpr, extents: &[i64]) -> Vec<IndexExpr> {
+    let dims: Vec<usize> = extents.iter().map(|&e| e as usize).collect();
+    let strides = row_major_strides(&dims);
+    let cx = b.cx();
+    extents
+        .iter()
+        .zip(strides)
+        .enumerate()
+        .map(|(i, (&d, s))| {
+            let q = cx.div(linear, s as i64);
+            if i == 0 { q } else { cx.rem(&q, d.max(1)) }
+        })
+        .collect()
+}

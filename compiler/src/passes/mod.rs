@@ -1,0 +1,16 @@
+//! The passes over graphs, one file each. Every one keeps all results bit for bit.
+
+mod canonicalize;
+mod const_fold;
+mod cse;
+mod dce;
+mod rewrite;
+mod simplify;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use canonicalize::Canonicalize;
+pub use const_fold::ConstFold;
+pub use cse::Cse;
+pub use dce::{Dce, remove_dead};
+pub use simplify::Simplify;

@@ -1,0 +1,153 @@
+//! The order of the passes over graphs, readable from top to bottom. Nothing else is here: how
+//! passes are run is in `pass.rs`, what they do in `passes/`.
+
+use crate::error::CompileError;
+use crate::pass::{OptLevel, Pass, PassOptions, PassRecord, run_passes};
+use crate::passes::{Canonicalize, ConstFold, Cse, Dce, Simplify};
+use graphc_ir::Function;
+
+/// The passes of a level, in order.
+pub fn passes_of(level: OptLevel) -> Vec<&'static dyn Pass> {
+    let mut passes: Vec<&'static dyn Pass> = Vec::new();
+    if level == OptLevel::O0 {
+        return passes;
+    }
+    // First, so that no later pass spends time on what nothing needs: differentiation leaves many
+    // such nodes.
+    passes.push(&Dce);
+    // Constants go to the right and repeated ones become broadcasts: the other passes look for
+    // them only there.
+    passes.push(&Canonicalize);
+    passes.push(&ConstFold);
+    passes.push(&Simplify);
+    // After the rewrites, which bring different spellings of one value to the same form.
+    passes.push(&Cse);
+    if level >= OptLevel::O2 {
+        // Sharing gives nodes equal operands and rewrites give constant ones: a second round finds
+        // what the first one made possible. A third has never been seen to find anything.
+        passes.push(&ConstFold);
+        passes.push(&Canonicalize);
+        passes.push(&Simplify);
+        passes.push(&Cse);
+    }
+    // Last: rewriting and sharing leave nodes without users.
+    passes.push(&Dce);
+    passes
+}
+
+/// Runs the passes of the level that the options name over a function whose dimensions are all
+/// numbers.
+///
+/// # Errors
+/// See [`run_passes`].
+pub fn optimize(
+    function: &Function,
+    options: &PassOptions,
+) -> Result<(Function, Vec<PassRecord>), CompileError> {
+    run_passes(function, &passes_of(options.level), options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{assert_same_results, function, print};
+    use expect_test::expect;
+    use graphc_ir::{DType, gradients};
+
+    /// Two layers with a square between them, a squared error, and a step of gradient descent.
+    fn training_step() -> Function {
+        function(|f| {
+            let x = f.input("x", DType::F32, [4, 3]);
+            let target = f.input("target", DType::F32, [4, 2]);
+            let w = f.input("w", DType::F32, [3, 5]);
+            let b = f.input("b", DType::F32, [5]);
+            let v = f.input("v", DType::F32, [5, 2]);
+            let hidden = x.dot(w) + b;
+            let error = (hidden * hidden).dot(v) - target;
+            let loss = (error * error).reduce_sum(&[0, 1]) / 8.0;
+            f.output("loss", loss);
+            let params = [("w", w), ("b", b), ("v", v)];
+            for ((name, p), g) in params.into_iter().zip(gradients(loss, &[w, b, v])) {
+                f.output(name, p - g * 0.5);
+            }
+        })
+    }
+
+    #[test]
+    fn a_training_step_has_no_transposes_left() {
+        let f = training_step();
+        let options = PassOptions { verify: true, ..PassOptions::default() };
+        let (after, records) = optimize(&f, &options).unwrap();
+        assert_eq!(records.len(), passes_of(OptLevel::O3).len());
+        assert_same_results(&f, &after, 64);
+        expect![[r#"
+            %0 = input : f32[4, 3]
+            %1 = input : f32[4, 2]
+            %2 = input : f32[3, 5]
+            %3 = input : f32[5]
+            %4 = input : f32[5, 2]
+            %5 = dot_general %0 %2 {lhs_batch = [], rhs_batch = [], lhs_contract = [1], rhs_contract = [0]} : f32[4, 5]
+            %6 = broadcast %3 {shape = [4, 5], axes = [1]} : f32[4, 5]
+            %7 = add %5 %6 : f32[4, 5]
+            %8 = mul %7 %7 : f32[4, 5]
+            %9 = dot_general %8 %4 {lhs_batch = [], rhs_batch = [], lhs_contract = [1], rhs_contract = [0]} : f32[4, 2]
+            %10 = sub %9 %1 : f32[4, 2]
+            %11 = mul %10 %10 : f32[4, 2]
+            %12 = reduce_sum %11 {axes = [0, 1]} : f32[]
+            %13 = constant {0.125} : f32[]
+            %14 = mul %12 %13 : f32[]
+            %15 = broadcast %13 {shape = [4, 2], axes = []} : f32[4, 2]
+            %16 = mul %10 %15 : f32[4, 2]
+            %17 = add %16 %16 : f32[4, 2]
+            %18 = dot_general %17 %4 {lhs_batch = [], rhs_batch = [], lhs_contract = [1], rhs_contract = [1]} : f32[4, 5]
+            %19 = dot_general %8 %17 {lhs_batch = [], rhs_batch = [], lhs_contract = [0], rhs_contract = [0]} : f32[5, 2]
+            %20 = mul %7 %18 : f32[4, 5]
+            %21 = add %20 %20 : f32[4, 5]
+            %22 = reduce_sum %21 {axes = [0]} : f32[5]
+            %23 = dot_general %0 %21 {lhs_batch = [], rhs_batch = [], lhs_contract = [0], rhs_contract = [0]} : f32[3, 5]
+            %24 = constant {0.5} : f32[]
+            %25 = broadcast %24 {shape = [3, 5], axes = []} : f32[3, 5]
+            %26 = mul %23 %25 : f32[3, 5]
+            %27 = sub %2 %26 : f32[3, 5]
+            %28 = broadcast %24 {shape = [5], axes = []} : f32[5]
+            %29 = mul %22 %28 : f32[5]
+            %30 = sub %3 %29 : f32[5]
+            %31 = broadcast %24 {shape = [5, 2], axes = []} : f32[5, 2]
+            %32 = mul %19 %31 : f32[5, 2]
+            %33 = sub %4 %32 : f32[5, 2]
+            return loss %14, w %27, b %30, v %33
+        "#]].assert_eq(&print(&after));
+    }
+
+    #[test]
+    fn the_level_o0_leaves_the_graph_as_declared() {
+        let f = training_step();
+        let (after, records) = optimize(&f, &PassOptions::at(OptLevel::O0)).unwrap();
+        assert!(records.is_empty() && crate::same_function(&f, &after));
+    }
+
+    #[test]
+    fn the_same_graph_gives_the_same_result() {
+        let run = || print(&optimize(&training_step(), &PassOptions::default()).unwrap().0);
+        assert_eq!(run(), run());
+    }
+
+    /// Time grows with the number of nodes, not with its square.
+    #[test]
+    fn long_graphs_are_optimized_quickly() {
+        let f = function(|f| {
+            let x = f.input("x", DType::F32, [4, 4]);
+            let mut y = x;
+            for _ in 0..2_000 {
+                y = (-(y.transpose(&[1, 0])) + x * 2.0).transpose(&[1, 0]).dot(y * 1.0) - 0.0;
+            }
+            f.output("y", y);
+        });
+        let start = std::time::Instant::now();
+        let (after, records) = optimize(&f, &PassOptions::default()).unwrap();
+        let elapsed = start.elapsed();
+        println!("{} nodes to {}: {elapsed:?}", f.graph.len(), after.graph.len());
+        records.iter().for_each(|r| println!("{:14} {:>12} ns", r.name, r.elapsed_ns));
+        assert!(elapsed.as_secs() < 10, "{elapsed:?}");
+    }
+}
