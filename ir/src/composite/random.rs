@@ -28,6 +28,12 @@ impl<'a, 'f> RandomStream<'a, 'f> {
         Self { name, seed, step }
     }
 
+    /// Random words, i32 of shape `shape`.
+    #[track_caller]
+    pub fn bits(self, shape: impl Into<Shape>) -> Tensor<'f> {
+        self.word(0, &shape.into())
+    }
+
     /// Words i32 of shape `shape`; `k` numbers independent ones of one place. Word 0 comes from
     /// stream `stream_id(name)`, word `k` from `stream_id("{name}.{k}")`.
     #[track_caller]
@@ -75,7 +81,8 @@ impl<'a, 'f> RandomStream<'a, 'f> {
             Scalar::F32(hi) => f64::from(hi.next_down()),
             other => other.to_f64().next_down(),
         };
-        if lo < below { scaled.min(below) } else { scaled }
+        // The interval may hold no number below `hi` of this precision.
+        if Scalar::from_f64(dtype, lo).to_f64() <= below { scaled.min(below) } else { scaled }
     }
 
     /// Normal with mean `mean` and standard deviation `std`, floats:

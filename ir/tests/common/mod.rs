@@ -6,25 +6,13 @@ use graphc_ir::{DType, FunctionBuilder, Literal, ModuleBuilder, Scalar, Tensor, 
 use proptest::prelude::*;
 
 /// Cases per property.
-pub fn cases() -> u32 {
+pub(crate) fn cases() -> u32 {
     std::env::var("GRAPHC_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(64)
 }
 
 /// Values in -1..1 that look random.
-pub fn noise(seed: usize, i: usize) -> f64 {
+pub(crate) fn noise(seed: usize, i: usize) -> f64 {
     (((i * 7919 + seed * 104_729 + 13) % 1009) as f64 / 504.5) - 1.0
-}
-
-/// Builds a function of the operands with `body` and evaluates it.
-pub fn run(operands: &[Literal], body: impl Fn(&FunctionBuilder, &[Tensor<'_>])) -> Vec<Literal> {
-    let m = ModuleBuilder::new("test");
-    m.function("f", |f| {
-        let input = |(i, l): (usize, &Literal)| f.input(&format!("x{i}"), l.dtype(), l.ty().shape);
-        let x: Vec<_> = operands.iter().enumerate().map(input).collect();
-        body(f, &x);
-    });
-    let module = m.build().unwrap_or_else(|e| panic!("{e}"));
-    evaluate(&module.functions[0], operands, |_| unreachable!("no state")).unwrap().outputs
 }
 
 /// `sum(cotangent * body(operands))` and its gradients, from one function.
@@ -53,7 +41,7 @@ fn value_and_gradients(
 
 /// Compares the gradients of `body`, an f64 tensor, with finite differences: along one direction
 /// for each f64 operand, near which `body` must be smooth.
-pub fn check_gradient(
+pub(crate) fn check_gradient(
     operands: &[Literal],
     body: impl for<'f> Fn(&'f FunctionBuilder, &[Tensor<'f>]) -> Tensor<'f>,
 ) -> Result<(), TestCaseError> {
