@@ -74,9 +74,6 @@ pub(super) const NUMBER: Class =
 /// Types with bitwise or logical operations.
 pub(super) const BITS: Class =
     Class { what: "an integer or bool", dtypes: &[DType::I32, DType::I64, DType::Bool] };
-/// Every type.
-pub(super) const ANY: Class = Class { what: "of any type", dtypes: &DType::ALL };
-
 /// Shape rule of an elementwise operation on `N` operands of one type in `class`.
 pub(super) fn infer_elementwise<const N: usize>(
     op: &'static str,
