@@ -4,10 +4,12 @@
 mod conv;
 mod dense;
 mod flatten;
+mod relu;
 
 pub use conv::{Conv2d, MaxPool2d};
 pub use dense::Dense;
 pub use flatten::Flatten;
+pub use relu::Relu;
 
 use graphc_ir::Tensor;
 
