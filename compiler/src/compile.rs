@@ -5,10 +5,13 @@ use crate::assemble::{Assembled, assemble};
 use crate::codegen::{self, CompiledFunction};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
+use crate::kernel;
 use crate::lower::Target;
 use crate::memory_check::check_plan;
 use crate::pass::{OptLevel, PassOptions, PassRecord};
 use crate::pipeline::optimize;
+use crate::program::Program;
+use crate::vector;
 use graphc_ir::{Bindings, Dim, Function, Module};
 use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout};
 use std::sync::Arc;
@@ -146,6 +149,9 @@ pub fn compile_function(
             message: errors.iter().map(|e| format!("{e:?}")).collect::<Vec<_>>().join("; "),
         })?;
     }
+    if cfg!(debug_assertions) {
+        verify_program(&assembled.program)?;
+    }
     lap("schedule");
     let generated = codegen::generate(&assembled.program, options.keep_code)?;
     lap("codegen");
@@ -189,6 +195,25 @@ pub fn compile_function(
         times,
     };
     Ok((executable, stages))
+}
+
+/// Checks the kernels and their schedules.
+fn verify_program(p: &Program) -> Result<(), CompileError> {
+    fn broken(p: &Program, pass: &'static str, at: &str, errors: &[impl ToString]) -> CompileError {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        CompileError::BrokenPass { pass, function: p.name.as_str().into(), message: format!("{at}: {}", errors.join("; ")) }
+    }
+    for k in &p.kernels {
+        kernel::verify::verify(k, &p.buffers).map_err(|e| broken(p, "fuse", &k.name, &e))?;
+    }
+    for s in &p.scheduled {
+        let f = &s.function;
+        vector::verify::verify(f, &p.leaves, &p.buffers).map_err(|e| broken(p, "schedule", &f.name, &e))?;
+    }
+    for f in &p.leaves {
+        vector::verify::verify(f, &[], &[]).map_err(|e| broken(p, "schedule", &f.name, &e))?;
+    }
+    Ok(())
 }
 
 fn reject_open_dims(f: &Function) -> Result<(), CompileError> {

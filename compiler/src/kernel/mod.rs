@@ -7,6 +7,9 @@ use graphc_ir::{
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
 
+pub mod print;
+pub mod verify;
+
 /// Number of a buffer of the program.
 pub type BufferId = u32;
 

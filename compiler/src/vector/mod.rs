@@ -15,6 +15,9 @@ use graphc_ir::{DType, Guard, IndexExpr, ReduceKind, ScalarOp};
 use smallvec::SmallVec;
 
 pub mod builder;
+pub mod interp;
+pub mod print;
+pub mod verify;
 
 /// A value of a function, defined once.
 pub type Val = u32;
@@ -108,6 +111,16 @@ pub struct Loop {
     pub body: Vec<Stmt>,
 }
 
+impl Loop {
+    /// Distance of the bounds, if it is known at compile time.
+    pub fn extent(&self) -> Option<i64> {
+        match (&self.lo, &self.hi) {
+            (Bound::Expr(lo), Bound::Expr(hi)) => hi.add(&lo.scale(-1)).as_constant(),
+            _ => None,
+        }
+    }
+}
+
 /// A statement.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Stmt {
@@ -140,7 +153,7 @@ pub enum Stmt {
     },
 }
 
-/// Extents of a buffer as vector IR sees it.
+/// A function: a kernel's body, or a leaf that kernels call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VFunc {
     /// Name in dumps.
