@@ -6,7 +6,7 @@ use graphc::metrics::{RunningMean, correct};
 use graphc::nn::Layer;
 use graphc::optim::{Optimizer, train_step};
 use graphc::progress::Progress;
-use graphc::{DType, FunctionBuilder, ModuleBuilder, Session, Tensor, cross_entropy, shape};
+use graphc::{DType, ModuleBuilder, Session, cross_entropy, shape};
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -61,10 +61,10 @@ pub fn run(recipe: &Recipe<'_>) -> Result<(), Box<dyn Error>> {
 
     let m = ModuleBuilder::new("digits");
     let net = (recipe.model)(&m, height, width);
-    let images = |f: &'_ FunctionBuilder| -> Tensor<'_> { f.input("x", DType::F32, shape!["B", 1, height, width]) };
-    m.function("predict", |f| f.output("logits", net.apply(images(f))));
+    let images = shape!["B", 1, height, width];
+    m.function("predict", |f| f.output("logits", net.apply(f.input("x", DType::F32, &images))));
     train_step(&m, "train_step", recipe.optimizer, |f| {
-        let logits = net.apply(images(f));
+        let logits = net.apply(f.input("x", DType::F32, &images));
         cross_entropy(logits, f.input("y", DType::I32, shape!["B"]))
     });
     let module = m.build()?;
