@@ -417,7 +417,7 @@ fn single_unknown(
 
 /// The `x` with `x^times * others == len`.
 fn solve(len: usize, others: usize, times: u32) -> Option<usize> {
-    let power = (len % others == 0).then_some(len / others)?;
+    let power = len.is_multiple_of(others).then_some(len / others)?;
     let root = (power as f64).powf(1.0 / f64::from(times)).round() as usize;
     (root.checked_pow(times) == Some(power)).then_some(root)
 }
@@ -601,14 +601,19 @@ mod tests {
         let (x, y) = batch(6);
         let inputs = [("x", Value::F32(&x)), ("y", Value::F32(&y))];
         let weights = |s: &Session| s.state().get::<f32>("dense/weight").unwrap().to_vec();
+        let steps = |s: &mut Session| {
+            for _ in 0..5 {
+                s.run("train_step", &inputs).unwrap();
+            }
+        };
         let mut a = session();
-        (0..5).for_each(|_| drop(a.run("train_step", &inputs).map(|_| ()).unwrap()));
+        steps(&mut a);
         a.save(&path).unwrap();
-        (0..5).for_each(|_| drop(a.run("train_step", &inputs).map(|_| ()).unwrap()));
+        steps(&mut a);
         let mut b = session();
         b.reset(99).unwrap();
         b.load(&path).unwrap();
-        (0..5).for_each(|_| drop(b.run("train_step", &inputs).map(|_| ()).unwrap()));
+        steps(&mut b);
         assert_eq!(weights(&a), weights(&b));
         // A learning rate of zero, and no momentum left, changes nothing.
         b.set_learning_rate(0.0).unwrap();
