@@ -5,7 +5,7 @@ use crate::checkpoint::{self, CheckpointError};
 use crate::init::initialize;
 use crate::optim::LEARNING_RATE;
 use graphc_compiler::{CompileError, CompileOptions, compile_function, state_layout};
-use graphc_ir::{Bindings, DType, Dim, Literal, Module, StaticType, TensorType};
+use graphc_ir::{Bindings, BuildErrors, DType, Dim, Literal, Module, StaticType, TensorType};
 use graphc_runtime::{
     Element, Executable, Port, RunContext, RuntimeError, State, StateLayout, ThreadPool, Value, ValueMut,
 };
@@ -22,6 +22,9 @@ pub enum SessionError {
     /// A function cannot be run, or the state refuses a value.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// Initializers that do not fit their variables.
+    #[error(transparent)]
+    Initialize(#[from] BuildErrors),
     /// The module has no function of that name.
     #[error("there is no function `{name}`; the module has {}", known.join(", "))]
     UnknownFunction {
@@ -143,7 +146,8 @@ impl Session {
     /// compilation.
     ///
     /// # Errors
-    /// A state that does not fit in memory; threads that cannot be started.
+    /// [`SessionError::Initialize`]; a state that does not fit in memory; threads that cannot be
+    /// started.
     pub fn new(module: Module, seed: u64) -> Result<Self, SessionError> {
         Self::with(module, seed, ThreadPool::global()?, CompileOptions::default())
     }
@@ -152,7 +156,7 @@ impl Session {
     /// threads is the pool's.
     ///
     /// # Errors
-    /// A state that does not fit in memory.
+    /// [`SessionError::Initialize`]; a state that does not fit in memory.
     pub fn with(
         module: Module,
         seed: u64,
@@ -176,9 +180,9 @@ impl Session {
     /// Sets every state variable to its initial value for this seed.
     ///
     /// # Errors
-    /// None for a state laid out for the module.
+    /// [`SessionError::Initialize`]; the state then is unchanged.
     pub fn reset(&mut self, seed: u64) -> Result<(), SessionError> {
-        for (name, value) in initialize(&self.module, seed) {
+        for (name, value) in initialize(&self.module, seed)? {
             write(&mut self.state, &name, &value)?;
         }
         Ok(())
@@ -413,7 +417,7 @@ fn single_unknown(
 
 /// The `x` with `x^times * others == len`.
 fn solve(len: usize, others: usize, times: u32) -> Option<usize> {
-    let power = (len % others == 0).then_some(len / others)?;
+    let power = len.is_multiple_of(others).then_some(len / others)?;
     let root = (power as f64).powf(1.0 / f64::from(times)).round() as usize;
     (root.checked_pow(times) == Some(power)).then_some(root)
 }
@@ -576,7 +580,7 @@ mod tests {
         let mut session = session();
         let module = regression();
         let train = module.function("train_step").unwrap().bind(&Bindings::new().with("B", 4)).unwrap();
-        let initial = initialize(&module, 3);
+        let initial = initialize(&module, 3).unwrap();
         let (x, y) = batch(4);
         let inputs = [Literal::new(&[4, 3], x.clone()).unwrap(), Literal::new(&[4, 1], y.clone()).unwrap()];
         let expected = evaluate(&train, &inputs, |id| initial[id.index()].1.clone()).unwrap();
@@ -597,14 +601,19 @@ mod tests {
         let (x, y) = batch(6);
         let inputs = [("x", Value::F32(&x)), ("y", Value::F32(&y))];
         let weights = |s: &Session| s.state().get::<f32>("dense/weight").unwrap().to_vec();
+        let steps = |s: &mut Session| {
+            for _ in 0..5 {
+                s.run("train_step", &inputs).unwrap();
+            }
+        };
         let mut a = session();
-        (0..5).for_each(|_| drop(a.run("train_step", &inputs).map(|_| ()).unwrap()));
+        steps(&mut a);
         a.save(&path).unwrap();
-        (0..5).for_each(|_| drop(a.run("train_step", &inputs).map(|_| ()).unwrap()));
+        steps(&mut a);
         let mut b = session();
         b.reset(99).unwrap();
         b.load(&path).unwrap();
-        (0..5).for_each(|_| drop(b.run("train_step", &inputs).map(|_| ()).unwrap()));
+        steps(&mut b);
         assert_eq!(weights(&a), weights(&b));
         // A learning rate of zero, and no momentum left, changes nothing.
         b.set_learning_rate(0.0).unwrap();

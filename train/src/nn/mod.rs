@@ -1,11 +1,13 @@
 //! Layers: parameters declared once, applied in any function of the module. Weights have PyTorch's
 //! layouts and default initializers.
 
+mod activation;
 mod conv;
 mod dense;
 mod flatten;
 mod relu;
 
+pub use activation::Activation;
 pub use conv::{Conv2d, MaxPool2d};
 pub use dense::Dense;
 pub use flatten::Flatten;
@@ -23,11 +25,12 @@ pub trait Layer {
 ///
 /// ```
 /// use graphc_ir::{DType, ModuleBuilder, shape};
-/// use graphc_train::nn::{Conv2d, Dense, Flatten, Layer, MaxPool2d, Sequential};
+/// use graphc_train::nn::{Activation, Conv2d, Dense, Flatten, Layer, MaxPool2d, Sequential};
 ///
 /// let m = ModuleBuilder::new("net");
 /// let net = Sequential::new()
 ///     .then(Conv2d::new(&m, "conv", 1, 8, 3, 1, 1))
+///     .then(Activation::Relu)
 ///     .then(MaxPool2d::new(2))
 ///     .then(Flatten)
 ///     .then(Dense::new(&m, "dense", 8 * 4 * 4, 10));
