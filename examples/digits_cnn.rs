@@ -6,7 +6,7 @@
 mod digits;
 
 use digits::{Recipe, run};
-use graphc::nn::{Conv2d, Dense, Flatten, Layer, MaxPool2d, Relu, Sequential};
+use graphc::nn::{Activation, Conv2d, Dense, Flatten, Layer, MaxPool2d, Sequential};
 use graphc::optim::Adam;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,14 +15,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Box::new(
                 Sequential::new()
                     .then(Conv2d::new(m, "conv1", 1, 16, 3, 1, 1))
-                    .then(Relu)
+                    .then(Activation::Relu)
                     .then(MaxPool2d::new(2))
                     .then(Conv2d::new(m, "conv2", 16, 32, 3, 1, 1))
-                    .then(Relu)
+                    .then(Activation::Relu)
                     .then(MaxPool2d::new(2))
                     .then(Flatten)
                     .then(Dense::new(m, "fc", 32 * (height / 4) * (width / 4), 64))
-                    .then(Relu)
+                    .then(Activation::Relu)
                     .then(Dense::new(m, "out", 64, 10)),
             )
         },

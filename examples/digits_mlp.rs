@@ -5,7 +5,7 @@
 mod digits;
 
 use digits::{Recipe, run};
-use graphc::nn::{Dense, Flatten, Layer, Relu, Sequential};
+use graphc::nn::{Activation, Dense, Flatten, Layer, Sequential};
 use graphc::optim::Sgd;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Sequential::new()
                     .then(Flatten)
                     .then(Dense::new(m, "hidden", height * width, 128))
-                    .then(Relu)
+                    .then(Activation::Relu)
                     .then(Dense::new(m, "out", 128, 10)),
             )
         },

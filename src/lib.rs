@@ -42,8 +42,8 @@ pub use graphc_runtime as runtime;
 pub use graphc_compiler::{CompileError, CompileOptions, OptLevel, compile, compile_stages};
 pub use graphc_ir::composite::{bce_with_logits, cross_entropy, mse};
 pub use graphc_ir::{
-    Bindings, BuildErrors, DType, Dim, Function, FunctionBuilder, Initializer, Literal, Module, ModuleBuilder, Param,
-    Shape, Tensor, TensorType, gradients, shape, vjp,
+    Bindings, BuildErrors, DType, Dim, Function, FunctionBuilder, Initializer, Literal, Module,
+    ModuleBuilder, Param, Shape, Tensor, TensorType, gradients, shape, vjp,
 };
 pub use graphc_runtime::{Executable, RunContext, RuntimeError, State, ThreadPool, Value, ValueMut};
 pub use graphc_train::session::{Session, SessionError};

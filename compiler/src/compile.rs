@@ -201,7 +201,11 @@ pub fn compile_function(
 fn verify_program(p: &Program) -> Result<(), CompileError> {
     fn broken(p: &Program, pass: &'static str, at: &str, errors: &[impl ToString]) -> CompileError {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        CompileError::BrokenPass { pass, function: p.name.as_str().into(), message: format!("{at}: {}", errors.join("; ")) }
+        CompileError::BrokenPass {
+            pass,
+            function: p.name.as_str().into(),
+            message: format!("{at}: {}", errors.join("; ")),
+        }
     }
     for k in &p.kernels {
         kernel::verify::verify(k, &p.buffers).map_err(|e| broken(p, "fuse", &k.name, &e))?;

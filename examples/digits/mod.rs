@@ -68,7 +68,8 @@ pub fn run(recipe: &Recipe<'_>) -> Result<(), Box<dyn Error>> {
         cross_entropy(logits, f.input("y", DType::I32, shape!["B"]))
     });
     let module = m.build()?;
-    let parameters: usize = module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
+    let parameters: usize =
+        module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
 
     let mut session = Session::new(module, args.seed)?;
     if let Some(path) = &args.load {
@@ -76,7 +77,10 @@ pub fn run(recipe: &Recipe<'_>) -> Result<(), Box<dyn Error>> {
     }
     let started = Instant::now();
     session.executable("train_step", &[("B", args.batch)])?;
-    println!("{parameters} parameters; training step compiled in {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "{parameters} parameters; training step compiled in {:.1} ms",
+        started.elapsed().as_secs_f64() * 1e3
+    );
 
     let epochs = args.epochs.unwrap_or(recipe.epochs);
     let mut batches = Batches::shuffled(&train, args.batch, args.seed);

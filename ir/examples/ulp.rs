@@ -61,9 +61,8 @@ fn main() -> ExitCode {
     for f in FUNCTIONS.iter().filter(|f| names.is_empty() || names.iter().any(|n| n == f.name)) {
         // Interleaved, because the cost of the references depends on the magnitude.
         let worst = std::thread::scope(|s| {
-            let threads: Vec<_> = (0..n_threads)
-                .map(|i| s.spawn(move || measure(f, i * stride, n_threads * stride)))
-                .collect();
+            let threads: Vec<_> =
+                (0..n_threads).map(|i| s.spawn(move || measure(f, i * stride, n_threads * stride))).collect();
             threads.into_iter().fold(Worst::default(), |a, t| {
                 // A panic of the thread is one of the function: a broken promise like any other.
                 let b = t.join().unwrap_or(Worst { ulp: f64::INFINITY, at: f32::NAN });

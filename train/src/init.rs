@@ -71,7 +71,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "waits for the elementary functions of graphc_ir::math"]
     fn normal_has_its_moments() {
         for dtype in [DType::F32, DType::F64] {
             let (mean, std, min, max) = moments(dtype, Initializer::Normal { mean: 2.0, std: 0.5 });

@@ -125,8 +125,7 @@ pub(super) fn reduced_exp<B: ScalarBuilder>(b: &mut B, fmt: &Format, k: &Exp, x:
 /// `exp2(inf) = inf`; never negative, gradual underflow.
 #[inline(always)]
 pub fn exp2<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
-    let (fmt, (lo, hi, poly)) =
-        format(b, x, "exp2", (-151.0, 128.0, EXP2_F32), (-1076.0, 1024.0, EXP2_F64));
+    let (fmt, (lo, hi, poly)) = format(b, x, "exp2", (-151.0, 128.0, EXP2_F32), (-1076.0, 1024.0, EXP2_F64));
     let x = clamp(b, x, lo, hi);
     let magic = b.number(x, fmt.magic + 2.0 * fmt.bias);
     let t = b.add(x, magic);

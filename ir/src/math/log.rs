@@ -1,6 +1,8 @@
 //! `log` and `log1p`.
 
-use super::{Format, add_const, cmp_const, fma_const, format, horner, int, mul_const, select_const, shl, shr};
+use super::{
+    Format, add_const, cmp_const, fma_const, format, horner, int, mul_const, select_const, shl, shr,
+};
 use crate::{CmpKind, DType, ScalarBuilder, ScalarOp};
 
 pub(super) struct Log {

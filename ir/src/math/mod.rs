@@ -23,9 +23,9 @@ mod exp;
 mod log;
 mod philox;
 mod pow;
+mod tanh;
 #[cfg(test)]
 mod tests;
-mod tanh;
 mod trig;
 
 pub use erf::erf;

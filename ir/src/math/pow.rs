@@ -2,7 +2,9 @@
 
 use super::exp::{EXP2_F32, EXP2_F64, scale};
 use super::log::{LOG_F32, LOG_F64, Log, exponent_and_significand};
-use super::{Format, add_const, clamp, cmp_const, fma_const, format, horner, mul_const, select_const, sign_bit};
+use super::{
+    Format, add_const, clamp, cmp_const, fma_const, format, horner, mul_const, select_const, sign_bit,
+};
 use crate::{CmpKind, ScalarBuilder, ScalarOp};
 
 struct Pow {

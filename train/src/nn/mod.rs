@@ -5,13 +5,11 @@ mod activation;
 mod conv;
 mod dense;
 mod flatten;
-mod relu;
 
 pub use activation::Activation;
 pub use conv::{Conv2d, MaxPool2d};
 pub use dense::Dense;
 pub use flatten::Flatten;
-pub use relu::Relu;
 
 use graphc_ir::Tensor;
 

@@ -126,7 +126,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "waits for the elementary functions of graphc_ir::math"]
     fn follows_the_reference_step_by_step() {
         for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::F64, 1e-12)] {
             let check = |a: Adam| check(&a, dtype, tolerance, 0.01, reference(a));
