@@ -407,7 +407,10 @@ mod tests {
         assert!(twice.contains("defined twice"), "{twice}");
         let late = broken(&|f| f.body.swap(0, 1));
         assert!(late.contains("not defined there"), "{late}");
-        let var = broken(&|f| f.body.push(first_loop(f).body[0].clone()));
+        let var = broken(&|f| {
+            let load = first_loop(f).body[0].clone();
+            f.body.push(load);
+        });
         assert!(var.contains("out of scope"), "{var}");
         let ty = broken(&|f| f.types[2].dtype = DType::F64);
         assert!(ty.contains("does not give"), "{ty}");
