@@ -299,3 +299,49 @@ fn long_maps_have_several_units() {
         check(&b.build().unwrap(), &[numbers(DType::F32, &[n], 13)], &[]);
     }
 }
+
+/// A function of a few operations chosen by `choices`, over matrices; every node may be used again.
+fn random_module(dims: [usize; 2], choices: &[(u8, usize, usize)]) -> Module {
+    let b = ModuleBuilder::new("m");
+    b.function("f", |f| {
+        let mut made = vec![f.input("x", DType::F32, dims), f.input("y", DType::F32, dims)];
+        let extents = |t: graphc_ir::Tensor<'_>| t.shape().as_static().unwrap();
+        for &(op, i, j) in choices {
+            let (x, y) = (made[made.len() - 1 - i % made.len()], made[made.len() - 1 - j % made.len()]);
+            let (dx, dy) = (extents(x), extents(y));
+            let z = match op {
+                0 => x.abs() * 0.5,
+                1 if dx == dy => x + y,
+                2 if dx == dy => x * y - 0.25,
+                3 => x.transpose(&[1, 0]),
+                4 => x.reduce_sum(&[j % 2]).reshape(if j % 2 == 0 { [1, dx[1]] } else { [dx[0], 1] }),
+                5 => x - x.reduce_max(&[1]).reshape([dx[0], 1]),
+                6 => x.pad_axis(j % 2, 1, (j % 3) as i64 - 1, 0.5),
+                7 if dx[j % 2] > 1 => x.slice_axis(j % 2, 1, dx[j % 2]),
+                8 if dx[0] == dy[0] && dx[1] + dy[1] < 40 => f.concatenate(&[x, y], 1),
+                9 if dx[1] == dy[0] => x.dot(y) * 0.125,
+                10 => x.reshape([dx[1], dx[0]]),
+                11 => x.reverse(&[j % 2]),
+                12 => x.dot_general(x, (&[], &[]), (&[1], &[1])) * 0.125,
+                13 => x.reduce_sum(&[0, 1]).reshape([1, 1]) + x,
+                _ => x.max(0.0),
+            };
+            made.push(z);
+        }
+        f.output("last", made[made.len() - 1]);
+        f.output("middle", made[made.len() / 2]);
+    });
+    b.build().unwrap()
+}
+
+#[test]
+fn random_functions_give_the_interpreters_bits() {
+    let choices = prop::collection::vec((0u8..16, 0usize..4, 0usize..6), 1..12);
+    let dims = (1usize..20, 1usize..20);
+    let config = Config { cases: 4 * cases(), failure_persistence: None, ..Config::default() };
+    let ran = TestRunner::new(config).run(&(dims, choices), |((m, n), choices)| {
+        let inputs = [numbers(DType::F32, &[m, n], 14), numbers(DType::F32, &[m, n], 15)];
+        check_function(&random_module([m, n], &choices), &inputs, &[])
+    });
+    ran.map_err(|e| e.to_string()).unwrap_or_else(|e| panic!("{e}"));
+}
