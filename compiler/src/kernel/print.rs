@@ -35,7 +35,9 @@ pub fn print_program(p: &Program) -> String {
 fn write_program(out: &mut String, p: &Program) -> fmt::Result {
     let constants = p.constants.len();
     writeln!(out, "program {}: arena {} bytes, constants {constants} bytes", p.name, p.planned_bytes)?;
-    for (i, b) in p.buffers.iter().enumerate() {
+    // A buffer that fusion made superfluous has a number but no place.
+    let used = used_buffers(p);
+    for (i, b) in p.buffers.iter().enumerate().filter(|(i, _)| used[*i]) {
         writeln!(out, "  b{i}: {} {} n{}", buffer_type(b), b.place, b.node.index())?;
     }
     for step in &p.steps {
@@ -57,6 +59,20 @@ fn write_program(out: &mut String, p: &Program) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+fn used_buffers(p: &Program) -> Vec<bool> {
+    let mut used: Vec<bool> = p.buffers.iter().map(|b| !matches!(b.place, Place::Arena(_))).collect();
+    let checked = p.steps.iter().filter_map(|s| match s {
+        Step::Check { buffer, .. } => Some(*buffer),
+        Step::Run(_) => None,
+    });
+    for b in p.kernels.iter().flat_map(|k| [k.reads(), k.writes()].concat()).chain(checked) {
+        if let Some(u) = used.get_mut(b as usize) {
+            *u = true;
+        }
+    }
+    used
 }
 
 fn buffer_type(b: &Buffer) -> String {

@@ -120,6 +120,7 @@ impl Verifier<'_> {
             }
             let known = e.op.index_exprs().into_iter().all(|x| self.index(&user, x, id, exprs, &cx));
             if known {
+                self.dividends(&user, &e.op, &cx);
                 self.expr(&user, e, exprs, &cx, reduced);
             }
         }
@@ -154,13 +155,24 @@ impl Verifier<'_> {
                     if *m <= 0 {
                         self.structure(user, "a divisor is positive");
                         known = false;
-                    } else if known && cx.range(inner).0 < 0 {
-                        self.structure(user, "a dividend is not negative");
                     }
                 }
             }
         }
         known
+    }
+
+    /// Checks that nothing negative is divided where the guards hold; elsewhere the quotient is not
+    /// used.
+    fn dividends(&mut self, user: &str, op: &ExprOp, cx: &IndexCx) {
+        let guards = match op {
+            ExprOp::Load { guards, .. } | ExprOp::Guard(guards) => guards.as_slice(),
+            _ => &[],
+        };
+        let Some(ranges) = Ranges::under(guards, cx) else { return };
+        if op.index_exprs().into_iter().any(|x| ranges.divides_negative(x)) {
+            self.structure(user, "a dividend is not negative");
+        }
     }
 
     fn expr(&mut self, user: &str, e: &Expr, exprs: &Exprs, cx: &IndexCx, reduced: usize) {
@@ -449,6 +461,13 @@ impl<'a> Ranges<'a> {
         self.guards.iter().fold(sum, |(lo, hi), g| match e.add(&g.expr.scale(-1)).as_constant() {
             Some(d) => (lo.max(g.lo + d), hi.min(g.hi - 1 + d)),
             None => (lo, hi),
+        })
+    }
+
+    fn divides_negative(&self, e: &IndexExpr) -> bool {
+        e.terms().iter().any(|(atom, _)| match atom {
+            Atom::Var(_) | Atom::Dynamic(_) => false,
+            Atom::Div(inner, _) | Atom::Mod(inner, _) => self.of(inner).0 < 0 || self.divides_negative(inner),
         })
     }
 

@@ -136,6 +136,9 @@ struct Window {
 ///
 /// # Errors
 /// An index out of range, or a defect of the compiler; state may then be half updated.
+///
+/// # Panics
+/// If an index expression divides a negative number: a defect of the compiler.
 pub fn run_program(
     program: &Program,
     inputs: &[Literal],
@@ -191,6 +194,9 @@ fn check(program: &Program, memory: &Memory, buffer: u32, bound: i64, site: u64)
 ///
 /// # Errors
 /// A defect of the compiler: an access out of bounds, or memory that does not fit.
+///
+/// # Panics
+/// If an index expression divides a negative number: a defect of the compiler.
 pub fn run_kernel(
     program: &Program,
     kernel: usize,
@@ -390,11 +396,18 @@ impl<'a> Machine<'a> {
                     self.vars[*v as usize] + if shifted { lane as i64 } else { 0 }
                 }
                 Atom::Dynamic(v) => self.values[*v as usize][0].bits() as i64,
-                Atom::Div(e, m) => self.index(e, lane).div_euclid(*m),
-                Atom::Mod(e, m) => self.index(e, lane).rem_euclid(*m),
+                Atom::Div(e, m) => self.dividend(e, lane).div_euclid(*m),
+                Atom::Mod(e, m) => self.dividend(e, lane).rem_euclid(*m),
             };
             sum + c * value
         })
+    }
+
+    /// What is divided; code generators divide as if it were unsigned.
+    fn dividend(&self, e: &IndexExpr, lane: usize) -> i64 {
+        let value = self.index(e, lane);
+        assert!(value >= 0, "{}: {e} is {value} and is divided", self.f.name);
+        value
     }
 
     fn holds(&self, guards: &[Guard], lane: usize) -> bool {

@@ -408,8 +408,8 @@ mod tests {
         let late = broken(&|f| f.body.swap(0, 1));
         assert!(late.contains("not defined there"), "{late}");
         let var = broken(&|f| {
-            let inner = first_loop(f).body[0].clone();
-            f.body.push(inner);
+            let load = first_loop(f).body[0].clone();
+            f.body.push(load);
         });
         assert!(var.contains("out of scope"), "{var}");
         let ty = broken(&|f| f.types[2].dtype = DType::F64);
