@@ -4,8 +4,10 @@
 //! the cotangents of its operands and adds up those that meet. Gradients are ordinary nodes, so
 //! they can be differentiated again.
 
-use crate::builder::Tensor;
-use crate::graph::NodeId;
+use crate::builder::{FunctionBuilder, Tensor};
+use crate::error::{BuildError, BuildErrors};
+use crate::graph::{NodeId, SourceLoc};
+use crate::module::{Function, Module};
 use crate::ops::VjpCx;
 use std::collections::BTreeMap;
 
@@ -112,5 +114,33 @@ fn active_nodes(f: &crate::FunctionBuilder, tops: &[NodeId], wrt: &[NodeId]) -> 
         }
         let active = |id: &NodeId| depends[id.index()] && needed[id.index()] && g.ty(*id).dtype.is_float();
         g.ids().filter(active).collect()
+    })
+}
+
+/// The function `{name}.grad` of `module`: inputs and outputs of function `name`, then one output
+/// `grad/{state}` for each trainable state variable, the gradient of the first output, which is a
+/// float scalar. It updates nothing. The module is not changed.
+///
+/// # Errors
+/// No function of that name, no or another first output, or an operation without a gradient rule.
+#[track_caller]
+pub fn gradient_function(module: &Module, name: &str) -> Result<Function, BuildErrors> {
+    let misuse = |message| {
+        let loc = SourceLoc::from(std::panic::Location::caller());
+        Err(BuildErrors(vec![BuildError::Misuse { message, loc }]))
+    };
+    let Some(function) = module.function(name) else {
+        return misuse(format!("there is no function `{name}`"));
+    };
+    let Some(first) = function.outputs.first() else {
+        return misuse(format!("function `{name}` has no output to differentiate"));
+    };
+    let base = Function { name: format!("{name}.grad").into(), updates: Vec::new(), ..function.clone() };
+    FunctionBuilder::extend(module, &base, |f| {
+        let params = f.trainable();
+        let read: Vec<Tensor<'_>> = params.iter().map(|p| f.read(p)).collect();
+        for (param, gradient) in params.iter().zip(gradients(f.tensor(first.node), &read)) {
+            f.output(&format!("grad/{}", f.param_name(param.id)), gradient);
+        }
     })
 }
