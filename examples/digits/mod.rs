@@ -29,6 +29,9 @@ pub struct Args {
     /// Where to save the trained weights, as safetensors.
     #[arg(long)]
     save: Option<PathBuf>,
+    /// Where to write the module as text, to look into it with `graphc dump`.
+    #[arg(long)]
+    module: Option<PathBuf>,
     /// Weights to start from, as saved by --save.
     #[arg(long)]
     load: Option<PathBuf>,
@@ -70,6 +73,10 @@ pub fn run(recipe: &Recipe<'_>) -> Result<(), Box<dyn Error>> {
     let module = m.build()?;
     let parameters: usize =
         module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
+
+    if let Some(path) = &args.module {
+        std::fs::write(path, module.to_string()).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    }
 
     let mut session = Session::new(module, args.seed)?;
     if let Some(path) = &args.load {

@@ -64,7 +64,9 @@ fn main() -> ExitCode {
         // A reader that has seen enough, such as `head`, is no error.
         Err(Failure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e}");
+            // Errors of a text module begin with the word already.
+            let message = e.to_string();
+            eprintln!("error: {}", message.strip_prefix("error: ").unwrap_or(&message));
             ExitCode::from(if matches!(e, Failure::File(_)) { 2 } else { 1 })
         }
     }
