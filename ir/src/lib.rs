@@ -24,7 +24,7 @@ mod text;
 mod types;
 mod verify;
 
-pub use autodiff::{gradients, vjp};
+pub use autodiff::{gradient_function, gradients, vjp};
 pub use builder::{FunctionBuilder, ModuleBuilder, Operand, Param, Tensor};
 pub use error::{BuildError, BuildErrors, EvalError, NoGradient, TypeError};
 pub use graph::{Graph, Node, NodeId, Origin, SourceLoc};
