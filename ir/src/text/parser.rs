@@ -13,6 +13,7 @@ use crate::module::{Function, Module, Output, StateId, StateVar, Update};
 use crate::ops::{Constant, Input, Op, OpDef, ReadState};
 use crate::scalar::Scalar;
 use crate::types::{DType, Dim, MAX_ELEMENTS, MAX_RANK, TensorType};
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -69,7 +70,7 @@ struct Body {
     returned: bool,
     /// The header had a mistake: undefined values are not reported.
     broken: bool,
-    /// Line and byte of the header, for the error of an unclosed function.
+    /// Line number and text of the header, for the error of an unclosed function.
     header: (u32, String),
 }
 
@@ -84,6 +85,8 @@ struct Parser<'t> {
     splat_bytes: usize,
     body: Option<Body>,
     line: u32,
+    /// Line, byte in it and characters before it of the last location.
+    counted: Cell<(u32, usize, usize)>,
 }
 
 fn expect(lx: &mut Lexer<'_>, c: char) -> Parsed<()> {
@@ -357,6 +360,7 @@ impl<'t> Parser<'t> {
             splat_bytes: 0,
             body: None,
             line: 0,
+            counted: Cell::default(),
         }
     }
 
@@ -437,12 +441,12 @@ impl<'t> Parser<'t> {
                 }
                 self.named = true;
                 self.module.name = at_name(&mut ahead)?.1.text.into();
-                return expect_end(&mut ahead);
+                expect_end(&mut ahead)
             }
             _ if !self.named => {
                 self.named = true;
                 let message = format!("expected `module @name`, found {}", first.describe());
-                return Err(Fail::new(at, message));
+                Err(Fail::new(at, message))
             }
             Token::Word("param") => self.state(&mut ahead, true),
             Token::Word("state") => self.state(&mut ahead, false),
@@ -487,7 +491,12 @@ impl<'t> Parser<'t> {
     }
 
     fn loc(&self, lx: &Lexer<'_>, at: usize) -> Option<SourceLoc> {
-        let column = lx.line.get(..at).map_or(0, |before| before.chars().count()) as u32 + 1;
+        // Counting goes on from the last place of the line: lines may be long.
+        let (line, from, before) = self.counted.get();
+        let (from, before) = if line == self.line && from <= at { (from, before) } else { (0, 0) };
+        let before = before + lx.line.get(from..at).map_or(0, |text| text.chars().count());
+        self.counted.set((self.line, at, before));
+        let column = u32::try_from(before + 1).unwrap_or(u32::MAX);
         Some(SourceLoc { file: self.arc_file.clone(), line: self.line, column })
     }
 
@@ -541,7 +550,7 @@ impl<'t> Parser<'t> {
 
     /// The node of a name; reads the state variable of that name. `None` after a mistake that has
     /// been reported.
-    fn resolve(&self, body: &mut Body, at: usize, name: &Name<'_>) -> Parsed<Value> {
+    fn resolve(&self, lx: &Lexer<'_>, body: &mut Body, at: usize, name: &Name<'_>) -> Parsed<Value> {
         let key = key(name);
         if let Some(&value) = body.values.get(&key) {
             return Ok(value);
@@ -556,18 +565,21 @@ impl<'t> Parser<'t> {
                 let ty = self.module.state[id.index()].ty.clone();
                 let op = Op::from(ReadState { state: id, ty });
                 let ty = op.infer(&[]).map_err(|e| Fail::new(at, e.to_string()))?;
-                let loc = Some(SourceLoc { file: self.arc_file.clone(), line: self.line, column: 1 });
-                let origin = Origin { name: None, scope: None, loc };
+                let origin = Origin { name: None, scope: None, loc: self.loc(lx, at) };
                 let node = body.function.graph.push(Node { op, ty, origin }, &[]);
                 body.reads.insert(id, node);
                 Ok(Some(node))
             }
             None if body.broken => Ok(None),
             None => {
-                let names = body.values.keys().filter(|k| !k.0).map(|k| k.1.as_str()).take(1000);
-                let mut names: Vec<&str> = names.chain(self.states.keys().map(|s| &**s).take(1000)).collect();
-                names.sort_unstable();
-                let hint = if key.0 { String::new() } else { suggestion(&name.text, names.into_iter()) };
+                let hint = if key.0 || body.values.len() + self.states.len() > 10_000 {
+                    String::new()
+                } else {
+                    let names = body.values.keys().filter(|k| !k.0).map(|k| k.1.as_str());
+                    let mut names: Vec<&str> = names.chain(self.states.keys().map(|s| &**s)).collect();
+                    names.sort_unstable();
+                    suggestion(&name.text, names.into_iter())
+                };
                 Err(Fail::new(at, format!("`%{}` is not defined{hint}", name.text)))
             }
         }
@@ -606,12 +618,12 @@ impl<'t> Parser<'t> {
         let (at, name) = value_name(lx)?;
         let state = if key(&name).0 { None } else { self.states.get(name.text.as_ref()).copied() };
         let Some(state) = state else {
-            let hint = suggestion(&name.text, self.states.keys().map(|s| &**s));
+            let hint = suggestion(&name.text, self.module.state.iter().map(|s| &*s.name));
             return Err(Fail::new(at, format!("`%{}` is not a state variable{hint}", name.text)));
         };
         expect(lx, '=')?;
         let (value_at, value) = value_name(lx)?;
-        let value = self.resolve(body, value_at, &value)?;
+        let value = self.resolve(lx, body, value_at, &value)?;
         expect_end(lx)?;
         let (Some(state), Some(value)) = (state, value) else { return Ok(()) };
         let (var, ty) = (&self.module.state[state.index()], body.function.graph.ty(value));
@@ -655,7 +667,7 @@ impl<'t> Parser<'t> {
                     (name, value_at, value)
                 }
             };
-            let node = self.resolve(body, value_at, &value)?;
+            let node = self.resolve(lx, body, value_at, &value)?;
             if !seen.insert(name.clone()) {
                 return Err(Fail::new(at, format!("output `{name}` is declared twice")));
             }
@@ -700,7 +712,7 @@ impl<'t> Parser<'t> {
         if accept(lx, '(') {
             list(lx, ')', |lx| {
                 let (at, name) = value_name(lx)?;
-                match self.resolve(body, at, &name)? {
+                match self.resolve(lx, body, at, &name)? {
                     Some(id) => operands.push(id),
                     None => broken = true,
                 }
@@ -785,29 +797,27 @@ fn attributes<'a>(lx: &mut Lexer<'a>, op_at: usize, mnemonic: &str) -> Parsed<He
     let mut attrs = AttrMap::default();
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut numbers = None;
-    if accept(lx, '{') {
-        if !accept(lx, '}') {
-            loop {
-                let (at, name) = word(lx, "an attribute")?;
-                if places.len() == 64 || !is_ident(name) || name.len() > super::MAX_NAME_BYTES {
-                    return Err(Fail::new(at, format!("`{}` is not an attribute", clip(name))));
-                }
-                if places.insert(name.to_owned(), at).is_some() {
-                    return Err(Fail::new(at, format!("attribute `{name}` is given twice")));
-                }
-                expect(lx, '=')?;
-                if mnemonic == Constant::NAME && name == "value" {
-                    numbers = Some(*lx);
-                    skip_numbers(lx)?;
-                } else {
-                    attrs.0.insert(name.to_owned(), attr_value(lx, 0)?);
-                }
-                if !accept(lx, ',') {
-                    break;
-                }
+    if accept(lx, '{') && !accept(lx, '}') {
+        loop {
+            let (at, name) = word(lx, "an attribute")?;
+            if places.len() == 64 || !is_ident(name) || name.len() > super::MAX_NAME_BYTES {
+                return Err(Fail::new(at, format!("`{}` is not an attribute", clip(name))));
             }
-            expect(lx, '}')?;
+            if places.insert(name.to_owned(), at).is_some() {
+                return Err(Fail::new(at, format!("attribute `{name}` is given twice")));
+            }
+            expect(lx, '=')?;
+            if mnemonic == Constant::NAME && name == "value" {
+                numbers = Some(*lx);
+                skip_numbers(lx)?;
+            } else {
+                attrs.0.insert(name.to_owned(), attr_value(lx, 0)?);
+            }
+            if !accept(lx, ',') {
+                break;
+            }
         }
+        expect(lx, '}')?;
     }
     let (head, known) = if mnemonic == Constant::NAME {
         let numbers = numbers.ok_or_else(|| Fail::new(op_at, "attribute `value` is missing"))?;
