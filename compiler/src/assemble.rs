@@ -37,7 +37,7 @@ pub struct Assembled {
 ///
 /// # Errors
 /// If it does not fit in memory.
-pub fn assemble(
+pub(crate) fn assemble(
     f: &Function,
     fused: Fused,
     layout: &StateLayout,
@@ -342,7 +342,6 @@ impl<'a> Assembler<'a> {
     }
 
     /// Plans the arena. Returns the requests, the plan and the buffer of each request.
-    #[expect(clippy::type_complexity, reason = "three results of one computation")]
     fn plan_memory(&self, order: &[Step]) -> Result<(Vec<BufferReq>, MemoryPlan, Vec<usize>), CompileError> {
         let mut first = vec![usize::MAX; self.buffers.len()];
         let mut last = vec![0usize; self.buffers.len()];

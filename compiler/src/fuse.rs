@@ -30,7 +30,7 @@ pub enum Fusion {
 
 /// What a buffer holds.
 #[derive(Clone, Debug)]
-pub struct FusedBuffer {
+pub(crate) struct FusedBuffer {
     /// The node.
     pub node: NodeId,
     /// Its type.
@@ -50,7 +50,7 @@ pub struct IndexCheck {
 
 /// Kernels of a function in an order that respects their dependences.
 #[derive(Clone, Debug)]
-pub struct Fused {
+pub(crate) struct Fused {
     /// Buffers by number.
     pub buffers: Vec<FusedBuffer>,
     /// The buffer of each realized node.
@@ -65,7 +65,7 @@ pub struct Fused {
 const CHEAP: usize = 2;
 
 /// Forms the kernels of a function whose dimensions are all numbers.
-pub fn fuse(f: &Function, fusion: Fusion) -> Fused {
+pub(crate) fn fuse(f: &Function, fusion: Fusion) -> Fused {
     let mut fuser = Fuser::new(f);
     fuser.realize(fusion);
     for id in f.graph.ids() {

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 /// Trains on images of handwritten digits.
 #[derive(Parser, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Folder with MNIST files (train-images-idx3-ubyte[.gz], ...) instead of the digits in the repository.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -38,19 +38,19 @@ pub struct Args {
 }
 
 /// A model and how to train it.
-pub struct Recipe<'a> {
+pub(crate) struct Recipe<'a> {
     /// Declares the layers for images of this height and width; they map `[B, 1, H, W]` to `[B, 10]`.
-    pub model: fn(&ModuleBuilder, usize, usize) -> Box<dyn Layer>,
+    pub(crate) model: fn(&ModuleBuilder, usize, usize) -> Box<dyn Layer>,
     /// The optimizer.
-    pub optimizer: &'a dyn Optimizer,
+    pub(crate) optimizer: &'a dyn Optimizer,
     /// Its initial learning rate, which falls to zero along a half cosine.
-    pub learning_rate: f32,
+    pub(crate) learning_rate: f32,
     /// Passes over the data unless the arguments say otherwise.
-    pub epochs: u64,
+    pub(crate) epochs: u64,
 }
 
 /// Trains, evaluates, and prints the accuracy on the test images in the last line.
-pub fn run(recipe: &Recipe<'_>) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(recipe: &Recipe<'_>) -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     if args.batch == 0 {
         return Err("--batch must be at least 1".into());
@@ -75,7 +75,8 @@ pub fn run(recipe: &Recipe<'_>) -> Result<(), Box<dyn Error>> {
         module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
 
     if let Some(path) = &args.module {
-        std::fs::write(path, module.to_string()).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+        std::fs::write(path, module.to_string())
+            .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     }
 
     let mut session = Session::new(module, args.seed)?;

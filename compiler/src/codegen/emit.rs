@@ -48,7 +48,6 @@ pub(super) struct Emitter<'a, 'b> {
 
 /// Pointers that a kernel loads once, at its entry.
 struct Bases {
-    context: Value,
     arena: Value,
     state: Value,
     constants: Value,
@@ -91,7 +90,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
             let list = pointer(b, offset);
             ports.insert(buffer, b.ins().load(types::I64, flags(), list, 8 * i as i32));
         }
-        let context = Some(Bases { context, arena, state, constants, scratch, ports });
+        let context = Some(Bases { arena, state, constants, scratch, ports });
         let values = vec![Parts::new(); f.types.len()];
         let mut e = Self {
             b,

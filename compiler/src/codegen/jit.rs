@@ -35,7 +35,7 @@ pub struct CompiledFunction {
 }
 
 /// Native code of a program.
-pub struct Generated {
+pub(crate) struct Generated {
     /// The entry function. Valid while `code` lives.
     pub entry: abi::EntryFn,
     /// Owner of the code memory.
@@ -102,7 +102,7 @@ struct Job {
 ///
 /// # Errors
 /// If the CPU lacks FMA or Cranelift refuses a function.
-pub fn generate(program: &Program, keep: bool) -> Result<Generated, CompileError> {
+pub(crate) fn generate(program: &Program, keep: bool) -> Result<Generated, CompileError> {
     let speed = isa("speed")?;
     let none = isa("none")?;
     let mut builder = JITBuilder::with_isa(speed.clone(), default_libcall_names());

@@ -7,4 +7,5 @@ mod ops;
 
 pub use disassemble::disassemble;
 pub(crate) use emit::reduce_op;
-pub use jit::{CompiledFunction, generate};
+pub use jit::CompiledFunction;
+pub(crate) use jit::generate;

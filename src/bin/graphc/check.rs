@@ -14,7 +14,12 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
     let module = load::module(&args.file)?;
     let parameters: usize =
         module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
-    writeln!(out, "module @{}: {} state variables, {parameters} parameters", module.name, module.state.len())?;
+    writeln!(
+        out,
+        "module @{}: {} state variables, {parameters} parameters",
+        module.name,
+        module.state.len()
+    )?;
     for f in &module.functions {
         let dims = module.open_dims(f);
         let dims = if dims.is_empty() { String::new() } else { format!(", dimensions {}", dims.join(", ")) };

@@ -79,9 +79,16 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
 }
 
 /// The gradient of each function that has one; a function asked for by name must have one.
-fn gradients(module: &Module, args: &Args, functions: &[Function], out: &mut impl Write) -> Result<(), Failure> {
+fn gradients(
+    module: &Module,
+    args: &Args,
+    functions: &[Function],
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     let has_loss = |f: &&Function| {
-        f.outputs.first().is_some_and(|o| f.graph.ty(o.node).rank() == 0 && f.graph.ty(o.node).dtype.is_float())
+        f.outputs
+            .first()
+            .is_some_and(|o| f.graph.ty(o.node).rank() == 0 && f.graph.ty(o.node).dtype.is_float())
     };
     let mut any = false;
     for f in functions.iter().filter(|f| args.selection.function.is_some() || has_loss(f)) {
@@ -92,7 +99,11 @@ fn gradients(module: &Module, args: &Args, functions: &[Function], out: &mut imp
         write!(out, "{}", print_function(module, &gradient))?;
         any = true;
     }
-    if any { Ok(()) } else { Err(Failure::Other("no function has a float scalar as its first output".to_owned())) }
+    if any {
+        Ok(())
+    } else {
+        Err(Failure::Other("no function has a float scalar as its first output".to_owned()))
+    }
 }
 
 /// Compiles a function and shows one stage.
@@ -136,7 +147,12 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
                 p.scratch_stride,
                 executable.max_threads()
             )?;
-            writeln!(out, "state        {:>14} bytes, constants {} bytes", layout.bytes(), p.constants.len())?;
+            writeln!(
+                out,
+                "state        {:>14} bytes, constants {} bytes",
+                layout.bytes(),
+                p.constants.len()
+            )?;
             write!(out, "{}", report(&s.assembled.plan, &s.assembled.requests))?;
         }
         Emit::Graph | Emit::Grad | Emit::Dot => unreachable!("shown without compiling"),
@@ -147,7 +163,11 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
 
 fn passes_table(module: &Module, s: &Stages, out: &mut impl Write) -> Result<(), Failure> {
     for p in &s.passes {
-        let effect = if p.changed { format!("{} -> {} nodes", p.nodes_before, p.nodes_after) } else { "no change".to_owned() };
+        let effect = if p.changed {
+            format!("{} -> {} nodes", p.nodes_before, p.nodes_after)
+        } else {
+            "no change".to_owned()
+        };
         writeln!(out, "; {:<14} {effect:<22} {:>8.1} us", p.name, p.elapsed_ns as f64 / 1e3)?;
         if let Some(after) = &p.after {
             write!(out, "{}", print_function(module, after))?;
@@ -175,7 +195,13 @@ fn dot(module: &Module, f: &Function, out: &mut impl Write) -> Result<(), Failur
         }
     }
     for o in &f.outputs {
-        writeln!(out, "  \"out {}\" [shape=plain];\n  n{} -> \"out {}\";", escape(&o.name), o.node.index(), escape(&o.name))?;
+        writeln!(
+            out,
+            "  \"out {}\" [shape=plain];\n  n{} -> \"out {}\";",
+            escape(&o.name),
+            o.node.index(),
+            escape(&o.name)
+        )?;
     }
     for u in &f.updates {
         let name = escape(&module.state[u.state.index()].name);

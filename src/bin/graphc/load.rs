@@ -61,7 +61,8 @@ impl Selection {
         if let Some((unknown, _)) = self.bind.iter().find(|(n, _)| !self.known_dim(module, n)) {
             return Err(Failure::Other(format!("no function of the module has a dimension `{unknown}`")));
         }
-        let given = |name: &str| self.bind.iter().rev().find(|(n, _)| n == name).map_or(DEFAULT_EXTENT, |b| b.1);
+        let given =
+            |name: &str| self.bind.iter().rev().find(|(n, _)| n == name).map_or(DEFAULT_EXTENT, |b| b.1);
         Ok(open.iter().map(|name| (&**name, given(name))).collect())
     }
 

@@ -73,10 +73,15 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
         return Err(Failure::Other("the module has no function".to_owned()));
     };
     let bindings = args.selection.bindings(&module, &f)?;
-    if let Some((unknown, _)) = args.input.iter().find(|(n, _)| !f.inputs.iter().any(|&i| f.input_name(i) == n)) {
+    if let Some((unknown, _)) =
+        args.input.iter().find(|(n, _)| !f.inputs.iter().any(|&i| f.input_name(i) == n))
+    {
         let known: Vec<String> = f.inputs.iter().map(|&i| format!("`{}`", f.input_name(i))).collect();
         let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(Failure::Other(format!("function `{}` has no input `{unknown}`; its inputs: {list}", f.name)));
+        return Err(Failure::Other(format!(
+            "function `{}` has no input `{unknown}`; its inputs: {list}",
+            f.name
+        )));
     }
     let bound = f.bind(&bindings).map_err(Failure::other)?;
     if module.function(&f.name).is_none() {
