@@ -70,6 +70,11 @@ pub(crate) fn assemble(
         scratch_offset,
         scratch_stride: stride,
     };
+    // Scratch offsets are 32-bit in vector IR.
+    if stride > u32::MAX as usize {
+        let what = format!("the scratch memory of function `{}`", f.name);
+        return Err(CompileError::TooLarge { bytes: stride as u64, what });
+    }
     let bytes = scratch_offset as u64 + (stride * max_threads.max(1)) as u64;
     if bytes > MAX_ARENA_BYTES {
         let what = format!("the arena of function `{}`", f.name);

@@ -2,7 +2,7 @@
 //! dumps.
 
 use crate::assemble::{Assembled, assemble};
-use crate::codegen::{self, CompiledFunction};
+use crate::codegen::{self, CompiledFunction, Features};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
 use crate::kernel;
@@ -24,6 +24,8 @@ pub struct CompileOptions {
     pub passes: PassOptions,
     /// Largest number of threads that a run will use: memory is planned for it.
     pub max_threads: usize,
+    /// Instructions that generated code may use.
+    pub features: Features,
     /// Keeps CLIF and machine code of every function, for dumps.
     pub keep_code: bool,
 }
@@ -31,7 +33,7 @@ pub struct CompileOptions {
 impl Default for CompileOptions {
     fn default() -> Self {
         let max_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { passes: PassOptions::default(), max_threads, keep_code: false }
+        Self { passes: PassOptions::default(), max_threads, features: Features::default(), keep_code: false }
     }
 }
 
@@ -153,7 +155,7 @@ pub fn compile_function(
         verify_program(&assembled.program)?;
     }
     lap("schedule");
-    let generated = codegen::generate(&assembled.program, options.keep_code)?;
+    let generated = codegen::generate(&assembled.program, options.features, options.keep_code)?;
     lap("codegen");
 
     let port = |name: &str, ty: &graphc_ir::TensorType| {

@@ -7,5 +7,5 @@ mod ops;
 
 pub use disassemble::disassemble;
 pub(crate) use emit::reduce_op;
-pub use jit::CompiledFunction;
 pub(crate) use jit::generate;
+pub use jit::{CompiledFunction, Features};
