@@ -7,6 +7,7 @@
 #[path = "../src/math/reference.rs"]
 mod reference;
 
+use graphc_ir::{Native, Scalar, math};
 use reference::{FUNCTIONS, Function, ulp_f32};
 use std::process::ExitCode;
 

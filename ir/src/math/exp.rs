@@ -24,8 +24,8 @@ pub(super) struct Exp {
 
 /// Degree 6, error relative to `exp` 2^-28.2.
 pub(super) static EXP_F32: Exp = Exp {
-    log2e: 1.442695,
-    ln2: [0.6931472, -1.9046542e-9],
+    log2e: std::f32::consts::LOG2_E as f64,
+    ln2: [std::f32::consts::LN_2 as f64, -1.9046542e-9],
     lo: -104.0,
     hi: 89.0,
     lo_m1: -18.0,
@@ -164,6 +164,10 @@ pub fn expm1<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
     let head = b.fma(s, r0, s1);
     let e = b.sub(s1, head);
     let e = b.fma(s, r0, e);
+    // What s - 1/2 lost to rounding where s is large.
+    let lost = b.sub(s, s1);
+    let lost = add_const(b, lost, -0.5);
+    let e = b.add(e, lost);
     let tail = b.fma(s, tail, e);
     let half = b.add(head, tail);
     let result = b.add(half, half);

@@ -92,7 +92,12 @@ fn log2_twofold<B: ScalarBuilder>(b: &mut B, fmt: &Format, k: &Pow, x: B::V) -> 
     let h = b.sub(e, minus_l);
     let h_low = b.sub(e, h);
     let h_low = b.sub(h_low, minus_l);
-    (h, b.add(h_low, l_low))
+    let h_low = b.add(h_low, l_low);
+    // The second part was up to 2^-12 of the first; now it is less than a last place of it, so that
+    // the fraction of the power is determined by the first.
+    let sum = b.add(h, h_low);
+    let h = b.sub(h, sum);
+    (sum, b.add(h, h_low))
 }
 
 /// `x^y`.

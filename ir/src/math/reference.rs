@@ -1,7 +1,7 @@
 //! What the elementary functions are measured with: references of higher precision and the error
 //! in ULP. Shared by the unit tests and by `examples/ulp.rs`, which includes this file.
 
-use graphc_ir::{Native, Scalar, math};
+use super::{Native, Scalar, math};
 
 /// A one-argument function, its reference and its promises for `f32`.
 pub(crate) struct Function {
@@ -33,7 +33,7 @@ macro_rules! function {
 
 const INF: f32 = f32::INFINITY;
 /// Largest angle that is reduced.
-const ANGLE: f32 = 4_194_304.0;
+const ANGLE: f32 = 1_048_576.0;
 
 /// Every one-argument function.
 pub(crate) const FUNCTIONS: &[Function] = &[

@@ -1,6 +1,6 @@
 //! `tanh` and `sigmoid`.
 
-use super::exp::{EXP_F32, EXP_F64, reduced_exp};
+use super::exp::{EXP_F32, EXP_F64, Exp};
 use super::{clamp, cmp_const, fma_const, format, horner, shl, shr, with_sign_of};
 use crate::{CmpKind, ScalarBuilder};
 
@@ -19,13 +19,13 @@ struct Tanh {
     exp2r: &'static [f64],
 }
 
-/// Errors relative to the functions: 2^-29.1 on `|x| <= 0.75`, and 2^-28.2.
+/// Errors relative to the functions: 2^-26.9 on `|x| <= 0.85`, and 2^-28.2.
 static TANH_F32: Tanh = Tanh {
-    split: 0.75,
+    split: 0.85,
     hi: 10.0,
     two_log2e: 2.88539,
     half_ln2: 0.3465736,
-    small: &[-0.33333316, 0.1333272, -0.05389454, 0.02145782, -0.007665872, 0.0017418013],
+    small: &[-0.33333266, 0.13331479, -0.053796418, 0.021120979, -0.0071427054, 0.0014401322],
     exp2r: &[1.0, 2.0, 1.9999998, 1.3333213, 0.66668963, 0.26781434, 0.088569775],
 };
 
@@ -101,27 +101,58 @@ pub fn tanh<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
     with_sign_of(b, fmt, y, x)
 }
 
+struct Sigmoid {
+    exp: &'static Exp,
+    /// Above it the result rounds to 1.
+    hi: f64,
+    /// `4 - 4 e^-r`, without its first factor `r`: the polynomial of [`Exp`] with signs and a factor.
+    poly: [f64; 11],
+}
+
+/// `-4 (-1)^i c_i` of the coefficients from the linear one on; the rest 0.
+const fn sigmoid_poly(c: &[f64]) -> [f64; 11] {
+    let mut out = [0.0; 11];
+    let mut i = 1;
+    while i < c.len() {
+        out[i - 1] = if i % 2 == 0 { -4.0 * c[i] } else { 4.0 * c[i] };
+        i += 1;
+    }
+    out
+}
+
+static SIGMOID_F32: Sigmoid = Sigmoid { exp: &EXP_F32, hi: 30.0, poly: sigmoid_poly(EXP_F32.poly) };
+static SIGMOID_F64: Sigmoid = Sigmoid { exp: &EXP_F64, hi: 50.0, poly: sigmoid_poly(EXP_F64.poly) };
+
 /// The logistic function `1 / (1 + e^-x)`.
 ///
-/// With `e^x = 2^n p` as in [`super::exp`] and `n = i + j` with nearly equal parts, it is
-/// `2^i p / (2^-j + 2^i p)`: neither overflows, and the quotient underflows gradually.
+/// With `e^-x = 2^n e^-r`, reduced as in [`super::exp()`], and `n = i + j` with nearly equal parts, it
+/// is `2^-j / (2^-j + 2^i + 2^i (e^-r - 1))`: nothing overflows, the quotient underflows gradually,
+/// and the denominator is rounded once.
 ///
 /// Error: f32 < SIGMOIDERR32 ULP (all inputs), f64 < 2 ULP. `sigmoid(±0) = 1/2`,
 /// `sigmoid(-inf) = 0`, `sigmoid(inf) = 1`; never outside `[0, 1]`.
 #[inline(always)]
 pub fn sigmoid<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
-    let (fmt, (k, hi)) = format(b, x, "sigmoid", (&EXP_F32, 30.0), (&EXP_F64, 50.0));
-    let x = clamp(b, x, k.lo, hi);
-    let (t, p) = reduced_exp(b, fmt, k, x);
-    let i = b.bitcast(fmt.int, t);
-    let half = shr(b, i, 1);
+    let (fmt, k) = format(b, x, "sigmoid", &SIGMOID_F32, &SIGMOID_F64);
+    let x = clamp(b, x, k.exp.lo, k.hi);
+    let magic = b.number(x, fmt.magic + 2.0 * fmt.bias);
+    let t = fma_const(b, x, -k.exp.log2e, magic);
+    let n = b.sub(t, magic);
+    let r = fma_const(b, n, k.exp.ln2[0], x);
+    let r = fma_const(b, n, k.exp.ln2[1], r);
+    let p = horner(b, r, &k.poly[..k.exp.poly.len() - 1]);
+    let p = b.mul(r, p);
+    let bits = b.bitcast(fmt.int, t);
+    let half = shr(b, bits, 1);
     let s = shl(b, half, fmt.mantissa);
-    let s = b.bitcast(fmt.float, s);
-    let p = b.mul(p, s);
-    // The low bits of i - half are bias + j; negated, they are those of -4 2^-j.
-    let rest = b.sub(half, i);
+    let s = b.bitcast(fmt.float, s); // 2^i
+    // The low bits of bits - half are bias + j; negated, they are those of -4 2^-j. So the fraction
+    // is taken with -4 above and below.
+    let rest = b.sub(half, bits);
     let rest = shl(b, rest, fmt.mantissa);
     let rest = b.bitcast(fmt.float, rest);
-    let d = fma_const(b, rest, -0.25, p);
-    b.div(p, d)
+    // In this order nothing is lost where 2^-j is the last place of 2^i.
+    let d = b.fma(s, p, rest);
+    let d = fma_const(b, s, -4.0, d);
+    b.div(rest, d)
 }

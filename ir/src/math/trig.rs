@@ -5,7 +5,8 @@ use crate::{CmpKind, ScalarBuilder};
 
 struct Trig {
     two_over_pi: f64,
-    /// `pi / 2` in three parts, each the rounding error of those before.
+    /// `pi / 2` in three parts, each the rounding error of those before; the first rounded down, so
+    /// that the second is positive (see [`Reduced::low`]).
     half_pi: [f64; 3],
     /// Largest magnitude that is reduced.
     limit: f64,
@@ -17,17 +18,18 @@ struct Trig {
     tan: &'static [f64],
 }
 
-/// On `|x| <= 0.788`; errors relative to the function 2^-27.8, 2^-32.9, 2^-29.5.
+/// On `|x| <= 0.832`, because the error of `two_over_pi` shifts the borders of the quadrants of the
+/// largest arguments; errors relative to the functions 2^-27.3, 2^-32.1, 2^-28.
 static TRIG_F32: Trig = Trig {
     two_over_pi: 0.63661975,
-    half_pi: [1.5707964, -4.371139e-8, -1.7151245e-15],
-    limit: 4_194_304.0,
-    sin: &[0.16666654, -0.008332106, 0.00019507877],
-    cos: &[-0.5, 0.041666646, -0.0013887307, 2.4431876e-05],
-    tan: &[-0.3333335, -0.13332666, -0.054060508, -0.021275941, -0.010858007, -5.5493587e-05, -0.004395441],
+    half_pi: [1.570_796_251_296_997, 7.54979e-8, -1.7151245e-15],
+    limit: 1_048_576.0,
+    sin: &[0.1666665, -0.008331838, 0.00019473353],
+    cos: &[-0.5, 0.041666638, -0.0013886947, 2.439162e-05],
+    tan: &[-0.33333376, -0.1333178, -0.054157346, -0.020793596, -0.012063929, 0.001418521, -0.0050962665],
 };
 
-/// On `|x| <= 0.788`; errors relative to the function 2^-57.9, 2^-63.8, 2^-56.
+/// On `|x| <= 0.788`; errors relative to the functions 2^-57.9, 2^-63.8, 2^-56.
 static TRIG_F64: Trig = Trig {
     two_over_pi: std::f64::consts::FRAC_2_PI,
     half_pi: [std::f64::consts::FRAC_PI_2, 6.123233995736766e-17, -1.4973849048591698e-33],
@@ -141,7 +143,7 @@ fn sin_shifted<B: ScalarBuilder>(b: &mut B, fmt: &Format, k: &Trig, x: B::V, qua
 /// see Muller, Elementary Functions, chapter 11), polynomials of sine and cosine on
 /// `|x| <= pi/4`, one of them chosen by `n`.
 ///
-/// Error: f32 < SINERR32 ULP for `|x| <= 2^22` (all inputs), f64 < 1 ULP for `|x| <= 2^40`. Beyond
+/// Error: f32 < SINERR32 ULP for `|x| <= 2^20` (all inputs), f64 < 1 ULP for `|x| <= 2^40`. Beyond
 /// these, where neighbouring arguments of gradient-trained programs carry no phase any more, a
 /// finite argument is taken as 0. `sin(±0) = ±0`; NaN for infinities; the result is in `[-1, 1]`.
 #[inline(always)]
@@ -152,7 +154,7 @@ pub fn sin<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
 
 /// The cosine of an angle in radians.
 ///
-/// Algorithm and range of [`sin`]: error f32 < COSERR32 ULP for `|x| <= 2^22` (all inputs), f64 < 1
+/// Algorithm and range of [`sin`]: error f32 < COSERR32 ULP for `|x| <= 2^20` (all inputs), f64 < 1
 /// ULP for `|x| <= 2^40`; finite arguments beyond are taken as 0. `cos(0) = 1`; NaN for infinities.
 #[inline(always)]
 pub fn cos<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
@@ -165,7 +167,7 @@ pub fn cos<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
 /// Reduction of [`sin`], a polynomial `t` of the tangent on `|x| <= pi/4`, and `-1 / t` in odd
 /// quadrants.
 ///
-/// Error: f32 < TANERR32 ULP for `|x| <= 2^22` (all inputs), f64 < 2 ULP for `|x| <= 2^40`; finite
+/// Error: f32 < TANERR32 ULP for `|x| <= 2^20` (all inputs), f64 < 2 ULP for `|x| <= 2^40`; finite
 /// arguments beyond are taken as 0. `tan(±0) = ±0`; NaN for infinities; never infinite.
 #[inline(always)]
 pub fn tan<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
@@ -180,6 +182,11 @@ pub fn tan<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
     let t = b.sub(h, s);
     let minus_one = b.number(x, -1.0);
     let inverse = b.div(minus_one, t);
+    // To first order, what the rounding of t changes in it.
+    let t_low = b.sub(h, t);
+    let t_low = b.sub(t_low, s);
+    let slope = b.mul(inverse, inverse);
+    let inverse = b.fma(slope, t_low, inverse);
     let (one, zero) = (int(b, fmt, 1), int(b, fmt, 0));
     let odd = b.and(n, one);
     let even = b.cmp(CmpKind::Eq, odd, zero);
