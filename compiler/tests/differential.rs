@@ -149,8 +149,9 @@ fn every_operation_gives_the_interpreters_bits() {
         }
         let mut runner =
             TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
-        let run =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runner.run(&samples, |s| check(&s))));
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            runner.run(&samples, |s| check(&s)).map_err(|e| e.to_string())
+        }));
         match run {
             Ok(Ok(())) => {}
             Ok(Err(e)) => failures.push(format!("{name}: {e}")),

@@ -102,8 +102,12 @@ impl Verifier {
             if !matches!(graph.op(id), Op::Input(_)) {
                 self.report(format!("input {i} is node {}, an `{}`", id.index(), graph.op(id).name()));
             }
-            if graph.node(id).origin.name.is_none() {
-                self.report(format!("input {i} has no name"));
+            match &graph.node(id).origin.name {
+                None => self.report(format!("input {i} has no name")),
+                Some(name) if module.state_id(name).is_some() => {
+                    self.report(format!("input `{name}` has the name of a state variable"));
+                }
+                Some(_) => {}
             }
         }
         self.unique("input", f.inputs.iter().filter(|&&id| exists(id)).map(|&id| f.input_name(id)));

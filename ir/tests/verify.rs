@@ -63,6 +63,17 @@ fn names_are_unique() {
 }
 
 #[test]
+fn inputs_and_state_have_different_names() {
+    broken(
+        |m| {
+            let x = m.functions[0].inputs[0];
+            m.functions[0].graph.origin_mut(x).name = Some("n".into());
+        },
+        &["function `f`: input `n` has the name of a state variable"],
+    );
+}
+
+#[test]
 fn names_are_short() {
     let mut m = module();
     m.functions[0].outputs[0].name = "a".repeat(257).into();
