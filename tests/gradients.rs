@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 use std::sync::Arc;
 
 fn cases() -> u32 {
-    std::env::var("GRAPHC_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(48)
+    std::env::var("GRAPHC_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(24)
 }
 
 /// One operation of a random function: what, and which earlier values.

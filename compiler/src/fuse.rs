@@ -525,7 +525,13 @@ fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel>
             }
             None
         }
-        KernelBody::Contraction(_) if q_reductions.is_empty() && p.space.extents == q.space.extents => {
+        // The lanes of an epilogue run along a fixed dimension, in which an index that is read from
+        // memory may differ.
+        KernelBody::Contraction(_)
+            if q_reductions.is_empty()
+                && p.space.extents == q.space.extents
+                && q.exprs.dynamics.is_empty() =>
+        {
             append(p, q, *q_outer, 1)
         }
         _ => None,

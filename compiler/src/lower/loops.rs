@@ -204,8 +204,13 @@ impl<'a> Schedule<'a> {
         let inside = self.inside(self.outer.len()..self.outer.len() + self.inner.len());
         let roots = self.kernel.roots();
         e.hoist(&mut self.b, &roots, &|v| inside[v as usize]);
+        let first = self.outer.len();
+        let scattered = (first..first + self.inner.len()).any(|v| self.lanes_along(v, 2) == 1);
         let results = if inner_points == 0 {
             self.identities(1)
+        } else if scattered {
+            // An index read from memory differs from lane to lane: one virtual lane after another.
+            self.reduce_in_turn(&mut e, &at, inner_points, &IndexExpr::default())
         } else if inner_points <= BLOCK {
             self.block_along_inner(
                 &mut e,
@@ -362,49 +367,53 @@ impl<'a> Schedule<'a> {
         self.set_vars(&mut e, &at);
         let inside = self.inside(first + 1..first + 1 + self.inner.len());
         e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
-        let n = (inner_points + BLOCK - 1) / BLOCK;
         // The position within a vector, which is the same for all vectors of an aligned loop.
         let lane = self.b.cx().rem(&v.var, LANES);
-        let results = if inner_points <= LANES && inner_points * self.kernel.exprs.len() as i64 <= 400 {
-            self.few_rows(&mut e, &at, inner_points)
-        } else if n == 1 {
-            self.column_block(&mut e, &at, IndexExpr::default(), inner_points, &lane)
-        } else {
-            let parts = self
-                .partials(n, LANES)
-                .into_iter()
-                .map(|p| Partial { lane: lane.clone(), ..p })
-                .collect::<Vec<_>>();
-            let l = self.b.open(
-                IndexExpr::default(),
-                Bound::Expr(IndexExpr::constant(inner_points / BLOCK)),
-                1,
-                1,
-                &[],
-            );
-            e.open();
-            let values = self.column_block(&mut e, &at, l.var.scale(BLOCK), BLOCK, &lane);
-            for (p, value) in parts.iter().zip(values) {
-                self.b.store(p.at(&l.var), value);
-            }
-            e.close();
-            self.b.close(l, &[]);
-            let rest = inner_points % BLOCK;
-            if rest > 0 {
-                e.open();
-                let from = IndexExpr::constant(inner_points - rest);
-                let values = self.column_block(&mut e, &at, from, rest, &lane);
-                e.close();
-                for (p, value) in parts.iter().zip(values) {
-                    self.b.store(p.at(&IndexExpr::constant(n - 1)), value);
-                }
-            }
-            self.pairwise(&parts, n)
-        };
+        let results = self.reduce_in_turn(&mut e, &at, inner_points, &lane);
         e.reduced = results;
         self.stores(&mut e, false);
         e.close();
         self.b.close(v, &[]);
+    }
+
+    /// The reductions at one outer position (or one vector of them, at position `lane` within it), the
+    /// virtual lanes one after another.
+    fn reduce_in_turn(
+        &mut self,
+        e: &mut Emit<'a>,
+        at: &[IndexExpr],
+        inner_points: i64,
+        lane: &IndexExpr,
+    ) -> Vec<Val> {
+        let n = (inner_points + BLOCK - 1) / BLOCK;
+        if inner_points <= LANES && inner_points * self.kernel.exprs.len() as i64 <= 400 {
+            return self.few_rows(e, at, inner_points);
+        }
+        if n == 1 {
+            return self.column_block(e, at, IndexExpr::default(), inner_points, lane);
+        }
+        let parts = self.partials(n, LANES);
+        let parts: Vec<Partial> = parts.into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect();
+        let whole = Bound::Expr(IndexExpr::constant(inner_points / BLOCK));
+        let l = self.b.open(IndexExpr::default(), whole, 1, 1, &[]);
+        e.open();
+        let values = self.column_block(e, at, l.var.scale(BLOCK), BLOCK, lane);
+        for (p, value) in parts.iter().zip(values) {
+            self.b.store(p.at(&l.var), value);
+        }
+        e.close();
+        self.b.close(l, &[]);
+        let rest = inner_points % BLOCK;
+        if rest > 0 {
+            e.open();
+            let from = IndexExpr::constant(inner_points - rest);
+            let values = self.column_block(e, at, from, rest, lane);
+            e.close();
+            for (p, value) in parts.iter().zip(values) {
+                self.b.store(p.at(&IndexExpr::constant(n - 1)), value);
+            }
+        }
+        self.pairwise(&parts, n)
     }
 
     /// At most 16 inner positions: each is a virtual lane of its own.
