@@ -73,7 +73,7 @@ static ERF_F64: Erf = Erf {
 /// spans many magnitudes; compare W. J. Cody, "Rational Chebyshev approximations for the error
 /// function", Math. Comp. 23 (1969), which takes out `e^(-x^2)` instead.)
 ///
-/// Error: f32 < ERFERR32 ULP (all inputs), f64 < 1 ULP. `erf(±0) = ±0`, `erf(±inf) = ±1`; never
+/// Error: f32 < 1 ULP (all inputs), f64 < 1 ULP. `erf(±0) = ±0`, `erf(±inf) = ±1`; never
 /// beyond 1.
 #[inline(always)]
 pub fn erf<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {

@@ -108,7 +108,7 @@ fn log2_twofold<B: ScalarBuilder>(b: &mut B, fmt: &Format, k: &Pow, x: B::V) -> 
 /// T. J. Dekker, "A floating-point technique for extending the available precision", Numer. Math.
 /// 18 (1971), with fused steps).
 ///
-/// Error: f32 < POWERR32 ULP, f64 < 2 ULP (dense samples). Special cases are those of C99 Annex F:
+/// Error: f32 < 1 ULP, f64 < 2 ULP (dense samples). Special cases are those of C99 Annex F:
 /// `pow(x, ±0) = 1` and `pow(1, y) = 1` even for NaN, `pow(-1, ±inf) = 1`; a negative finite `x`
 /// with a non-integral `y` gives NaN; zeros and infinities of `x` give zeros and infinities, with
 /// the sign of `x` if `y` is an odd integer; `pow(x, ±inf)` is the limit for `|x|`.

@@ -70,7 +70,7 @@ static TANH_F64: Tanh = Tanh {
 /// fraction is small enough there for its error not to matter, so one constant for `ln 2` does in
 /// its argument reduction.
 ///
-/// Error: f32 < TANHERR32 ULP (all inputs), f64 < 2 ULP. `tanh(±0) = ±0`, `tanh(±inf) = ±1`;
+/// Error: f32 < 1 ULP (all inputs), f64 < 2 ULP. `tanh(±0) = ±0`, `tanh(±inf) = ±1`;
 /// never beyond 1.
 #[inline(always)]
 pub fn tanh<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
@@ -129,7 +129,7 @@ static SIGMOID_F64: Sigmoid = Sigmoid { exp: &EXP_F64, hi: 50.0, poly: sigmoid_p
 /// is `2^-j / (2^-j + 2^i + 2^i (e^-r - 1))`: nothing overflows, the quotient underflows gradually,
 /// and the denominator is rounded once.
 ///
-/// Error: f32 < SIGMOIDERR32 ULP (all inputs), f64 < 2 ULP. `sigmoid(±0) = 1/2`,
+/// Error: f32 < 2 ULP (all inputs), f64 < 2 ULP. `sigmoid(±0) = 1/2`,
 /// `sigmoid(-inf) = 0`, `sigmoid(inf) = 1`; never outside `[0, 1]`.
 #[inline(always)]
 pub fn sigmoid<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {

@@ -364,7 +364,7 @@ fn instruction_counts() {
     expect_test::expect![[r#"
         exp 18 23
         exp2 17 23
-        expm1 27 32
+        expm1 28 33
         log 33 37
         log1p 38 42
         sin 33 39

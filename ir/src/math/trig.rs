@@ -143,9 +143,9 @@ fn sin_shifted<B: ScalarBuilder>(b: &mut B, fmt: &Format, k: &Trig, x: B::V, qua
 /// see Muller, Elementary Functions, chapter 11), polynomials of sine and cosine on
 /// `|x| <= pi/4`, one of them chosen by `n`.
 ///
-/// Error: f32 < SINERR32 ULP for `|x| <= 2^20` (all inputs), f64 < 1 ULP for `|x| <= 2^40`. Beyond
-/// these, where neighbouring arguments of gradient-trained programs carry no phase any more, a
-/// finite argument is taken as 0. `sin(±0) = ±0`; NaN for infinities; the result is in `[-1, 1]`.
+/// Error: f32 < 1 ULP for `|x| <= 2^20` (all inputs), f64 < 1 ULP for `|x| <= 2^40`. Beyond,
+/// where a reduction needs a table of the digits of `2/pi` (Payne and Hanek, 1983), a finite argument
+/// is taken as 0. `sin(±0) = ±0`; NaN for infinities; the result is in `[-1, 1]`.
 #[inline(always)]
 pub fn sin<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
     let (fmt, k) = format(b, x, "sin", &TRIG_F32, &TRIG_F64);
@@ -154,7 +154,7 @@ pub fn sin<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
 
 /// The cosine of an angle in radians.
 ///
-/// Algorithm and range of [`sin`]: error f32 < COSERR32 ULP for `|x| <= 2^20` (all inputs), f64 < 1
+/// Algorithm and range of [`sin`]: error f32 < 1 ULP for `|x| <= 2^20` (all inputs), f64 < 1
 /// ULP for `|x| <= 2^40`; finite arguments beyond are taken as 0. `cos(0) = 1`; NaN for infinities.
 #[inline(always)]
 pub fn cos<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
@@ -167,7 +167,7 @@ pub fn cos<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
 /// Reduction of [`sin`], a polynomial `t` of the tangent on `|x| <= pi/4`, and `-1 / t` in odd
 /// quadrants.
 ///
-/// Error: f32 < TANERR32 ULP for `|x| <= 2^20` (all inputs), f64 < 2 ULP for `|x| <= 2^40`; finite
+/// Error: f32 < 2 ULP for `|x| <= 2^20` (all inputs), f64 < 2 ULP for `|x| <= 2^40`; finite
 /// arguments beyond are taken as 0. `tan(±0) = ±0`; NaN for infinities; never infinite.
 #[inline(always)]
 pub fn tan<B: ScalarBuilder>(b: &mut B, x: B::V) -> B::V {
