@@ -252,8 +252,7 @@ impl Session {
     /// lengths. Updates the state, and gives the outputs, which stay valid until the next run.
     ///
     /// # Errors
-    /// Any [`SessionError`]. On [`RuntimeError::IndexOutOfRange`] the state may have been changed in
-    /// part; on all other errors it is unchanged.
+    /// Any [`SessionError`]; the state is then unchanged.
     pub fn run(&mut self, function: &str, inputs: &[(&str, Value<'_>)]) -> Result<Outputs<'_>, SessionError> {
         self.run_with(function, &[], inputs)
     }
