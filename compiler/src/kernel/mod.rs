@@ -1,5 +1,5 @@
 //! Kernel IR: what one kernel computes, as index spaces and element expressions, before any choice
-//! of order, width or tiles. Lowering ([`crate::lower`]) schedules it into vector IR.
+//! of order, width or tiles. Lowering (`lower`) schedules it into vector IR.
 
 use graphc_ir::{
     Atom, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Window,
