@@ -9,7 +9,7 @@
 //! own kernel read is never stored.
 
 use crate::kernel::{
-    BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store, identity,
+    BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store,
 };
 use graphc_ir::{
     Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
@@ -293,7 +293,7 @@ impl<'a> Fuser<'a> {
         if guards.is_empty() {
             return value;
         }
-        let skip = exprs.constant(identity(r.kind, self.ty(operand).dtype));
+        let skip = exprs.constant(r.kind.identity(self.ty(operand).dtype));
         let ok = exprs.add(ExprOp::Guard(guards), &[], graphc_ir::DType::Bool);
         exprs.select(ok, value, skip)
     }

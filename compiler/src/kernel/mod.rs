@@ -2,7 +2,7 @@
 //! of order, width or tiles. Lowering (`lower`) schedules it into vector IR.
 
 use graphc_ir::{
-    Atom, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Window,
+    Atom, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Window,
 };
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
@@ -379,15 +379,4 @@ impl Kernel {
         }
         writes
     }
-}
-
-/// The identity of a reduction.
-pub fn identity(kind: ReduceKind, dtype: DType) -> Scalar {
-    let value = match kind {
-        ReduceKind::Sum => 0.0,
-        ReduceKind::Prod => 1.0,
-        ReduceKind::Max => f64::NEG_INFINITY,
-        ReduceKind::Min => f64::INFINITY,
-    };
-    Scalar::from_f64(dtype, value)
 }

@@ -5,8 +5,7 @@
 //! in order. Both give the same bits.
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
-use crate::codegen::reduce_op;
-use crate::kernel::{ExprId, Kernel, identity};
+use crate::kernel::{ExprId, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
@@ -230,7 +229,7 @@ impl<'a> Schedule<'a> {
 
     fn identities(&mut self, lanes: u16) -> Vec<Val> {
         let kernel = self.kernel;
-        let values = self.reductions.iter().map(|&(kind, v)| identity(kind, kernel.exprs.get(v).dtype));
+        let values = self.reductions.iter().map(|&(kind, v)| kind.identity(kernel.exprs.get(v).dtype));
         values.collect::<Vec<_>>().into_iter().map(|c| self.b.constant_lanes(c, lanes)).collect()
     }
 
@@ -265,7 +264,7 @@ impl<'a> Schedule<'a> {
         let reductions = self.reductions;
         let values: Vec<Val> = reductions.iter().map(|r| e.value(&mut self.b, r.1)).collect();
         let pairs = reductions.iter().zip(carried.iter().zip(values));
-        pairs.map(|((kind, _), (&acc, x))| self.b.op(reduce_op(*kind), &[acc, x])).collect()
+        pairs.map(|((kind, _), (&acc, x))| self.b.op(kind.op(), &[acc, x])).collect()
     }
 
     /// More than one block: each block's result goes to scratch memory, then neighbours combine.
@@ -323,7 +322,7 @@ impl<'a> Schedule<'a> {
             for (p, &kind) in parts.iter().zip(&kinds) {
                 let x = self.b.load(p.at(&i), &[]);
                 let y = self.b.load(p.at(&i.offset(s)), &[]);
-                let v = self.b.op(reduce_op(kind), &[x, y]);
+                let v = self.b.op(kind.op(), &[x, y]);
                 self.b.store(p.at(&i), v);
             }
             self.b.close(l, &[]);
@@ -440,7 +439,7 @@ impl<'a> Schedule<'a> {
         while half > 0 {
             for j in half..lanes.len().min(2 * half) {
                 for (i, &kind) in kinds.iter().enumerate() {
-                    lanes[j - half][i] = self.b.op(reduce_op(kind), &[lanes[j - half][i], lanes[j][i]]);
+                    lanes[j - half][i] = self.b.op(kind.op(), &[lanes[j - half][i], lanes[j][i]]);
                 }
             }
             lanes.truncate(half);

@@ -5,7 +5,6 @@
 //! read of what was never written shows in the results.
 
 use super::{Base, Bound, Loop, MemRef, Stmt, VFunc, VOp, Val};
-use crate::codegen::reduce_op;
 use crate::program::{Place, Program, Step};
 use graphc_ir::{Atom, DType, Guard, IndexExpr, Literal, Scalar, ScalarOp, Var};
 use smallvec::{SmallVec, smallvec};
@@ -437,7 +436,7 @@ impl<'a> Machine<'a> {
             }
             VOp::Index(e) => (0..n).map(|l| Scalar::I64(self.index(e, l))).collect(),
             VOp::Guard(guards) => (0..n).map(|l| Scalar::Bool(self.holds(guards, l))).collect(),
-            VOp::Fold(kind) => smallvec![fold(reduce_op(*kind), self.values[args[0] as usize].clone())],
+            VOp::Fold(kind) => smallvec![fold(kind.op(), self.values[args[0] as usize].clone())],
         })
     }
 
