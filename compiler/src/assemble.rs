@@ -37,7 +37,7 @@ pub struct Assembled {
 ///
 /// # Errors
 /// If it does not fit in memory.
-pub fn assemble(
+pub(crate) fn assemble(
     f: &Function,
     fused: Fused,
     layout: &StateLayout,
@@ -70,6 +70,11 @@ pub fn assemble(
         scratch_offset,
         scratch_stride: stride,
     };
+    // Scratch offsets are 32-bit in vector IR.
+    if stride > u32::MAX as usize {
+        let what = format!("the scratch memory of function `{}`", f.name);
+        return Err(CompileError::TooLarge { bytes: stride as u64, what });
+    }
     let bytes = scratch_offset as u64 + (stride * max_threads.max(1)) as u64;
     if bytes > MAX_ARENA_BYTES {
         let what = format!("the arena of function `{}`", f.name);
@@ -342,7 +347,6 @@ impl<'a> Assembler<'a> {
     }
 
     /// Plans the arena. Returns the requests, the plan and the buffer of each request.
-    #[expect(clippy::type_complexity, reason = "three results of one computation")]
     fn plan_memory(&self, order: &[Step]) -> Result<(Vec<BufferReq>, MemoryPlan, Vec<usize>), CompileError> {
         let mut first = vec![usize::MAX; self.buffers.len()];
         let mut last = vec![0usize; self.buffers.len()];

@@ -2,13 +2,16 @@
 //! dumps.
 
 use crate::assemble::{Assembled, assemble};
-use crate::codegen::{self, CompiledFunction};
+use crate::codegen::{self, CompiledFunction, Features};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
+use crate::kernel;
 use crate::lower::Target;
 use crate::memory_check::check_plan;
 use crate::pass::{OptLevel, PassOptions, PassRecord};
 use crate::pipeline::optimize;
+use crate::program::Program;
+use crate::vector;
 use graphc_ir::{Bindings, Dim, Function, Module};
 use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout};
 use std::sync::Arc;
@@ -21,6 +24,8 @@ pub struct CompileOptions {
     pub passes: PassOptions,
     /// Largest number of threads that a run will use: memory is planned for it.
     pub max_threads: usize,
+    /// Instructions that generated code may use.
+    pub features: Features,
     /// Keeps CLIF and machine code of every function, for dumps.
     pub keep_code: bool,
 }
@@ -28,7 +33,7 @@ pub struct CompileOptions {
 impl Default for CompileOptions {
     fn default() -> Self {
         let max_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { passes: PassOptions::default(), max_threads, keep_code: false }
+        Self { passes: PassOptions::default(), max_threads, features: Features::default(), keep_code: false }
     }
 }
 
@@ -146,8 +151,11 @@ pub fn compile_function(
             message: errors.iter().map(|e| format!("{e:?}")).collect::<Vec<_>>().join("; "),
         })?;
     }
+    if cfg!(debug_assertions) {
+        verify_program(&assembled.program)?;
+    }
     lap("schedule");
-    let generated = codegen::generate(&assembled.program, options.keep_code)?;
+    let generated = codegen::generate(&assembled.program, options.features, options.keep_code)?;
     lap("codegen");
 
     let port = |name: &str, ty: &graphc_ir::TensorType| {
@@ -189,6 +197,29 @@ pub fn compile_function(
         times,
     };
     Ok((executable, stages))
+}
+
+/// Checks the kernels and their schedules.
+fn verify_program(p: &Program) -> Result<(), CompileError> {
+    fn broken(p: &Program, pass: &'static str, at: &str, errors: &[impl ToString]) -> CompileError {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        CompileError::BrokenPass {
+            pass,
+            function: p.name.as_str().into(),
+            message: format!("{at}: {}", errors.join("; ")),
+        }
+    }
+    for k in &p.kernels {
+        kernel::verify::verify(k, &p.buffers).map_err(|e| broken(p, "fuse", &k.name, &e))?;
+    }
+    for s in &p.scheduled {
+        let f = &s.function;
+        vector::verify::verify(f, &p.leaves, &p.buffers).map_err(|e| broken(p, "schedule", &f.name, &e))?;
+    }
+    for f in &p.leaves {
+        vector::verify::verify(f, &[], &[]).map_err(|e| broken(p, "schedule", &f.name, &e))?;
+    }
+    Ok(())
 }
 
 fn reject_open_dims(f: &Function) -> Result<(), CompileError> {

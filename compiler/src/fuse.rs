@@ -9,7 +9,7 @@
 //! own kernel read is never stored.
 
 use crate::kernel::{
-    BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store, identity,
+    BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store,
 };
 use graphc_ir::{
     Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
@@ -30,7 +30,7 @@ pub enum Fusion {
 
 /// What a buffer holds.
 #[derive(Clone, Debug)]
-pub struct FusedBuffer {
+pub(crate) struct FusedBuffer {
     /// The node.
     pub node: NodeId,
     /// Its type.
@@ -50,7 +50,7 @@ pub struct IndexCheck {
 
 /// Kernels of a function in an order that respects their dependences.
 #[derive(Clone, Debug)]
-pub struct Fused {
+pub(crate) struct Fused {
     /// Buffers by number.
     pub buffers: Vec<FusedBuffer>,
     /// The buffer of each realized node.
@@ -65,7 +65,7 @@ pub struct Fused {
 const CHEAP: usize = 2;
 
 /// Forms the kernels of a function whose dimensions are all numbers.
-pub fn fuse(f: &Function, fusion: Fusion) -> Fused {
+pub(crate) fn fuse(f: &Function, fusion: Fusion) -> Fused {
     let mut fuser = Fuser::new(f);
     fuser.realize(fusion);
     for id in f.graph.ids() {
@@ -293,7 +293,7 @@ impl<'a> Fuser<'a> {
         if guards.is_empty() {
             return value;
         }
-        let skip = exprs.constant(identity(r.kind, self.ty(operand).dtype));
+        let skip = exprs.constant(r.kind.identity(self.ty(operand).dtype));
         let ok = exprs.add(ExprOp::Guard(guards), &[], graphc_ir::DType::Bool);
         exprs.select(ok, value, skip)
     }
@@ -525,7 +525,13 @@ fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel>
             }
             None
         }
-        KernelBody::Contraction(_) if q_reductions.is_empty() && p.space.extents == q.space.extents => {
+        // The lanes of an epilogue run along a fixed dimension, in which an index that is read from
+        // memory may differ.
+        KernelBody::Contraction(_)
+            if q_reductions.is_empty()
+                && p.space.extents == q.space.extents
+                && q.exprs.dynamics.is_empty() =>
+        {
             append(p, q, *q_outer, 1)
         }
         _ => None,

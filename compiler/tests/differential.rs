@@ -1,7 +1,7 @@
-//! Generated code against the interpreter, bit for bit: every operation's own samples, at O0 and
-//! O3, on one and two threads.
+//! Generated code against the interpreter, bit for bit: every operation's own samples, at several
+//! levels, on one and two threads, with the host's instructions and with fewer.
 
-use graphc_compiler::{CompileOptions, OptLevel, compile};
+use graphc_compiler::{CompileOptions, Features, OptLevel, compile};
 use graphc_ir::testing::Sample;
 use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, evaluate};
 use graphc_runtime::{RunContext, State, ThreadPool, Value, ValueMut};
@@ -76,9 +76,10 @@ fn check_function(
     inputs: &[Literal],
     level: OptLevel,
     threads: usize,
+    features: Features,
 ) -> Result<(), TestCaseError> {
     let expected = evaluate(&module.functions[0], inputs, |_| unreachable!("no state"));
-    let options = CompileOptions { max_threads: 3, ..CompileOptions::at(level) };
+    let options = CompileOptions { max_threads: 3, features, ..CompileOptions::at(level) };
     let exe =
         compile(module, "f", &Bindings::new(), &options).map_err(|e| TestCaseError::fail(e.to_string()))?;
     let mut cx = RunContext::new(&exe, Arc::new(ThreadPool::new(threads).unwrap())).unwrap();
@@ -131,8 +132,10 @@ fn check(s: &Sample) -> Result<(), TestCaseError> {
         f.output("y", f.push(s.op.clone(), &x));
     });
     let module = m.build().map_err(|e| TestCaseError::fail(e.to_string()))?;
-    check_function(&module, &s.operands, OptLevel::O0, 1)?;
-    check_function(&module, &s.operands, OptLevel::O3, 2)
+    check_function(&module, &s.operands, OptLevel::O0, 1, Features::Host)?;
+    check_function(&module, &s.operands, OptLevel::O2, 1, Features::Avx)?;
+    check_function(&module, &s.operands, OptLevel::O3, 1, Features::Avx2)?;
+    check_function(&module, &s.operands, OptLevel::O3, 2, Features::Host)
 }
 
 #[test]
@@ -146,8 +149,9 @@ fn every_operation_gives_the_interpreters_bits() {
         }
         let mut runner =
             TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
-        let run =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runner.run(&samples, |s| check(&s))));
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            runner.run(&samples, |s| check(&s)).map_err(|e| e.to_string())
+        }));
         match run {
             Ok(Ok(())) => {}
             Ok(Err(e)) => failures.push(format!("{name}: {e}")),

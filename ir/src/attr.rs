@@ -37,7 +37,7 @@ pub enum AttrError {
 impl AttrMap {
     /// Removes and converts an attribute.
     pub fn take<T: Attr>(&mut self, name: &'static str) -> Result<T, AttrError> {
-        let value = self.0.remove(name).ok_or(AttrError::Missing(name))?;
+        let Some(value) = self.0.remove(name) else { return T::missing().ok_or(AttrError::Missing(name)) };
         T::from_attr(&value).ok_or(AttrError::Form(name, T::FORM))
     }
 }
@@ -50,6 +50,10 @@ pub trait Attr: Sized {
     fn to_attr(&self) -> AttrValue;
     /// From text.
     fn from_attr(value: &AttrValue) -> Option<Self>;
+    /// The value of an attribute that is not given: the empty list, for lists.
+    fn missing() -> Option<Self> {
+        None
+    }
     /// Replaces bound dimension names.
     fn bind(&mut self, _: &Bindings) {}
 }
@@ -179,6 +183,9 @@ impl<T: Attr> Attr for Vec<T> {
             AttrValue::List(items) => items.iter().map(T::from_attr).collect(),
             _ => None,
         }
+    }
+    fn missing() -> Option<Self> {
+        Some(Self::new())
     }
     fn bind(&mut self, bindings: &Bindings) {
         self.iter_mut().for_each(|t| t.bind(bindings));

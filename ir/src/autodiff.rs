@@ -4,8 +4,10 @@
 //! the cotangents of its operands and adds up those that meet. Gradients are ordinary nodes, so
 //! they can be differentiated again.
 
-use crate::builder::Tensor;
-use crate::graph::NodeId;
+use crate::builder::{FunctionBuilder, Param, Tensor};
+use crate::error::{BuildError, BuildErrors};
+use crate::graph::{NodeId, SourceLoc};
+use crate::module::{Function, Module};
 use crate::ops::VjpCx;
 use std::collections::BTreeMap;
 
@@ -26,6 +28,43 @@ pub fn gradients<'f>(output: Tensor<'f>, wrt: &[Tensor<'f>]) -> Vec<Tensor<'f>> 
         return vec![f.poison(); wrt.len()];
     }
     vjp(&[(output, f.scalar(ty.dtype, 1.0))], wrt)
+}
+
+/// The gradients of a function of `module` as a function `{name}.grad`: it has the inputs, outputs
+/// and updates of `function`, and for each trainable state variable an output `grad/{variable}`, the
+/// gradient of the first output. The module is not changed.
+///
+/// # Errors
+/// If there is no such function, if its first output is not a float scalar, if an output has the
+/// name of a gradient, or if an operation on the way has no gradient rule.
+#[track_caller]
+pub fn gradient_function(module: &Module, function: &str) -> Result<Function, BuildErrors> {
+    let loc = SourceLoc::from(std::panic::Location::caller());
+    let fail = |message: String| Err(BuildErrors(vec![BuildError::Misuse { message, loc }]));
+    let Some(f) = module.function(function) else {
+        let known: Vec<String> = module.functions.iter().map(|f| format!("`{}`", f.name)).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return fail(format!("the module has no function `{function}`; it has {known}"));
+    };
+    let Some(first) = f.outputs.first() else {
+        return fail(format!("function `{function}` has no output to differentiate"));
+    };
+    let ty = f.graph.ty(first.node);
+    if ty.rank() != 0 || !ty.dtype.is_float() {
+        return fail(format!(
+            "output `{}` of function `{function}` is {ty}, must be a float scalar",
+            first.name
+        ));
+    }
+    let mut extended = FunctionBuilder::extend(module, f, |b: &FunctionBuilder| {
+        let params: Vec<Param> = b.trainable();
+        let reads: Vec<Tensor<'_>> = params.iter().map(|p| b.read(p)).collect();
+        for (p, gradient) in params.iter().zip(gradients(b.tensor(first.node), &reads)) {
+            b.output(&format!("grad/{}", b.param_name(p.id)), gradient);
+        }
+    })?;
+    extended.name = format!("{function}.grad").into();
+    Ok(extended)
 }
 
 /// Vector-Jacobian product: for pairs (output, cotangent of its type) the cotangents of `wrt`.

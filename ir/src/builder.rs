@@ -195,12 +195,16 @@ impl FunctionBuilder {
         if errors.is_empty() { Ok(f.inner.into_inner().function) } else { Err(BuildErrors(errors)) }
     }
 
-    /// Declares an input. Names of inputs are unique in the function.
+    /// Declares an input. Names of inputs are unique in the function, and no state variable's.
     #[track_caller]
     pub fn input(&self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Tensor<'_> {
         let taken = self.inner.borrow().names.contains_key(name);
         if taken {
             self.misuse(format!("the name `{name}` is taken twice"));
+            return self.poison();
+        }
+        if self.find_param(name).is_some() {
+            self.misuse(format!("input `{name}` has the name of a state variable"));
             return self.poison();
         }
         let t = self.push(Input { ty: TensorType::new(dtype, shape) }, &[]);

@@ -90,7 +90,8 @@ impl IndexCx {
         IndexExpr::atom(Atom::Mod(Box::new(rest), m))
     }
 
-    /// `e = m * quotient + rest`, with every coefficient of `rest` not a multiple of `m`.
+    /// `e = m * quotient + rest`, with every coefficient of `rest` not a multiple of `m`, and `rest`
+    /// never negative.
     fn split(&self, e: &IndexExpr, m: i64) -> (IndexExpr, IndexExpr) {
         let e = e.clone().recombined();
         let mut quotient = IndexExpr::constant(e.constant.div_euclid(m));
@@ -102,7 +103,9 @@ impl IndexCx {
                 rest.terms.push((atom, c));
             }
         }
-        (quotient, rest)
+        // Negative coefficients: what was taken out may have been all that kept it positive.
+        let shift = (-self.range(&rest).0.div_euclid(m)).max(0);
+        (quotient.offset(-shift), rest.offset(shift * m))
     }
 }
 
@@ -343,6 +346,25 @@ mod tests {
         let lin = cx.var(60);
         let parts = [cx.rem(&cx.div(&lin, 20), 3), cx.rem(&cx.div(&lin, 5), 4), cx.rem(&lin, 5)];
         assert_eq!(IndexExpr::linear(&parts, &[20, 5, 1]), lin);
+    }
+
+    #[test]
+    fn what_is_divided_is_never_negative() {
+        let mut cx = IndexCx::default();
+        let (i, j) = (cx.var(3), cx.var(5));
+        // Row 2 - i of a 3 x 5 matrix read as rows of 3.
+        let e = i.scale(-5).offset(10).add(&j);
+        let (q, r) = (cx.div(&e, 3), cx.rem(&e, 3));
+        for (atom, _) in q.terms().iter().chain(r.terms()) {
+            if let Atom::Div(inner, _) | Atom::Mod(inner, _) = atom {
+                assert!(cx.range(inner).0 >= 0, "{inner}");
+            }
+        }
+        for (i, j) in (0..3).flat_map(|i| (0..5).map(move |j| (i, j))) {
+            let at = 10 - 5 * i + j;
+            assert_eq!((q.eval(&[i, j], &[]), r.eval(&[i, j], &[])), (at / 3, at % 3));
+        }
+        assert_eq!(IndexExpr::linear(&[q, r], &[3, 1]), e);
     }
 
     #[test]

@@ -20,9 +20,11 @@ mod pattern;
 mod scalar;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod text;
 mod types;
+mod verify;
 
-pub use autodiff::{gradients, vjp};
+pub use autodiff::{gradient_function, gradients, vjp};
 pub use builder::{FunctionBuilder, ModuleBuilder, Operand, Param, Tensor};
 pub use error::{BuildError, BuildErrors, EvalError, NoGradient, TypeError};
 pub use graph::{Graph, Node, NodeId, Origin, SourceLoc};
@@ -34,4 +36,6 @@ pub use module::{Bindings, Function, Module, Output, StateId, StateVar, Update};
 pub use ops::{Op, StaticType};
 pub use pattern::{Contraction, Pattern, Reduce, ReduceKind, Window};
 pub use scalar::{CmpKind, Native, Scalar, ScalarBuilder, ScalarFn, ScalarId, ScalarInst, ScalarOp};
+pub use text::{FORMAT_VERSION, MAX_NAME_BYTES, MAX_TEXT_BYTES, ParseError, ParseErrors, print_function};
 pub use types::{DType, Dim, MAX_ELEMENTS, MAX_RANK, Shape, TensorType, checked_product};
+pub use verify::{VerifyError, VerifyErrors, verify};

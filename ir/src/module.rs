@@ -211,3 +211,99 @@ impl Function {
         self.graph.ids().any(|id| self.graph.ty(id).dtype == dtype)
     }
 }
+
+/// A node without its id: how [`Function`]s are compared.
+#[derive(PartialEq)]
+enum Place {
+    Input(usize),
+    State(StateId),
+    /// Position among the other nodes.
+    Node(usize),
+}
+
+impl Function {
+    fn places(&self) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::with_capacity(self.graph.len());
+        let mut next = 0;
+        let inputs: BTreeMap<NodeId, usize> =
+            self.inputs.iter().enumerate().map(|(i, &id)| (id, i)).collect();
+        for id in self.graph.ids() {
+            places.push(match (self.graph.op(id), inputs.get(&id)) {
+                (_, Some(&i)) => Place::Input(i),
+                (Op::ReadState(r), _) => Place::State(r.state),
+                _ => {
+                    next += 1;
+                    Place::Node(next - 1)
+                }
+            });
+        }
+        places
+    }
+}
+
+/// Structural equality: the same operations with the same attributes, names and scopes in the same
+/// order, on the same operands. Ignored are source locations, where inputs and reads of state stand
+/// among the nodes, and the scopes of inputs and the names and scopes of reads.
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&self.graph, &other.graph);
+        let (at_a, at_b) = (self.places(), other.places());
+        let nodes = |f: &Self, places: &[Place]| -> Vec<NodeId> {
+            f.graph.ids().filter(|id| matches!(places[id.index()], Place::Node(_))).collect()
+        };
+        let same = |x: NodeId, y: NodeId| match (at_a.get(x.index()), at_b.get(y.index())) {
+            (Some(p), Some(q)) => p == q,
+            (None, None) => x == y,
+            _ => false,
+        };
+        let same_node = |&x: &NodeId, &y: &NodeId| {
+            let (n, m) = (a.node(x), b.node(y));
+            let (xs, ys) = (a.operands(x), b.operands(y));
+            n.op == m.op
+                && n.ty == m.ty
+                && n.origin.name == m.origin.name
+                && n.origin.scope == m.origin.scope
+                && xs.len() == ys.len()
+                && xs.iter().zip(&ys).all(|(&x, &y)| same(x, y))
+        };
+        let same_input = |&x: &NodeId, &y: &NodeId| {
+            x.index() < a.len()
+                && y.index() < b.len()
+                && a.op(x) == b.op(y)
+                && a.ty(x) == b.ty(y)
+                && self.input_name(x) == other.input_name(y)
+        };
+        let (xs, ys) = (nodes(self, &at_a), nodes(other, &at_b));
+        self.name == other.name
+            && self.inputs.len() == other.inputs.len()
+            && self.inputs.iter().zip(&other.inputs).all(|(x, y)| same_input(x, y))
+            && xs.len() == ys.len()
+            && xs.iter().zip(&ys).all(|(x, y)| same_node(x, y))
+            && self.outputs.len() == other.outputs.len()
+            && self.outputs.iter().zip(&other.outputs).all(|(o, p)| o.name == p.name && same(o.node, p.node))
+            && self.updates.len() == other.updates.len()
+            && self
+                .updates
+                .iter()
+                .zip(&other.updates)
+                .all(|(u, v)| u.state == v.state && same(u.value, v.value))
+    }
+}
+
+/// As of [`Function`]; numbers of initializers are compared by their bits.
+impl PartialEq for Module {
+    fn eq(&self, other: &Self) -> bool {
+        let bits = |init: &Initializer| match *init {
+            Initializer::Constant(v) => (0, v.to_bits(), 0),
+            Initializer::Uniform { lo, hi } => (1, lo.to_bits(), hi.to_bits()),
+            Initializer::Normal { mean, std } => (2, mean.to_bits(), std.to_bits()),
+        };
+        let same_state = |s: &StateVar, t: &StateVar| {
+            s.name == t.name && s.ty == t.ty && s.trainable == t.trainable && bits(&s.init) == bits(&t.init)
+        };
+        self.name == other.name
+            && self.state.len() == other.state.len()
+            && self.state.iter().zip(&other.state).all(|(s, t)| same_state(s, t))
+            && self.functions == other.functions
+    }
+}

@@ -4,7 +4,8 @@
 //! Index expressions of a pattern are over variables numbered as each variant says.
 
 use crate::index::{Access, IndexCx, IndexExpr};
-use crate::scalar::ScalarFn;
+use crate::scalar::{Scalar, ScalarFn, ScalarOp};
+use crate::types::DType;
 
 /// How the elements of the result derive from the operands.
 #[derive(Clone, Debug)]
@@ -70,6 +71,29 @@ pub enum ReduceKind {
     Max,
     /// NaN-propagating minimum.
     Min,
+}
+
+impl ReduceKind {
+    /// What a reduction of nothing gives; it saturates to the ends of integer types.
+    pub fn identity(self, dtype: DType) -> Scalar {
+        let value = match self {
+            Self::Sum => 0.0,
+            Self::Prod => 1.0,
+            Self::Max => f64::NEG_INFINITY,
+            Self::Min => f64::INFINITY,
+        };
+        Scalar::from_f64(dtype, value)
+    }
+
+    /// The instruction that combines two values.
+    pub const fn op(self) -> ScalarOp {
+        match self {
+            Self::Sum => ScalarOp::Add,
+            Self::Prod => ScalarOp::Mul,
+            Self::Max => ScalarOp::Max,
+            Self::Min => ScalarOp::Min,
+        }
+    }
 }
 
 /// A reduction over an index space of `extents`, taken as one sequence `r` in row-major order.

@@ -48,7 +48,6 @@ pub(super) struct Emitter<'a, 'b> {
 
 /// Pointers that a kernel loads once, at its entry.
 struct Bases {
-    context: Value,
     arena: Value,
     state: Value,
     constants: Value,
@@ -91,7 +90,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
             let list = pointer(b, offset);
             ports.insert(buffer, b.ins().load(types::I64, flags(), list, 8 * i as i32));
         }
-        let context = Some(Bases { context, arena, state, constants, scratch, ports });
+        let context = Some(Bases { arena, state, constants, scratch, ports });
         let values = vec![Parts::new(); f.types.len()];
         let mut e = Self {
             b,
@@ -460,7 +459,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
     /// The lanes of a vector into a scalar, by halves: 8, 4, 2, 1.
     fn fold(&mut self, kind: ReduceKind, v: Val) -> Value {
         let dtype = self.dtype(v);
-        let op = reduce_op(kind);
+        let op = kind.op();
         let mut parts = self.values[v as usize].clone();
         debug_assert_eq!(self.f.types[v as usize].lanes as usize, Reduce::LANES);
         while parts.len() > 1 {
@@ -623,16 +622,6 @@ impl<'a, 'b> Emitter<'a, 'b> {
 
 fn zero(dtype: DType) -> graphc_ir::Scalar {
     graphc_ir::Scalar::from_bits(dtype, 0)
-}
-
-/// The instruction that combines two values of a reduction.
-pub(crate) const fn reduce_op(kind: ReduceKind) -> ScalarOp {
-    match kind {
-        ReduceKind::Sum => ScalarOp::Add,
-        ReduceKind::Prod => ScalarOp::Mul,
-        ReduceKind::Max => ScalarOp::Max,
-        ReduceKind::Min => ScalarOp::Min,
-    }
 }
 
 const fn power_of_two(m: i64) -> Option<i64> {

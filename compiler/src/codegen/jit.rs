@@ -35,7 +35,7 @@ pub struct CompiledFunction {
 }
 
 /// Native code of a program.
-pub struct Generated {
+pub(crate) struct Generated {
     /// The entry function. Valid while `code` lives.
     pub entry: abi::EntryFn,
     /// Owner of the code memory.
@@ -64,8 +64,45 @@ fn backend(function: &str, e: impl std::fmt::Display) -> CompileError {
     CompileError::Backend { function: function.into(), message: e.to_string() }
 }
 
+/// Which instructions of the host's CPU generated code may use. The bits of results are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Features {
+    /// All that Cranelift knows to use.
+    #[default]
+    Host,
+    /// On x86-64 only up to AVX2 and FMA, as on CPUs from 2013 on; elsewhere as `Host`.
+    Avx2,
+    /// On x86-64 only SSE4.1, AVX and FMA; elsewhere as `Host`.
+    Avx,
+}
+
+impl Features {
+    /// Names of the x86-64 features, or `None` for those of the host.
+    fn names(self) -> Option<&'static [&'static str]> {
+        const AVX: &[&str] = &["has_sse3", "has_ssse3", "has_sse41", "has_avx", "has_fma"];
+        const AVX2: &[&str] = &[
+            "has_sse3",
+            "has_ssse3",
+            "has_sse41",
+            "has_sse42",
+            "has_popcnt",
+            "has_avx",
+            "has_avx2",
+            "has_fma",
+            "has_bmi1",
+            "has_bmi2",
+            "has_lzcnt",
+        ];
+        match self {
+            Self::Avx2 if cfg!(target_arch = "x86_64") => Some(AVX2),
+            Self::Avx if cfg!(target_arch = "x86_64") => Some(AVX),
+            _ => None,
+        }
+    }
+}
+
 /// The host's instruction set with this optimization level of Cranelift.
-fn isa(opt_level: &str) -> Result<OwnedTargetIsa, CompileError> {
+fn isa(opt_level: &str, features: Features) -> Result<OwnedTargetIsa, CompileError> {
     let mut flags = settings::builder();
     for (name, value) in [
         ("opt_level", opt_level),
@@ -76,7 +113,11 @@ fn isa(opt_level: &str) -> Result<OwnedTargetIsa, CompileError> {
     ] {
         flags.set(name, value).map_err(|e| backend("", e))?;
     }
-    let builder = cranelift_native::builder().map_err(|e| backend("", e))?;
+    let names = features.names();
+    let mut builder = cranelift_native::builder_with_options(names.is_none()).map_err(|e| backend("", e))?;
+    for name in names.unwrap_or_default() {
+        builder.enable(name).map_err(|e| backend("", e))?;
+    }
     let isa = builder.finish(settings::Flags::new(flags)).map_err(|e| backend("", e))?;
     if isa.triple().architecture == target_lexicon::Architecture::X86_64 {
         let fma = isa.isa_flags().iter().any(|f| f.name == "has_fma" && f.as_bool() == Some(true));
@@ -102,9 +143,9 @@ struct Job {
 ///
 /// # Errors
 /// If the CPU lacks FMA or Cranelift refuses a function.
-pub fn generate(program: &Program, keep: bool) -> Result<Generated, CompileError> {
-    let speed = isa("speed")?;
-    let none = isa("none")?;
+pub(crate) fn generate(program: &Program, features: Features, keep: bool) -> Result<Generated, CompileError> {
+    let speed = isa("speed", features)?;
+    let none = isa("none", features)?;
     let mut builder = JITBuilder::with_isa(speed.clone(), default_libcall_names());
     let memory = ArenaMemoryProvider::new_with_size(CODE_RESERVE).map_err(|e| backend(&program.name, e))?;
     builder.memory_provider(Box::new(memory));

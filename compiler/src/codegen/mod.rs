@@ -6,5 +6,5 @@ mod jit;
 mod ops;
 
 pub use disassemble::disassemble;
-pub(crate) use emit::reduce_op;
-pub use jit::{CompiledFunction, generate};
+pub(crate) use jit::generate;
+pub use jit::{CompiledFunction, Features};

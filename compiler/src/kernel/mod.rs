@@ -1,11 +1,14 @@
 //! Kernel IR: what one kernel computes, as index spaces and element expressions, before any choice
-//! of order, width or tiles. Lowering ([`crate::lower`]) schedules it into vector IR.
+//! of order, width or tiles. Lowering (`lower`) schedules it into vector IR.
 
 use graphc_ir::{
-    Atom, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Window,
+    Atom, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Window,
 };
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
+
+pub mod print;
+pub mod verify;
 
 /// Number of a buffer of the program.
 pub type BufferId = u32;
@@ -376,15 +379,4 @@ impl Kernel {
         }
         writes
     }
-}
-
-/// The identity of a reduction.
-pub fn identity(kind: ReduceKind, dtype: DType) -> Scalar {
-    let value = match kind {
-        ReduceKind::Sum => 0.0,
-        ReduceKind::Prod => 1.0,
-        ReduceKind::Max => f64::NEG_INFINITY,
-        ReduceKind::Min => f64::INFINITY,
-    };
-    Scalar::from_f64(dtype, value)
 }

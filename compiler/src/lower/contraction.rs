@@ -365,7 +365,7 @@ impl Part<'_, '_> {
     /// unguarded.
     fn in_order(&self, factor: &Factor, group: usize) -> bool {
         let s = self.s;
-        if s.space.extents[group].len() != 1 {
+        if s.space.extents[group].len() != 1 || !factor.exprs.dynamics.is_empty() {
             return false;
         }
         let var = s.space.first(group) as u32;

@@ -5,8 +5,7 @@
 //! in order. Both give the same bits.
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
-use crate::codegen::reduce_op;
-use crate::kernel::{ExprId, Kernel, identity};
+use crate::kernel::{ExprId, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
@@ -204,8 +203,13 @@ impl<'a> Schedule<'a> {
         let inside = self.inside(self.outer.len()..self.outer.len() + self.inner.len());
         let roots = self.kernel.roots();
         e.hoist(&mut self.b, &roots, &|v| inside[v as usize]);
+        let first = self.outer.len();
+        let scattered = (first..first + self.inner.len()).any(|v| self.lanes_along(v, 2) == 1);
         let results = if inner_points == 0 {
             self.identities(1)
+        } else if scattered {
+            // An index read from memory differs from lane to lane: one virtual lane after another.
+            self.reduce_in_turn(&mut e, &at, inner_points, &IndexExpr::default())
         } else if inner_points <= BLOCK {
             self.block_along_inner(
                 &mut e,
@@ -225,7 +229,7 @@ impl<'a> Schedule<'a> {
 
     fn identities(&mut self, lanes: u16) -> Vec<Val> {
         let kernel = self.kernel;
-        let values = self.reductions.iter().map(|&(kind, v)| identity(kind, kernel.exprs.get(v).dtype));
+        let values = self.reductions.iter().map(|&(kind, v)| kind.identity(kernel.exprs.get(v).dtype));
         values.collect::<Vec<_>>().into_iter().map(|c| self.b.constant_lanes(c, lanes)).collect()
     }
 
@@ -260,7 +264,7 @@ impl<'a> Schedule<'a> {
         let reductions = self.reductions;
         let values: Vec<Val> = reductions.iter().map(|r| e.value(&mut self.b, r.1)).collect();
         let pairs = reductions.iter().zip(carried.iter().zip(values));
-        pairs.map(|((kind, _), (&acc, x))| self.b.op(reduce_op(*kind), &[acc, x])).collect()
+        pairs.map(|((kind, _), (&acc, x))| self.b.op(kind.op(), &[acc, x])).collect()
     }
 
     /// More than one block: each block's result goes to scratch memory, then neighbours combine.
@@ -318,7 +322,7 @@ impl<'a> Schedule<'a> {
             for (p, &kind) in parts.iter().zip(&kinds) {
                 let x = self.b.load(p.at(&i), &[]);
                 let y = self.b.load(p.at(&i.offset(s)), &[]);
-                let v = self.b.op(reduce_op(kind), &[x, y]);
+                let v = self.b.op(kind.op(), &[x, y]);
                 self.b.store(p.at(&i), v);
             }
             self.b.close(l, &[]);
@@ -362,49 +366,53 @@ impl<'a> Schedule<'a> {
         self.set_vars(&mut e, &at);
         let inside = self.inside(first + 1..first + 1 + self.inner.len());
         e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
-        let n = (inner_points + BLOCK - 1) / BLOCK;
         // The position within a vector, which is the same for all vectors of an aligned loop.
         let lane = self.b.cx().rem(&v.var, LANES);
-        let results = if inner_points <= LANES && inner_points * self.kernel.exprs.len() as i64 <= 400 {
-            self.few_rows(&mut e, &at, inner_points)
-        } else if n == 1 {
-            self.column_block(&mut e, &at, IndexExpr::default(), inner_points, &lane)
-        } else {
-            let parts = self
-                .partials(n, LANES)
-                .into_iter()
-                .map(|p| Partial { lane: lane.clone(), ..p })
-                .collect::<Vec<_>>();
-            let l = self.b.open(
-                IndexExpr::default(),
-                Bound::Expr(IndexExpr::constant(inner_points / BLOCK)),
-                1,
-                1,
-                &[],
-            );
-            e.open();
-            let values = self.column_block(&mut e, &at, l.var.scale(BLOCK), BLOCK, &lane);
-            for (p, value) in parts.iter().zip(values) {
-                self.b.store(p.at(&l.var), value);
-            }
-            e.close();
-            self.b.close(l, &[]);
-            let rest = inner_points % BLOCK;
-            if rest > 0 {
-                e.open();
-                let from = IndexExpr::constant(inner_points - rest);
-                let values = self.column_block(&mut e, &at, from, rest, &lane);
-                e.close();
-                for (p, value) in parts.iter().zip(values) {
-                    self.b.store(p.at(&IndexExpr::constant(n - 1)), value);
-                }
-            }
-            self.pairwise(&parts, n)
-        };
+        let results = self.reduce_in_turn(&mut e, &at, inner_points, &lane);
         e.reduced = results;
         self.stores(&mut e, false);
         e.close();
         self.b.close(v, &[]);
+    }
+
+    /// The reductions at one outer position (or one vector of them, at position `lane` within it), the
+    /// virtual lanes one after another.
+    fn reduce_in_turn(
+        &mut self,
+        e: &mut Emit<'a>,
+        at: &[IndexExpr],
+        inner_points: i64,
+        lane: &IndexExpr,
+    ) -> Vec<Val> {
+        let n = (inner_points + BLOCK - 1) / BLOCK;
+        if inner_points <= LANES && inner_points * self.kernel.exprs.len() as i64 <= 400 {
+            return self.few_rows(e, at, inner_points);
+        }
+        if n == 1 {
+            return self.column_block(e, at, IndexExpr::default(), inner_points, lane);
+        }
+        let parts = self.partials(n, LANES);
+        let parts: Vec<Partial> = parts.into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect();
+        let whole = Bound::Expr(IndexExpr::constant(inner_points / BLOCK));
+        let l = self.b.open(IndexExpr::default(), whole, 1, 1, &[]);
+        e.open();
+        let values = self.column_block(e, at, l.var.scale(BLOCK), BLOCK, lane);
+        for (p, value) in parts.iter().zip(values) {
+            self.b.store(p.at(&l.var), value);
+        }
+        e.close();
+        self.b.close(l, &[]);
+        let rest = inner_points % BLOCK;
+        if rest > 0 {
+            e.open();
+            let from = IndexExpr::constant(inner_points - rest);
+            let values = self.column_block(e, at, from, rest, lane);
+            e.close();
+            for (p, value) in parts.iter().zip(values) {
+                self.b.store(p.at(&IndexExpr::constant(n - 1)), value);
+            }
+        }
+        self.pairwise(&parts, n)
     }
 
     /// At most 16 inner positions: each is a virtual lane of its own.
@@ -431,7 +439,7 @@ impl<'a> Schedule<'a> {
         while half > 0 {
             for j in half..lanes.len().min(2 * half) {
                 for (i, &kind) in kinds.iter().enumerate() {
-                    lanes[j - half][i] = self.b.op(reduce_op(kind), &[lanes[j - half][i], lanes[j][i]]);
+                    lanes[j - half][i] = self.b.op(kind.op(), &[lanes[j - half][i], lanes[j][i]]);
                 }
             }
             lanes.truncate(half);

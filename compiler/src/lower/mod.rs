@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 /// What the scheduler knows of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// Rows of a contraction's register tile.
     pub tile_rows: usize,
     /// Columns of a contraction's register tile; also its lanes.
@@ -25,12 +25,12 @@ pub struct Target {
 
 impl Target {
     /// 128-bit vectors, 16 registers: 5 x 8 accumulators of f32 fill 10 of them.
-    pub const V128: Self = Self { tile_rows: 5, tile_lanes: 8, map_lanes: 8 };
+    pub(crate) const V128: Self = Self { tile_rows: 5, tile_lanes: 8, map_lanes: 8 };
 }
 
 /// Leaf functions, shared by structure.
 #[derive(Default)]
-pub struct Leaves {
+pub(crate) struct Leaves {
     functions: Vec<VFunc>,
     known: HashMap<String, u32>,
 }
@@ -47,13 +47,18 @@ impl Leaves {
     }
 
     /// All of them.
-    pub fn into_functions(self) -> Vec<VFunc> {
+    pub(crate) fn into_functions(self) -> Vec<VFunc> {
         self.functions
     }
 }
 
 /// Schedules one kernel.
-pub fn schedule(kernel: &Kernel, buffers: &[Buffer], target: &Target, leaves: &mut Leaves) -> Scheduled {
+pub(crate) fn schedule(
+    kernel: &Kernel,
+    buffers: &[Buffer],
+    target: &Target,
+    leaves: &mut Leaves,
+) -> Scheduled {
     match &kernel.body {
         KernelBody::Loop { outer, reductions } => {
             loops::schedule(kernel, *outer, reductions, buffers, target)

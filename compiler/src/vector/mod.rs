@@ -3,7 +3,7 @@
 //! A value has an element type and a number of lanes: 1 for a scalar, or the lanes of the vector
 //! loop it is in. How many registers a vector takes is the emitter's affair, so the same function
 //! serves 128-, 256- and 512-bit machines. There are three readers: the Cranelift emitter
-//! ([`crate::codegen`]), the interpreter ([`interp`]), and later an emitter of wide x86 code. All
+//! (`codegen`), the interpreter ([`interp`]), and later an emitter of wide x86 code. All
 //! give the same bits: [`ScalarOp::eval`] is the meaning of each lane.
 //!
 //! A loop with `lanes > 1` takes `lanes` values of its variable at a time: lane `l` stands for
@@ -15,6 +15,9 @@ use graphc_ir::{DType, Guard, IndexExpr, ReduceKind, ScalarOp};
 use smallvec::SmallVec;
 
 pub mod builder;
+pub mod interp;
+pub mod print;
+pub mod verify;
 
 /// A value of a function, defined once.
 pub type Val = u32;
@@ -108,6 +111,16 @@ pub struct Loop {
     pub body: Vec<Stmt>,
 }
 
+impl Loop {
+    /// Distance of the bounds, if it is known at compile time.
+    pub fn extent(&self) -> Option<i64> {
+        match (&self.lo, &self.hi) {
+            (Bound::Expr(lo), Bound::Expr(hi)) => hi.add(&lo.scale(-1)).as_constant(),
+            _ => None,
+        }
+    }
+}
+
 /// A statement.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Stmt {
@@ -140,7 +153,7 @@ pub enum Stmt {
     },
 }
 
-/// Extents of a buffer as vector IR sees it.
+/// A function: a kernel's body, or a leaf that kernels call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VFunc {
     /// Name in dumps.

@@ -1,3 +1,11 @@
 //! Composites: functions over the builder that need no gradient rule and no lowering of their own.
+//! Most are methods of [`crate::Tensor`]; here are those that are not.
 
+mod activation;
+mod loss;
 mod pool;
+mod random;
+mod reduce;
+
+pub use loss::{bce_with_logits, cross_entropy, mse};
+pub use random::{RandomStream, initialize, stream_id};

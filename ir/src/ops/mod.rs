@@ -185,7 +185,7 @@ ops! {
     exp::Exp, exp2::Exp2, expm1::Expm1, log::Log, log1p::Log1p,
     sin::Sin, cos::Cos, tan::Tan, sigmoid::Sigmoid, erf::Erf,
     rem::Rem, min::Min, max::Max, pow::Pow, and::And, or::Or, xor::Xor, not::Not,
-    compare::Compare, select::Select, clamp::Clamp, cast::Cast, bitcast::Bitcast,
+    compare::Compare, is_nan::IsNan, select::Select, clamp::Clamp, cast::Cast, bitcast::Bitcast,
     stop_gradient::StopGradient, check_index::CheckIndex, extent::Extent, rng_bits::RngBits,
     iota::Iota, slice::Slice, pad::Pad, concatenate::Concatenate, reverse::Reverse,
     gather::Gather, scatter_add::ScatterAdd,

@@ -74,9 +74,6 @@ pub(super) const NUMBER: Class =
 /// Types with bitwise or logical operations.
 pub(super) const BITS: Class =
     Class { what: "an integer or bool", dtypes: &[DType::I32, DType::I64, DType::Bool] };
-/// Every type.
-pub(super) const ANY: Class = Class { what: "of any type", dtypes: &DType::ALL };
-
 /// Shape rule of an elementwise operation on `N` operands of one type in `class`.
 pub(super) fn infer_elementwise<const N: usize>(
     op: &'static str,
@@ -339,29 +336,6 @@ pub(super) fn infer_reduce(
     Ok(x0.with_shape(kept.collect::<Shape>()))
 }
 
-/// The identity of a reduction.
-pub(super) fn identity(kind: ReduceKind, dtype: DType) -> Scalar {
-    let value = match kind {
-        ReduceKind::Sum => 0.0,
-        ReduceKind::Prod => 1.0,
-        ReduceKind::Max => f64::NEG_INFINITY,
-        ReduceKind::Min => f64::INFINITY,
-    };
-    // Saturates to MIN and MAX of integer types.
-    Scalar::from_f64(dtype, value)
-}
-
-/// Combines two values of a reduction.
-pub(super) fn combine(kind: ReduceKind, a: Scalar, b: Scalar) -> Scalar {
-    let op = match kind {
-        ReduceKind::Sum => ScalarOp::Add,
-        ReduceKind::Prod => ScalarOp::Mul,
-        ReduceKind::Max => ScalarOp::Max,
-        ReduceKind::Min => ScalarOp::Min,
-    };
-    op.eval(&[a, b])
-}
-
 /// Reduces a sequence in the order of [`Reduce`]; `None` is a skipped element.
 pub(super) fn reduce_sequence(
     kind: ReduceKind,
@@ -370,12 +344,12 @@ pub(super) fn reduce_sequence(
 ) -> Scalar {
     let mut blocks = Vec::new();
     loop {
-        let mut lanes = [identity(kind, dtype); Reduce::LANES];
+        let mut lanes = [kind.identity(dtype); Reduce::LANES];
         let mut n = 0;
         for x in elements.by_ref().take(Reduce::BLOCK) {
             if let Some(x) = x {
                 let lane = &mut lanes[n % Reduce::LANES];
-                *lane = combine(kind, *lane, x);
+                *lane = kind.op().eval(&[*lane, x]);
             }
             n += 1;
         }
@@ -385,7 +359,7 @@ pub(super) fn reduce_sequence(
         let mut half = Reduce::LANES / 2;
         while half > 0 {
             for j in 0..half {
-                lanes[j] = combine(kind, lanes[j], lanes[j + half]);
+                lanes[j] = kind.op().eval(&[lanes[j], lanes[j + half]]);
             }
             half /= 2;
         }
@@ -397,7 +371,7 @@ pub(super) fn reduce_sequence(
     let mut step = 1;
     while step < blocks.len() {
         for i in (0..blocks.len() - step).step_by(2 * step) {
-            blocks[i] = combine(kind, blocks[i], blocks[i + step]);
+            blocks[i] = kind.op().eval(&[blocks[i], blocks[i + step]]);
         }
         step *= 2;
     }

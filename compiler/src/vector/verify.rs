@@ -1,0 +1,425 @@
+//! The rules of vector IR. What is broken here is a defect of the scheduler, not of a program that
+//! a user wrote; debug builds check every function.
+
+use super::print::memory;
+use super::{Base, Bound, Loop, MemRef, Stmt, VFunc, VOp, VType, Val};
+use crate::program::Buffer;
+use graphc_ir::{Atom, DType, Guard, IndexExpr, Reduce, Var};
+
+/// A rule that a function breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VectorError {
+    /// A value is defined twice, or has no type.
+    #[error("%{0} is defined twice or has no type")]
+    Redefined(Val),
+    /// A value is used where it is not defined.
+    #[error("{user} uses %{value}, which is not defined there")]
+    Undefined {
+        /// The value.
+        value: Val,
+        /// Who uses it.
+        user: String,
+    },
+    /// An index names a variable whose loop does not enclose it, or a loop one that is taken.
+    #[error("{user}: variable i{var} is out of scope or taken")]
+    Variable {
+        /// The variable.
+        var: Var,
+        /// Who uses it.
+        user: String,
+    },
+    /// Types or lane counts do not fit.
+    #[error("{user}: {message}")]
+    Type {
+        /// The statement.
+        user: String,
+        /// What does not fit.
+        message: String,
+    },
+    /// A loop or call breaks a rule of its own.
+    #[error("{user}: {message}")]
+    Structure {
+        /// The statement.
+        user: String,
+        /// The rule.
+        message: &'static str,
+    },
+    /// A reference to something that does not exist.
+    #[error("{user}: there is no {what}")]
+    Missing {
+        /// The statement.
+        user: String,
+        /// What does not exist.
+        what: String,
+    },
+}
+
+/// Checks a kernel's or leaf's function. `leaves` are those it may call, `buffers` those it may
+/// name: a leaf is given none of either.
+///
+/// # Errors
+/// Every broken rule, in order of the statements.
+pub fn verify(f: &VFunc, leaves: &[VFunc], buffers: &[Buffer]) -> Result<(), Vec<VectorError>> {
+    let mut v = Verifier {
+        f,
+        leaves,
+        buffers,
+        defined: vec![false; f.types.len()],
+        visible: vec![false; f.types.len()],
+        vars: vec![false; f.n_vars as usize],
+        used_vars: vec![false; f.n_vars as usize],
+        vector: None,
+        errors: Vec::new(),
+    };
+    for &p in &f.params {
+        v.define(p);
+        v.index_type(p, "a parameter");
+    }
+    v.block(&f.body);
+    if v.errors.is_empty() { Ok(()) } else { Err(v.errors) }
+}
+
+struct Verifier<'a> {
+    f: &'a VFunc,
+    leaves: &'a [VFunc],
+    buffers: &'a [Buffer],
+    /// Values defined anywhere so far.
+    defined: Vec<bool>,
+    /// Values defined in the open scopes.
+    visible: Vec<bool>,
+    /// Variables of the open loops.
+    vars: Vec<bool>,
+    used_vars: Vec<bool>,
+    /// Variable and lanes of the enclosing vector loop.
+    vector: Option<(Var, u16)>,
+    errors: Vec<VectorError>,
+}
+
+impl Verifier<'_> {
+    fn is_leaf(&self) -> bool {
+        self.f.n_pointers > 0
+    }
+
+    fn mismatch(&mut self, user: &str, message: String) {
+        self.errors.push(VectorError::Type { user: user.to_owned(), message });
+    }
+
+    fn structure(&mut self, user: &str, message: &'static str) {
+        self.errors.push(VectorError::Structure { user: user.to_owned(), message });
+    }
+
+    fn missing(&mut self, user: &str, what: String) {
+        self.errors.push(VectorError::Missing { user: user.to_owned(), what });
+    }
+
+    fn define(&mut self, v: Val) -> bool {
+        let known = self.defined.get(v as usize).copied();
+        if known != Some(false) {
+            self.errors.push(VectorError::Redefined(v));
+            return false;
+        }
+        self.defined[v as usize] = true;
+        self.visible[v as usize] = true;
+        true
+    }
+
+    /// The type of a value that must be visible here.
+    fn operand(&mut self, v: Val, user: &str) -> Option<VType> {
+        if self.visible.get(v as usize) == Some(&true) {
+            return Some(self.f.types[v as usize]);
+        }
+        self.errors.push(VectorError::Undefined { value: v, user: user.to_owned() });
+        None
+    }
+
+    fn index_type(&mut self, v: Val, user: &str) {
+        if let Some(ty) = self.operand(v, user)
+            && ty != (VType { dtype: DType::I64, lanes: 1 })
+        {
+            self.mismatch(user, format!("%{v} is {ty}, not a scalar i64"));
+        }
+    }
+
+    fn index(&mut self, e: &IndexExpr, user: &str) {
+        for (atom, _) in e.terms() {
+            match atom {
+                Atom::Var(v) if self.vars.get(*v as usize) != Some(&true) => {
+                    self.errors.push(VectorError::Variable { var: *v, user: user.to_owned() });
+                }
+                Atom::Var(_) => {}
+                Atom::Dynamic(v) => self.index_type(*v, user),
+                Atom::Div(inner, m) | Atom::Mod(inner, m) => {
+                    if *m <= 0 {
+                        self.structure(user, "a divisor is positive");
+                    }
+                    self.index(inner, user);
+                }
+            }
+        }
+    }
+
+    /// An index that is the same for all lanes.
+    fn uniform(&mut self, e: &IndexExpr, user: &str) {
+        self.index(e, user);
+        if self.vector.is_some_and(|(var, _)| e.uses(var)) {
+            self.structure(user, "bounds and arguments are the same for all lanes");
+        }
+    }
+
+    fn guards(&mut self, guards: &[Guard], user: &str) {
+        guards.iter().for_each(|g| self.index(&g.expr, user));
+        if self.is_leaf() && !guards.is_empty() {
+            self.structure(user, "a leaf has no guards");
+        }
+    }
+
+    fn memory(&mut self, m: &MemRef, user: &str) {
+        self.index(&m.index, user);
+        match m.base {
+            Base::Param(i) if i >= self.f.n_pointers => self.missing(user, format!("pointer p{i}")),
+            Base::Param(_) => {}
+            Base::Buffer(_) | Base::Scratch(_) if self.is_leaf() => {
+                self.structure(user, "a leaf reaches memory by its pointers only");
+            }
+            Base::Buffer(i) => match self.buffers.get(i as usize) {
+                None => self.missing(user, format!("buffer b{i}")),
+                Some(b) if b.dtype != m.dtype => {
+                    self.mismatch(user, format!("b{i} holds {}, not {}", b.dtype, m.dtype));
+                }
+                Some(_) => {}
+            },
+            Base::Scratch(offset) if !(offset as usize).is_multiple_of(m.dtype.size_bytes()) => {
+                self.structure(user, "scratch offsets are aligned");
+            }
+            Base::Scratch(_) => {}
+        }
+    }
+
+    /// `lanes` values of something with these index expressions.
+    fn lanes_of(&mut self, lanes: u16, exprs: &[&IndexExpr], user: &str) {
+        let varies = self.vector.is_some_and(|(var, _)| exprs.iter().any(|e| e.uses(var)));
+        match self.vector {
+            Some((_, n)) if lanes == n || (lanes == 1 && !varies) => {}
+            None if lanes == 1 => {}
+            Some((var, n)) => {
+                self.mismatch(user, format!("{lanes} lanes of an index over i{var} in a loop of {n}"));
+            }
+            None => self.mismatch(user, format!("{lanes} lanes outside of vector loops")),
+        }
+    }
+
+    fn block(&mut self, body: &[Stmt]) {
+        for s in body {
+            match s {
+                Stmt::Def { dst, op, args } => self.def(*dst, op, args),
+                Stmt::Store { mem, value } => {
+                    let user = format!("store {}", memory(mem));
+                    self.memory(mem, &user);
+                    if let Some(ty) = self.operand(*value, &user) {
+                        if ty.dtype != mem.dtype {
+                            self.mismatch(&user, format!("%{value} is {ty}"));
+                        }
+                        self.lanes_of(ty.lanes, &[&mem.index], &user);
+                    }
+                }
+                Stmt::Call { leaf, pointers, scalars } => self.call(*leaf, pointers, scalars),
+                Stmt::Loop(l) => self.enter(l),
+            }
+        }
+    }
+
+    fn def(&mut self, dst: Val, op: &VOp, args: &[Val]) {
+        let user = format!("%{dst}");
+        let types: Vec<Option<VType>> = args.iter().map(|&a| self.operand(a, &user)).collect();
+        let types: Option<Vec<VType>> = types.into_iter().collect();
+        match op {
+            VOp::Load(mem, guards) => {
+                self.memory(mem, &user);
+                self.guards(guards, &user);
+            }
+            VOp::Index(e) => self.index(e, &user),
+            VOp::Guard(guards) => self.guards(guards, &user),
+            VOp::Scalar(_) | VOp::Splat | VOp::Fold(_) => {}
+        }
+        if !self.define(dst) {
+            return;
+        }
+        let Some(types) = types else { return };
+        let ty = self.f.types[dst as usize];
+        let expected = self.expected(op, &types, ty, &user);
+        if expected != Some(ty) {
+            let types: Vec<String> = types.iter().map(ToString::to_string).collect();
+            self.mismatch(&user, format!("{op:?} of ({}) does not give {ty}", types.join(", ")));
+        }
+    }
+
+    /// The type of an operation's result; that of memory and indices takes the lanes of `ty`.
+    fn expected(&mut self, op: &VOp, args: &[VType], ty: VType, user: &str) -> Option<VType> {
+        let of = |dtype| Some(VType { dtype, lanes: ty.lanes });
+        match (op, args) {
+            (VOp::Scalar(op), args) => {
+                let dtypes: Vec<DType> = args.iter().map(|t| t.dtype).collect();
+                let lanes = args.first().map_or(1, |t| t.lanes);
+                let one_count = args.iter().all(|t| t.lanes == lanes);
+                op.infer(&dtypes).filter(|_| one_count).map(|dtype| VType { dtype, lanes })
+            }
+            (VOp::Splat, [x]) if x.lanes == 1 && ty.lanes > 1 => of(x.dtype),
+            (VOp::Fold(_), [x]) if usize::from(x.lanes) == Reduce::LANES && ty.lanes == 1 => of(x.dtype),
+            (VOp::Load(mem, guards), []) => {
+                let exprs: Vec<&IndexExpr> =
+                    std::iter::once(&mem.index).chain(guards.iter().map(|g| &g.expr)).collect();
+                self.lanes_of(ty.lanes, &exprs, user);
+                of(mem.dtype)
+            }
+            (VOp::Index(e), []) => {
+                self.lanes_of(ty.lanes, &[e], user);
+                of(DType::I64)
+            }
+            (VOp::Guard(guards), []) => {
+                let exprs: Vec<&IndexExpr> = guards.iter().map(|g| &g.expr).collect();
+                self.lanes_of(ty.lanes, &exprs, user);
+                of(DType::Bool)
+            }
+            _ => None,
+        }
+    }
+
+    fn call(&mut self, leaf: u32, pointers: &[MemRef], scalars: &[IndexExpr]) {
+        let user = format!("call leaf{leaf}");
+        if self.vector.is_some() {
+            self.structure(&user, "vector loops call nothing");
+        }
+        pointers.iter().for_each(|m| self.memory(m, &user));
+        scalars.iter().for_each(|e| self.uniform(e, &user));
+        match self.leaves.get(leaf as usize) {
+            None => self.missing(&user, format!("leaf {leaf}")),
+            Some(l) if l.n_pointers as usize != pointers.len() || l.params.len() != scalars.len() => {
+                self.structure(&user, "a leaf is called with as many arguments as it has parameters");
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn enter(&mut self, l: &Loop) {
+        let user = format!("loop i{}", l.var);
+        for b in [&l.lo, &l.hi] {
+            match b {
+                Bound::Expr(e) => self.uniform(e, &user),
+                Bound::Min(x, y) => {
+                    self.uniform(x, &user);
+                    self.uniform(y, &user);
+                }
+            }
+        }
+        if l.step < 1 || l.lanes < 1 || (l.lanes > 1 && l.step != i64::from(l.lanes)) {
+            self.structure(&user, "a step is positive, and the number of lanes if that is above 1");
+        }
+        if l.lanes > 1 {
+            if self.vector.is_some() {
+                self.structure(&user, "a vector loop is not inside another");
+            }
+            if !l.carried.is_empty() && l.extent().is_none() {
+                self.structure(&user, "a vector loop with carried values has a fixed extent");
+            }
+        }
+        let init: Vec<Option<VType>> = l.carried.iter().map(|c| self.operand(c.init, &user)).collect();
+        if self.used_vars.get(l.var as usize) != Some(&false) {
+            self.errors.push(VectorError::Variable { var: l.var, user });
+            return;
+        }
+        self.used_vars[l.var as usize] = true;
+        self.vars[l.var as usize] = true;
+        let outside = self.visible.clone();
+        let outer = self.vector;
+        if l.lanes > 1 {
+            self.vector = Some((l.var, l.lanes));
+        }
+        for c in &l.carried {
+            self.define(c.phi);
+        }
+        self.block(&l.body);
+        for (c, init) in l.carried.iter().zip(init) {
+            let next = self.operand(c.next, &user);
+            let phi = self.f.types.get(c.phi as usize).copied();
+            if init != phi || next != phi {
+                self.mismatch(&user, format!("%{}, %{} and %{} are of one type", c.phi, c.init, c.next));
+            }
+            if l.lanes > 1 && phi.is_some_and(|t| t.lanes != l.lanes) {
+                self.mismatch(&user, format!("carried %{} has a value for each lane", c.phi));
+            }
+        }
+        self.visible = outside;
+        for c in &l.carried {
+            if let Some(v) = self.visible.get_mut(c.phi as usize) {
+                *v = true;
+            }
+        }
+        self.vector = outer;
+        self.vars[l.var as usize] = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vector::builder::VBuilder;
+    use graphc_ir::ScalarBuilder;
+
+    fn sum_of_squares() -> VFunc {
+        let mut b = VBuilder::kernel("k");
+        let zero = b.constant_lanes(graphc_ir::Scalar::F32(0.0), 16);
+        let l = b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(100)), 16, 16, &[zero]);
+        let at = |index| MemRef { base: Base::Scratch(0), dtype: DType::F32, index };
+        let x = b.load(at(l.var.clone()), &[]);
+        let next = b.fma(x, x, l.values[0]);
+        let lanes = b.close(l, &[next]);
+        let sum = b.fold(graphc_ir::ReduceKind::Sum, lanes[0]);
+        b.store(at(IndexExpr::constant(100)), sum);
+        b.finish()
+    }
+
+    fn first_loop(f: &mut VFunc) -> &mut Loop {
+        let l = f.body.iter_mut().find_map(|s| if let Stmt::Loop(l) = s { Some(l) } else { None });
+        l.unwrap()
+    }
+
+    #[test]
+    fn a_well_formed_function_passes() {
+        assert_eq!(verify(&sum_of_squares(), &[], &[]), Ok(()));
+    }
+
+    #[test]
+    fn each_broken_rule_is_reported() {
+        let broken = |change: &dyn Fn(&mut VFunc)| {
+            let mut f = sum_of_squares();
+            change(&mut f);
+            let errors = verify(&f, &[], &[]).unwrap_err();
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        let step = broken(&|f| first_loop(f).step = 8);
+        assert!(step.contains("the number of lanes"), "{step}");
+        let open = broken(&|f| first_loop(f).hi = Bound::Expr(IndexExpr::atom(Atom::Dynamic(1))));
+        assert!(open.contains("fixed extent"), "{open}");
+        let twice = broken(&|f| {
+            let copy = f.body[0].clone();
+            f.body.push(copy);
+        });
+        assert!(twice.contains("defined twice"), "{twice}");
+        let late = broken(&|f| f.body.swap(0, 1));
+        assert!(late.contains("not defined there"), "{late}");
+        let var = broken(&|f| {
+            let load = first_loop(f).body[0].clone();
+            f.body.push(load);
+        });
+        assert!(var.contains("out of scope"), "{var}");
+        let ty = broken(&|f| f.types[2].dtype = DType::F64);
+        assert!(ty.contains("does not give"), "{ty}");
+        let call = broken(&|f| f.body.push(Stmt::Call { leaf: 0, pointers: vec![], scalars: vec![] }));
+        assert!(call.contains("no leaf 0"), "{call}");
+        let buffer = broken(&|f| {
+            let mem = MemRef { base: Base::Buffer(3), dtype: DType::F32, index: IndexExpr::default() };
+            f.body.push(Stmt::Store { mem, value: 0 });
+        });
+        assert!(buffer.contains("no buffer b3") && buffer.contains("%0 is i64"), "{buffer}");
+    }
+}

@@ -1,0 +1,63 @@
+//! Means and other reductions made of sums. `axes` are increasing and distinct; they leave the shape.
+
+use crate::builder::Tensor;
+use crate::error::TypeError;
+use crate::types::Shape;
+
+/// A reduction over `axes` of a tensor of shape `shape`, repeated along them again.
+#[track_caller]
+pub(super) fn repeated_over<'f>(reduced: Tensor<'f>, shape: Shape, axes: &[usize]) -> Tensor<'f> {
+    let kept: Vec<usize> = (0..shape.rank()).filter(|a| !axes.contains(a)).collect();
+    reduced.broadcast(shape, &kept)
+}
+
+impl<'f> Tensor<'f> {
+    /// `sum / n` over `axes`, where `n` is the number of elements summed; the batch may be named.
+    /// Floats. No axes: the tensor itself. NaN over nothing.
+    #[track_caller]
+    pub fn mean(self, axes: &[usize]) -> Self {
+        if axes.is_empty() || self.is_poison() {
+            return self;
+        }
+        let ty = self.ty();
+        if !ty.dtype.is_float() {
+            let message = format!("operand 0 is {}, must be a float", ty.dtype);
+            self.builder().type_error(TypeError::new("mean", &[ty], message));
+            return self.builder().poison();
+        }
+        let sum = self.reduce_sum(axes);
+        if sum.is_poison() {
+            return sum;
+        }
+        let summed: Shape = axes.iter().map(|&a| &ty.shape[a]).collect();
+        sum / self.builder().extent(ty.dtype, summed)
+    }
+
+    /// Mean over all axes: a scalar.
+    #[track_caller]
+    pub fn mean_all(self) -> Self {
+        self.mean(&(0..self.rank()).collect::<Vec<_>>())
+    }
+
+    /// `mean((x - mean(x))^2)` over `axes`: the population variance, in two passes. Floats.
+    #[track_caller]
+    pub fn variance(self, axes: &[usize]) -> Self {
+        let mean = self.mean(axes);
+        if mean.is_poison() {
+            return mean;
+        }
+        (self - repeated_over(mean, self.shape(), axes)).square().mean(axes)
+    }
+
+    /// `log(sum(e^x))` over `axes`, as `m + log(sum(e^(x - m)))` with `m` the maximum, or 0 where the
+    /// maximum is infinite, so infinities come out as they should. Floats.
+    #[track_caller]
+    pub fn logsumexp(self, axes: &[usize]) -> Self {
+        let maximum = self.reduce_max(axes).stop_gradient();
+        if maximum.is_poison() {
+            return maximum;
+        }
+        let shift = maximum.abs().eq(f64::INFINITY).select(maximum.full_like(0.0), maximum);
+        (self - repeated_over(shift, self.shape(), axes)).exp().reduce_sum(axes).log() + shift
+    }
+}

@@ -1,0 +1,246 @@
+//! Writes the text form.
+
+use super::{FORMAT_VERSION, is_ident, is_number, is_plain_name};
+use crate::attr::AttrValue;
+use crate::graph::NodeId;
+use crate::init::Initializer;
+use crate::literal::Literal;
+use crate::module::{Function, Module};
+use crate::ops::Op;
+use crate::scalar::Scalar;
+use crate::types::{Dim, TensorType};
+use std::collections::HashSet;
+use std::fmt::{self, Write};
+
+fn quoted(name: &str) -> String {
+    let mut out = String::from("\"");
+    for c in name.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            ' '..='~' => out.push(c),
+            c if c.is_alphanumeric() => out.push(c),
+            c => out.extend(c.escape_unicode()),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A name after `@`.
+fn plain(name: &str) -> String {
+    if is_plain_name(name) { name.to_owned() } else { quoted(name) }
+}
+
+/// A name after `%`: digits alone are quoted, they number nodes without a name.
+fn value_name(name: &str) -> String {
+    if is_number(name) { quoted(name) } else { plain(name) }
+}
+
+fn word(word: &str) -> String {
+    if is_ident(word) { word.to_owned() } else { quoted(word) }
+}
+
+fn write_type(out: &mut impl Write, ty: &TensorType) -> fmt::Result {
+    write!(out, "{}[", ty.dtype)?;
+    for (i, d) in ty.shape.iter().enumerate() {
+        if i > 0 {
+            out.write_str(", ")?;
+        }
+        match d {
+            Dim::Const(n) => write!(out, "{n}")?,
+            Dim::Named(n) => out.write_str(&word(n))?,
+        }
+    }
+    out.write_str("]")
+}
+
+fn write_scalar(out: &mut impl Write, v: Scalar) -> fmt::Result {
+    match v {
+        Scalar::F32(x) if x.is_nan() && x.to_bits() == 0x7fc0_0000 => out.write_str("nan"),
+        Scalar::F64(x) if x.is_nan() && x.to_bits() == 0x7ff8_0000_0000_0000 => out.write_str("nan"),
+        Scalar::F32(x) if x.is_nan() => write!(out, "nan({:#x})", x.to_bits()),
+        Scalar::F64(x) if x.is_nan() => write!(out, "nan({:#x})", x.to_bits()),
+        v => write!(out, "{v}"),
+    }
+}
+
+fn write_literal(out: &mut impl Write, l: &Literal) -> fmt::Result {
+    if let Some(v) = l.splat_value() {
+        out.write_str("splat(")?;
+        write_scalar(out, v)?;
+        return out.write_str(")");
+    }
+    out.write_str("[")?;
+    for i in 0..l.len() {
+        if i > 0 {
+            out.write_str(", ")?;
+        }
+        write_scalar(out, l.get(i))?;
+    }
+    out.write_str("]")
+}
+
+fn write_attr(out: &mut impl Write, value: &AttrValue) -> fmt::Result {
+    match value {
+        AttrValue::Int(i) => write!(out, "{i}"),
+        AttrValue::Word(w) => out.write_str(&word(w)),
+        AttrValue::Literal(l) => write_literal(out, l),
+        AttrValue::List(items) => {
+            out.write_str("[")?;
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.write_str(", ")?;
+                }
+                write_attr(out, item)?;
+            }
+            out.write_str("]")
+        }
+    }
+}
+
+fn write_init(out: &mut impl Write, init: &Initializer) -> fmt::Result {
+    let (name, numbers) = match init {
+        Initializer::Constant(v) => ("constant", vec![*v]),
+        Initializer::Uniform { lo, hi } => ("uniform", vec![*lo, *hi]),
+        Initializer::Normal { mean, std } => ("normal", vec![*mean, *std]),
+    };
+    write!(out, "{name}(")?;
+    for (i, v) in numbers.into_iter().enumerate() {
+        if i > 0 {
+            out.write_str(", ")?;
+        }
+        write_scalar(out, Scalar::F64(v))?;
+    }
+    out.write_str(")")
+}
+
+/// Text of every node's name after `%`, and the name it stands for if it is not a number.
+fn names(module: &Module, function: &Function) -> Vec<(String, Option<String>)> {
+    let mut taken: HashSet<String> = module.state.iter().map(|s| s.name.to_string()).collect();
+    let graph = &function.graph;
+    let mut names = vec![(String::from("?"), None); graph.len()];
+    let mut name = |id: NodeId, base: &str| {
+        let mut unique = base.to_owned();
+        let mut n = 1;
+        while !taken.insert(unique.clone()) {
+            unique = format!("{base}.{n}");
+            n += 1;
+        }
+        if let Some(slot) = names.get_mut(id.index()) {
+            *slot = (value_name(&unique), Some(unique));
+        }
+    };
+    let inputs: HashSet<NodeId> = function.inputs.iter().copied().collect();
+    for &id in function.inputs.iter().filter(|id| id.index() < graph.len()) {
+        name(id, function.input_name(id));
+    }
+    for id in graph.ids().filter(|id| !inputs.contains(id)) {
+        match (graph.op(id), &graph.node(id).origin.name) {
+            (Op::ReadState(_), _) | (_, None) => {}
+            (_, Some(n)) => name(id, n),
+        }
+    }
+    let mut number = 0;
+    for id in graph.ids().filter(|id| !inputs.contains(id)) {
+        let slot = &mut names[id.index()];
+        if let Op::ReadState(r) = graph.op(id) {
+            if let Some(s) = module.state.get(r.state.index()) {
+                *slot = (value_name(&s.name), Some(s.name.to_string()));
+            }
+        } else if slot.1.is_none() {
+            *slot = (number.to_string(), None);
+            number += 1;
+        }
+    }
+    names
+}
+
+fn write_function(out: &mut impl Write, module: &Module, function: &Function) -> fmt::Result {
+    let names = names(module, function);
+    let unknown = (String::from("?"), None);
+    let name = |id: NodeId| names.get(id.index()).unwrap_or(&unknown);
+    let graph = &function.graph;
+    write!(out, "fn @{}(", plain(&function.name))?;
+    for (i, &id) in function.inputs.iter().enumerate() {
+        if i > 0 {
+            out.write_str(", ")?;
+        }
+        write!(out, "%{}: ", name(id).0)?;
+        if id.index() < graph.len() {
+            write_type(out, graph.ty(id))?;
+        }
+    }
+    out.write_str(") {\n")?;
+    let inputs: HashSet<NodeId> = function.inputs.iter().copied().collect();
+    for id in graph.ids() {
+        let node = graph.node(id);
+        if inputs.contains(&id) || matches!(node.op, Op::ReadState(_)) {
+            continue;
+        }
+        write!(out, "  %{} = {}", name(id).0, node.op.name())?;
+        let operands = graph.operands(id);
+        if !operands.is_empty() {
+            out.write_str("(")?;
+            for (i, &o) in operands.iter().enumerate() {
+                write!(out, "{}%{}", if i > 0 { ", " } else { "" }, name(o).0)?;
+            }
+            out.write_str(")")?;
+        }
+        let attrs = node.op.attrs();
+        if !attrs.is_empty() {
+            out.write_str(" {")?;
+            for (i, (key, value)) in attrs.iter().enumerate() {
+                write!(out, "{}{key} = ", if i > 0 { ", " } else { "" })?;
+                write_attr(out, value)?;
+            }
+            out.write_str("}")?;
+        }
+        out.write_str(" : ")?;
+        write_type(out, &node.ty)?;
+        if let Some(scope) = &node.origin.scope {
+            write!(out, " @{}", plain(scope))?;
+        }
+        out.write_str("\n")?;
+    }
+    for u in &function.updates {
+        let state = module.state.get(u.state.index()).map_or("?".to_owned(), |s| value_name(&s.name));
+        writeln!(out, "  update %{state} = %{}", name(u.value).0)?;
+    }
+    out.write_str("  return")?;
+    for (i, o) in function.outputs.iter().enumerate() {
+        out.write_str(if i > 0 { ", " } else { " " })?;
+        let (text, own) = name(o.node);
+        if own.as_deref() != Some(&*o.name) {
+            write!(out, "{} = ", plain(&o.name))?;
+        }
+        write!(out, "%{text}")?;
+    }
+    out.write_str("\n}\n")
+}
+
+/// The text of one function of `module`, as it is in the text of the module.
+pub fn print_function(module: &Module, function: &Function) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write_function(&mut out, module, function);
+    out
+}
+
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "graphc {FORMAT_VERSION}")?;
+        writeln!(f, "module @{}", plain(&self.name))?;
+        for s in &self.state {
+            write!(f, "{} %{}: ", if s.trainable { "param" } else { "state" }, value_name(&s.name))?;
+            write_type(f, &s.ty)?;
+            f.write_str(" = ")?;
+            write_init(f, &s.init)?;
+            f.write_str("\n")?;
+        }
+        for function in &self.functions {
+            f.write_str("\n")?;
+            write_function(f, self, function)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! `graphc dump`: the stages of the compiler as text.
+
+use super::{Failure, load};
+use clap::ValueEnum;
+use graphc::compiler::kernel::print::{print_kernel, print_program};
+use graphc::compiler::vector::print::print_function as print_vector;
+use graphc::compiler::{PassOptions, Stages, compile_function, disassemble, report, state_layout};
+use graphc::ir::{gradient_function, print_function};
+use graphc::{CompileOptions, Function, Module, OptLevel};
+use std::io::Write;
+use std::sync::Arc;
+
+/// A stage of the compiler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Emit {
+    /// The functions as declared
+    Graph,
+    /// The backward graph of each function whose first output is a float scalar
+    Grad,
+    /// What each pass did, and the function after the last
+    Passes,
+    /// Kernel IR: buffers, steps, index spaces and expressions
+    Kernels,
+    /// Vector IR: loops around lane-wise code
+    Vector,
+    /// Cranelift IR
+    Clif,
+    /// Machine code
+    Asm,
+    /// Memory: peak, lower bound, buffers alive at the peak, map of the arena
+    Plan,
+    /// The graph for Graphviz
+    Dot,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    selection: load::Selection,
+    /// The stage
+    #[arg(long, value_enum, default_value = "graph")]
+    emit: Emit,
+    /// Level of optimization, 0 to 3
+    #[arg(short = 'O', default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=3))]
+    opt: u8,
+    /// With `--emit passes`: also print the function after each pass whose name contains this
+    /// (`all` for every one)
+    #[arg(long, value_name = "PASS")]
+    dump_after: Option<String>,
+}
+
+pub(super) fn level(opt: u8) -> OptLevel {
+    [OptLevel::O0, OptLevel::O1, OptLevel::O2, OptLevel::O3][usize::from(opt.min(3))]
+}
+
+pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+    let module = load::module(&args.selection.file)?;
+    let functions = args.selection.functions(&module)?;
+    match args.emit {
+        Emit::Graph if args.selection.function.is_none() => write!(out, "{module}")?,
+        Emit::Graph => {
+            for f in &functions {
+                write!(out, "{}", print_function(&module, f))?;
+            }
+        }
+        Emit::Grad => gradients(&module, args, &functions, out)?,
+        Emit::Dot => {
+            for f in &functions {
+                dot(&module, f, out)?;
+            }
+        }
+        _ => {
+            for f in &functions {
+                stages(&module, f, args, out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The gradient of each function that has one; a function asked for by name must have one.
+fn gradients(
+    module: &Module,
+    args: &Args,
+    functions: &[Function],
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let has_loss = |f: &&Function| {
+        f.outputs
+            .first()
+            .is_some_and(|o| f.graph.ty(o.node).rank() == 0 && f.graph.ty(o.node).dtype.is_float())
+    };
+    let mut any = false;
+    for f in functions.iter().filter(|f| args.selection.function.is_some() || has_loss(f)) {
+        let gradient = match f.name.strip_suffix(".grad") {
+            Some(_) => f.clone(),
+            None => gradient_function(module, &f.name).map_err(Failure::other)?,
+        };
+        write!(out, "{}", print_function(module, &gradient))?;
+        any = true;
+    }
+    if any {
+        Ok(())
+    } else {
+        Err(Failure::Other("no function has a float scalar as its first output".to_owned()))
+    }
+}
+
+/// Compiles a function and shows one stage.
+fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+    let bindings = args.selection.bindings(module, f)?;
+    let passes = PassOptions { dump_after: args.dump_after.clone(), ..PassOptions::at(level(args.opt)) };
+    let options = CompileOptions { passes, keep_code: true, ..CompileOptions::default() };
+    let layout = Arc::new(state_layout(module).map_err(Failure::other)?);
+    let (executable, s) = compile_function(f, &layout, &bindings, &options).map_err(Failure::other)?;
+    let bound = if bindings.iter().next().is_none() { String::new() } else { format!(" with {bindings}") };
+    writeln!(out, "; fn @{}{bound}, compiled in {:.2} ms", f.name, s.total_time().as_secs_f64() * 1e3)?;
+    let p = &s.assembled.program;
+    match args.emit {
+        Emit::Passes => passes_table(module, &s, out)?,
+        Emit::Kernels => {
+            write!(out, "{}", print_program(p))?;
+            for k in &p.kernels {
+                write!(out, "\n{}", print_kernel(k, &p.buffers))?;
+            }
+        }
+        Emit::Vector => {
+            for f in p.leaves.iter().chain(p.scheduled.iter().map(|s| &s.function)) {
+                writeln!(out, "{}", print_vector(f))?;
+            }
+        }
+        Emit::Clif => {
+            for c in &s.code {
+                writeln!(out, "; {}\n{}", c.name, c.clif)?;
+            }
+        }
+        Emit::Asm => {
+            for c in &s.code {
+                writeln!(out, "{}: ; {} bytes\n{}", c.name, c.code.len(), disassemble(&c.code))?;
+            }
+        }
+        Emit::Plan => {
+            writeln!(
+                out,
+                "total        {:>14} bytes: buffers, and {} bytes of scratch for each of {} workers",
+                executable.arena_bytes(),
+                p.scratch_stride,
+                executable.max_threads()
+            )?;
+            writeln!(
+                out,
+                "state        {:>14} bytes, constants {} bytes",
+                layout.bytes(),
+                p.constants.len()
+            )?;
+            write!(out, "{}", report(&s.assembled.plan, &s.assembled.requests))?;
+        }
+        Emit::Graph | Emit::Grad | Emit::Dot => unreachable!("shown without compiling"),
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn passes_table(module: &Module, s: &Stages, out: &mut impl Write) -> Result<(), Failure> {
+    for p in &s.passes {
+        let effect = if p.changed {
+            format!("{} -> {} nodes", p.nodes_before, p.nodes_after)
+        } else {
+            "no change".to_owned()
+        };
+        writeln!(out, "; {:<14} {effect:<22} {:>8.1} us", p.name, p.elapsed_ns as f64 / 1e3)?;
+        if let Some(after) = &p.after {
+            write!(out, "{}", print_function(module, after))?;
+        }
+    }
+    for (stage, time) in &s.times {
+        writeln!(out, "; stage {stage:<10} {:>8.1} us", time.as_secs_f64() * 1e6)?;
+    }
+    write!(out, "{}", print_function(module, &s.optimized))?;
+    Ok(())
+}
+
+fn dot(module: &Module, f: &Function, out: &mut impl Write) -> Result<(), Failure> {
+    let escape = |s: &str| s.replace('\\', "\\\\").replace('"', "\\\"");
+    writeln!(out, "digraph \"{}\" {{\n  node [shape=box, fontname=\"monospace\"];", escape(&f.name))?;
+    for id in f.graph.ids() {
+        let node = f.graph.node(id);
+        let label = match &node.op {
+            graphc::ir::Op::ReadState(r) => module.state[r.state.index()].name.to_string(),
+            op => node.origin.name.as_ref().map_or(op.name().to_owned(), |n| format!("{n} = {}", op.name())),
+        };
+        writeln!(out, "  n{} [label=\"{}\\n{}\"];", id.index(), escape(&label), node.ty)?;
+        for o in f.graph.operands(id) {
+            writeln!(out, "  n{} -> n{};", o.index(), id.index())?;
+        }
+    }
+    for o in &f.outputs {
+        writeln!(
+            out,
+            "  \"out {}\" [shape=plain];\n  n{} -> \"out {}\";",
+            escape(&o.name),
+            o.node.index(),
+            escape(&o.name)
+        )?;
+    }
+    for u in &f.updates {
+        let name = escape(&module.state[u.state.index()].name);
+        writeln!(out, "  \"update {name}\" [shape=plain];\n  n{} -> \"update {name}\";", u.value.index())?;
+    }
+    writeln!(out, "}}")?;
+    Ok(())
+}

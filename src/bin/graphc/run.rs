@@ -1,0 +1,158 @@
+//! `graphc run`: compiles a function and runs it on given or made-up inputs.
+
+use super::{Failure, dump, load};
+use graphc::ir::{Native, Scalar, ScalarBuilder, math};
+use graphc::{CompileOptions, DType, Function, Module, Session, ThreadPool, Value};
+use std::io::Write;
+use std::sync::Arc;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    selection: load::Selection,
+    /// Values of an input, repeated to fill it. Without them floats are uniform on [0, 1),
+    /// integers 0 and truth values false
+    #[arg(long, value_name = "NAME=V,V,..", value_parser = values)]
+    input: Vec<(String, Vec<f64>)>,
+    /// Seed of the initial state and of inputs that are not given
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many times to run it: state carries over
+    #[arg(long, default_value_t = 1)]
+    steps: usize,
+    /// Threads (all of the machine unless given)
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Level of optimization, 0 to 3
+    #[arg(short = 'O', default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=3))]
+    opt: u8,
+}
+
+fn values(text: &str) -> Result<(String, Vec<f64>), String> {
+    let (name, list) = text.split_once('=').ok_or("expected NAME=V,V,.., such as x=1,2.5")?;
+    let numbers = list.split(',').map(|v| v.trim().parse().map_err(|_| format!("`{v}` is not a number")));
+    let numbers: Vec<f64> = numbers.collect::<Result<_, _>>()?;
+    if numbers.is_empty() { Err("no values".to_owned()) } else { Ok((name.to_owned(), numbers)) }
+}
+
+/// Elements of one input.
+enum Host {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    Bool(Vec<bool>),
+}
+
+impl Host {
+    fn new(dtype: DType, n: usize, mut value: impl FnMut(usize) -> f64) -> Self {
+        match dtype {
+            DType::F32 => Self::F32((0..n).map(|i| value(i) as f32).collect()),
+            DType::F64 => Self::F64((0..n).map(value).collect()),
+            DType::I32 => Self::I32((0..n).map(|i| value(i) as i32).collect()),
+            DType::I64 => Self::I64((0..n).map(|i| value(i) as i64).collect()),
+            DType::Bool => Self::Bool((0..n).map(|i| value(i) != 0.0).collect()),
+        }
+    }
+
+    fn value(&self) -> Value<'_> {
+        match self {
+            Self::F32(v) => v.into(),
+            Self::F64(v) => v.into(),
+            Self::I32(v) => v.into(),
+            Self::I64(v) => v.into(),
+            Self::Bool(v) => v.into(),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+    let mut module = load::module(&args.selection.file)?;
+    let selected = args.selection.functions(&module)?;
+    let Some(f) = selected.into_iter().next() else {
+        return Err(Failure::Other("the module has no function".to_owned()));
+    };
+    let bindings = args.selection.bindings(&module, &f)?;
+    if let Some((unknown, _)) =
+        args.input.iter().find(|(n, _)| !f.inputs.iter().any(|&i| f.input_name(i) == n))
+    {
+        let known: Vec<String> = f.inputs.iter().map(|&i| format!("`{}`", f.input_name(i))).collect();
+        let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(Failure::Other(format!(
+            "function `{}` has no input `{unknown}`; its inputs: {list}",
+            f.name
+        )));
+    }
+    let bound = f.bind(&bindings).map_err(Failure::other)?;
+    if module.function(&f.name).is_none() {
+        module.functions.push(f.clone());
+    }
+    let inputs = inputs(args, &bound);
+    let mut session = session(args, module)?;
+    let named: Vec<(&str, Value<'_>)> = inputs.iter().map(|(n, h)| (n.as_str(), h.value())).collect();
+    let dims: Vec<(&str, usize)> = bindings.iter().collect();
+    for step in 0..args.steps {
+        let outputs = session.run_with(&f.name, &dims, &named).map_err(Failure::other)?;
+        for (name, ty, value) in outputs.iter() {
+            let ty = graphc::TensorType::new(ty.dtype, ty.dims.as_slice());
+            if args.steps > 1 {
+                write!(out, "step {step}: ")?;
+            }
+            writeln!(out, "{name} : {ty} = {}", summary(value))?;
+        }
+    }
+    Ok(())
+}
+
+fn session(args: &Args, module: Module) -> Result<Session, Failure> {
+    let pool = match args.threads {
+        Some(n) => Arc::new(ThreadPool::new(n).map_err(Failure::other)?),
+        None => ThreadPool::global().map_err(Failure::other)?,
+    };
+    Session::with(module, args.seed, pool, CompileOptions::at(dump::level(args.opt))).map_err(Failure::other)
+}
+
+/// Given or made-up values of every input, by name.
+fn inputs(args: &Args, f: &Function) -> Vec<(String, Host)> {
+    f.inputs
+        .iter()
+        .enumerate()
+        .map(|(stream, &id)| {
+            let ty = f.graph.ty(id);
+            let n = ty.shape.num_elements().unwrap_or(0);
+            let name = f.input_name(id).to_owned();
+            let given = args.input.iter().rev().find(|(other, _)| *other == name).map(|i| &i.1);
+            let host = Host::new(ty.dtype, n, |i| match given {
+                Some(values) => values[i % values.len()],
+                None if ty.dtype.is_float() => uniform(args.seed, stream, i),
+                None => 0.0,
+            });
+            (name, host)
+        })
+        .collect()
+}
+
+/// Uniform on [0, 1), from Philox keyed by the seed.
+fn uniform(seed: u64, stream: usize, i: usize) -> f64 {
+    let word = |v: u64| Scalar::I32(v as u32 as i32);
+    let counter = [word(i as u64), word(i as u64 >> 32), word(stream as u64), word(0)];
+    let bits = math::philox4x32_10(&mut Native, counter, [word(seed), word(seed >> 32)])[0];
+    let low = Native.i32(0x00ff_ffff);
+    Native.and(bits, low).to_f64() / f64::from(1 << 24)
+}
+
+/// The first elements of a value.
+fn summary(value: Value<'_>) -> String {
+    fn list<T: std::fmt::Debug>(v: &[T]) -> String {
+        let shown: Vec<String> = v.iter().take(8).map(|x| format!("{x:?}")).collect();
+        let more = if v.len() > 8 { ", .." } else { "" };
+        format!("[{}{more}]", shown.join(", "))
+    }
+    match value {
+        Value::F32(v) => list(v),
+        Value::F64(v) => list(v),
+        Value::I32(v) => list(v),
+        Value::I64(v) => list(v),
+        Value::Bool(v) => list(v),
+    }
+}

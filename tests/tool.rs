@@ -1,0 +1,130 @@
+//! The tool on the hand-written modules: every stage prints, mistakes are one clear message.
+
+use std::process::{Command, Output};
+
+fn graphc(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_graphc"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    let out = graphc(args);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Standard error and exit code of a command that fails.
+fn failure(args: &[&str]) -> (String, i32) {
+    let out = graphc(args);
+    assert!(!out.status.success(), "{args:?} succeeds");
+    (String::from_utf8(out.stderr).unwrap(), out.status.code().unwrap())
+}
+
+const MODULES: [&str; 3] = ["examples/mlp.gir", "examples/cnn.gir", "examples/autoencoder.gir"];
+
+#[test]
+fn modules_are_checked() {
+    for module in MODULES {
+        assert!(stdout(&["check", module]).starts_with("module @"), "{module}");
+    }
+    assert!(stdout(&["check", "examples/cnn.gir"]).contains("1898 parameters"));
+}
+
+#[test]
+fn every_stage_prints_for_functions_and_gradients() {
+    for module in MODULES {
+        for function in ["loss", "loss.grad"] {
+            for stage in ["graph", "grad", "passes", "kernels", "vector", "clif", "asm", "plan", "dot"] {
+                let text = stdout(&["dump", module, "--emit", stage, "--fn", function, "--bind", "B=7"]);
+                assert!(text.lines().count() > 5, "{module} {function} {stage}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_backward_graph_is_text_like_any_other() {
+    let text = stdout(&["dump", "examples/cnn.gir", "--emit", "grad"]);
+    assert!(text.starts_with("fn @loss.grad("), "{text}");
+    for part in ["select_and_scatter", "grad/conv1/weight", "grad/fc/bias", "f32[B, 16, 4, 4]"] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
+
+#[test]
+fn the_plan_shows_peak_bound_and_buffers() {
+    let text = stdout(&["dump", "examples/cnn.gir", "--emit", "plan"]);
+    for part in [
+        "arena",
+        "lower bound",
+        "alive at step",
+        "largest first",
+        "%a0 = convolution : f32[32, 8, 8, 8] @conv1",
+    ] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn contractions_use_packed_fused_multiply_add() {
+    let text = stdout(&["dump", "examples/cnn.gir", "--emit", "asm"]);
+    let tile =
+        text.split("\n\n").find(|f| f.starts_with("tile_f32") || f.contains("\ntile_f32")).unwrap_or(&text);
+    assert!(tile.lines().filter(|l| l.contains("vfmadd") && l.contains("ps ")).count() >= 8, "{tile}");
+}
+
+#[test]
+fn functions_run_and_levels_agree() {
+    let run = |level: &str, threads: &str| {
+        stdout(&[
+            "run",
+            "examples/cnn.gir",
+            "--fn",
+            "loss.grad",
+            "--input",
+            "y=1,2,3",
+            "-O",
+            level,
+            "--threads",
+            threads,
+        ])
+    };
+    let most = run("3", "2");
+    assert!(most.starts_with("loss : f32[] = [2."), "{most}");
+    assert_eq!(most, run("0", "1"));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let (message, code) = failure(&["check", "no/such/file.gir"]);
+    assert!(message.starts_with("error: cannot read no/such/file.gir"), "{message}");
+    assert_eq!(code, 2);
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.gir");
+    let text = "graphc 1\nmodule @m\nfn @f(%x: f32[32, 784], %w: f32[786, 10]) {\n  \
+                %y = dot_general(%x, %w) {lhs_contract = [1], rhs_contract = [0]} : f32[32, 10]\n  return %y\n}\n";
+    std::fs::write(&path, text).unwrap();
+    let (message, code) = failure(&["check", path.to_str().unwrap()]);
+    for part in ["lhs axis 1 is 784 but rhs axis 0 is 786", "f32[32, 784]", "f32[786, 10]", "bad.gir:4:", "^"]
+    {
+        assert!(message.contains(part), "no {part} in {message}");
+    }
+    assert_eq!(code, 2);
+    std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
+    assert!(failure(&["check", path.to_str().unwrap()]).0.contains("not UTF-8"));
+
+    let (message, code) = failure(&["dump", "examples/mlp.gir", "--fn", "lost"]);
+    assert!(message.contains("no function `lost`") && message.contains("`predict`, `loss`"), "{message}");
+    assert_eq!(code, 1);
+    assert!(
+        failure(&["dump", "examples/mlp.gir", "--emit", "passes", "--bind", "C=4"])
+            .0
+            .contains("dimension `C`")
+    );
+    let (message, _) = failure(&["run", "examples/mlp.gir", "--fn", "loss", "--input", "y=10"]);
+    assert!(message.contains("index 10 at position 0 is out of range 0..10"), "{message}");
+    assert!(message.contains("examples/mlp.gir:"), "{message}");
+    assert!(failure(&["run", "examples/mlp.gir", "--input", "z=1"]).0.contains("no input `z`"));
+}

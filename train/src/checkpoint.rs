@@ -1,0 +1,486 @@
+//! Checkpoints: the state of a module, by name, in a safetensors file
+//! (<https://github.com/huggingface/safetensors>), which other systems read too.
+//!
+//! Bool tensors have safetensors type `BOOL`, one byte 0 or 1 each. A file is replaced as a whole
+//! or not at all. Loading changes nothing unless every tensor of the state is in the file with the
+//! right type and extents, and the file holds no other.
+
+use graphc_ir::{DType, TensorType, checked_product};
+use graphc_runtime::{RuntimeError, State, Value};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+// Elements are written as they are in memory, and safetensors files are little-endian.
+const _: () = assert!(cfg!(target_endian = "little"), "checkpoints need a little-endian machine");
+
+/// Key of the safetensors header that is not a tensor.
+const RESERVED: &str = "__metadata__";
+
+/// Why a checkpoint cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a sound safetensors file.
+    #[error("{}: not a safetensors file: {source}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SafeTensorError,
+    },
+    /// The tensors of the file are not those of the state.
+    #[error("{}: the checkpoint does not fit:{}", path.display(), list(problems))]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Every difference, sorted by name.
+        problems: Vec<Mismatch>,
+    },
+    /// A state variable whose name a safetensors file cannot hold.
+    #[error("a tensor named `{0}` cannot be saved")]
+    Name(String),
+    /// The bytes of a tensor to be saved are not as many as its type has.
+    #[error("tensor `{name}` of type {ty} comes with {got} bytes")]
+    Bytes {
+        /// Name of the tensor.
+        name: String,
+        /// Its type.
+        ty: Box<TensorType>,
+        /// Number of bytes given.
+        got: usize,
+    },
+    /// The state refuses a value.
+    #[error(transparent)]
+    State(#[from] RuntimeError),
+}
+
+/// One difference between a checkpoint and the state it is loaded into.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// A tensor of the state is not in the file.
+    #[error("`{name}` {expected} is missing")]
+    Missing {
+        /// Name of the tensor.
+        name: String,
+        /// Its type in the state.
+        expected: TensorType,
+    },
+    /// A tensor of the file is not in the state.
+    #[error("`{name}` {found} is not in the state")]
+    Extra {
+        /// Name of the tensor.
+        name: String,
+        /// Its type in the file.
+        found: String,
+    },
+    /// A tensor has another element type or other extents.
+    #[error("`{name}` is {found}, expected {expected}")]
+    Type {
+        /// Name of the tensor.
+        name: String,
+        /// Its type in the file.
+        found: String,
+        /// Its type in the state.
+        expected: TensorType,
+    },
+    /// A bool tensor holds a byte other than 0 and 1.
+    #[error("`{name}` is bool, but has the byte {byte} at position {position}")]
+    NotBool {
+        /// Name of the tensor.
+        name: String,
+        /// Position of the byte.
+        position: usize,
+        /// The byte.
+        byte: u8,
+    },
+}
+
+impl Mismatch {
+    fn name(&self) -> &str {
+        match self {
+            Self::Missing { name, .. } | Self::Extra { name, .. } => name,
+            Self::Type { name, .. } | Self::NotBool { name, .. } => name,
+        }
+    }
+}
+
+fn list(problems: &[Mismatch]) -> String {
+    problems.iter().map(|p| format!("\n  {p}")).collect()
+}
+
+/// A tensor to be saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor<'a> {
+    /// Unique name.
+    pub name: Cow<'a, str>,
+    /// Element type.
+    pub dtype: DType,
+    /// Extents.
+    pub dims: Cow<'a, [usize]>,
+    /// The elements, row-major, little-endian; bools are bytes 0 and 1.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl View for &Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            DType::F32 => Dtype::F32,
+            DType::F64 => Dtype::F64,
+            DType::I32 => Dtype::I32,
+            DType::I64 => Dtype::I64,
+            DType::Bool => Dtype::BOOL,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.dims
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn dtype_of(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::F64 => DType::F64,
+        Dtype::I32 => DType::I32,
+        Dtype::I64 => DType::I64,
+        // Older writers have no type of their own for bools.
+        Dtype::BOOL | Dtype::U8 => DType::Bool,
+        _ => return None,
+    })
+}
+
+/// Writes tensors to a file, replacing it as a whole: they go to a temporary file in the same
+/// directory, which is synchronized with the disk and then renamed. The same tensors give the same
+/// bytes.
+///
+/// # Errors
+/// [`CheckpointError::Io`], [`CheckpointError::Name`], [`CheckpointError::Bytes`]; the file then is
+/// what it was before.
+pub fn save_tensors(tensors: &[Tensor<'_>], path: impl AsRef<Path>) -> Result<(), CheckpointError> {
+    let path = path.as_ref();
+    for t in tensors {
+        if t.name == RESERVED {
+            return Err(CheckpointError::Name(RESERVED.to_owned()));
+        }
+        let len = checked_product(&t.dims).map(|n| n * t.dtype.size_bytes());
+        if len != Some(t.bytes.len()) {
+            let ty = Box::new(TensorType::new(t.dtype, &*t.dims));
+            return Err(CheckpointError::Bytes { name: t.name.to_string(), ty, got: t.bytes.len() });
+        }
+    }
+    let file = safetensors::serialize(tensors.iter().map(|t| (&t.name, t)), None)
+        .map_err(|source| CheckpointError::Format { path: path.into(), source })?;
+    replace(path, &file).map_err(|source| CheckpointError::Io { path: path.into(), source })
+}
+
+fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // As for any new file, the umask decides; temporary files are private by default.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.prefix(".checkpoint").tempfile_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    // The rename is on disk once the directory is.
+    #[cfg(unix)]
+    File::open(dir)?.sync_all()?;
+    Ok(())
+}
+
+/// The tensors of a file that has exactly those of `expected`, in that order.
+///
+/// # Errors
+/// [`CheckpointError::Io`], [`CheckpointError::Format`], [`CheckpointError::Mismatch`] with every
+/// difference.
+pub fn load_tensors(
+    expected: &[(String, DType, Vec<usize>)],
+    path: impl AsRef<Path>,
+) -> Result<Vec<Tensor<'static>>, CheckpointError> {
+    let path = path.as_ref();
+    let file = std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.into(), source })?;
+    let file = parse(&file, path)?;
+    let mut problems = Vec::new();
+    let mut found: BTreeMap<&str, _> = file.iter().collect();
+    let mut tensors = Vec::new();
+    for (name, dtype, dims) in expected {
+        let ty = || TensorType::new(*dtype, dims.as_slice());
+        let Some(view) = found.remove(name.as_str()) else {
+            problems.push(Mismatch::Missing { name: name.clone(), expected: ty() });
+            continue;
+        };
+        if dtype_of(view.dtype()) != Some(*dtype) || view.shape() != dims {
+            let found = type_in_file(view.dtype(), view.shape());
+            problems.push(Mismatch::Type { name: name.clone(), found, expected: ty() });
+            continue;
+        }
+        let bytes = view.data();
+        if *dtype == DType::Bool
+            && let Some(position) = bytes.iter().position(|&b| b > 1)
+        {
+            problems.push(Mismatch::NotBool { name: name.clone(), position, byte: bytes[position] });
+            continue;
+        }
+        tensors.push(Tensor {
+            name: name.clone().into(),
+            dtype: *dtype,
+            dims: dims.clone().into(),
+            bytes: bytes.to_vec().into(),
+        });
+    }
+    for (name, view) in found {
+        let found = type_in_file(view.dtype(), view.shape());
+        problems.push(Mismatch::Extra { name: name.to_owned(), found });
+    }
+    if problems.is_empty() {
+        return Ok(tensors);
+    }
+    problems.sort_by(|a, b| a.name().cmp(b.name()));
+    Err(CheckpointError::Mismatch { path: path.into(), problems })
+}
+
+fn parse<'a>(file: &'a [u8], path: &Path) -> Result<SafeTensors<'a>, CheckpointError> {
+    SafeTensors::deserialize(file).map_err(|source| CheckpointError::Format { path: path.into(), source })
+}
+
+/// As in `F32[2, 3]`, with the names of safetensors for types that we lack.
+fn type_in_file(dtype: Dtype, dims: &[usize]) -> String {
+    match dtype_of(dtype) {
+        Some(dtype) => TensorType::new(dtype, dims).to_string(),
+        None => format!("{dtype:?}{dims:?}").to_lowercase(),
+    }
+}
+
+/// Saves every tensor of a state. See [`save_tensors`].
+///
+/// # Errors
+/// As [`save_tensors`].
+pub fn save(state: &State, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
+    let tensor = |(entry, value): (&'_ graphc_runtime::StateEntry, Value<'_>)| Tensor {
+        name: entry.name.clone().into(),
+        dtype: entry.dtype,
+        dims: entry.dims.clone().into(),
+        bytes: value.as_bytes().to_vec().into(),
+    };
+    save_tensors(&state.iter().map(tensor).collect::<Vec<_>>(), path)
+}
+
+/// Overwrites every tensor of a state with those of a file. On an error the state is unchanged.
+///
+/// # Errors
+/// As [`load_tensors`].
+pub fn load(state: &mut State, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
+    let expected: Vec<_> =
+        state.layout().entries().iter().map(|e| (e.name.clone(), e.dtype, e.dims.clone())).collect();
+    for t in load_tensors(&expected, path)? {
+        copy(state, &t)?;
+    }
+    Ok(())
+}
+
+fn copy(state: &mut State, t: &Tensor<'_>) -> Result<(), RuntimeError> {
+    macro_rules! elements {
+        ($t:ty) => {{
+            let (chunks, _) = t.bytes.as_chunks::<{ size_of::<$t>() }>();
+            for (to, from) in state.get_mut::<$t>(&t.name)?.iter_mut().zip(chunks) {
+                *to = <$t>::from_le_bytes(*from);
+            }
+        }};
+    }
+    match t.dtype {
+        DType::F32 => elements!(f32),
+        DType::F64 => elements!(f64),
+        DType::I32 => elements!(i32),
+        DType::I64 => elements!(i64),
+        DType::Bool => {
+            for (to, from) in state.get_mut::<bool>(&t.name)?.iter_mut().zip(&*t.bytes) {
+                *to = *from != 0;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graphc_runtime::StateLayout;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    type Entry = (&'static str, DType, &'static [usize]);
+
+    const ENTRIES: [Entry; 6] = [
+        ("a/weight", DType::F32, &[2, 3]),
+        ("mask", DType::Bool, &[3]),
+        ("optimizer/step", DType::I64, &[]),
+        ("wide", DType::F64, &[2]),
+        ("labels", DType::I32, &[2]),
+        ("empty", DType::F32, &[0, 4]),
+    ];
+
+    fn zeros(entries: &[Entry]) -> State {
+        let entries = entries.iter().map(|&(n, d, dims)| (n.to_owned(), d, dims.to_vec()));
+        State::zeros(Arc::new(StateLayout::new(entries).unwrap())).unwrap()
+    }
+
+    fn filled() -> State {
+        let mut state = zeros(&ENTRIES);
+        state.get_mut::<f32>("a/weight").unwrap().copy_from_slice(&[
+            1.5,
+            -0.0,
+            f32::NAN,
+            f32::INFINITY,
+            1e-45,
+            7.0,
+        ]);
+        state.get_mut::<bool>("mask").unwrap()[1] = true;
+        state.copy_from("optimizer/step", &(1i64 << 40)).unwrap();
+        state.get_mut::<f64>("wide").unwrap()[0] = 0.1;
+        state.get_mut::<i32>("labels").unwrap()[1] = -5;
+        state
+    }
+
+    fn bytes(state: &State) -> Vec<Vec<u8>> {
+        state.iter().map(|(_, v)| v.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn bits_round_trip() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.safetensors");
+        let state = filled();
+        save(&state, &path).unwrap();
+        let first = std::fs::read(&path).unwrap();
+        let mut loaded = zeros(&ENTRIES);
+        load(&mut loaded, &path).unwrap();
+        assert_eq!(bytes(&loaded), bytes(&state));
+        // Saving again replaces the file by the same bytes and leaves nothing else behind.
+        save(&loaded, &path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), first);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn all_differences_are_listed_and_nothing_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.safetensors");
+        save(&filled(), &path).unwrap();
+        let mut other = zeros(&[
+            ("a/weight", DType::F32, &[3, 2]),
+            ("b", DType::I32, &[]),
+            ("mask", DType::Bool, &[3]),
+            ("optimizer/step", DType::I32, &[]),
+            ("wide", DType::F64, &[2]),
+            ("empty", DType::F32, &[0, 4]),
+        ]);
+        let error = load(&mut other, &path).unwrap_err().to_string();
+        assert_eq!(
+            error.replace(&dir.path().display().to_string(), "DIR"),
+            "DIR/c.safetensors: the checkpoint does not fit:\
+             \n  `a/weight` is f32[2, 3], expected f32[3, 2]\
+             \n  `b` i32[] is missing\
+             \n  `labels` i32[2] is not in the state\
+             \n  `optimizer/step` is i64[], expected i32[]"
+        );
+        assert!(bytes(&other).concat().iter().all(|&b| b == 0));
+    }
+
+    fn write(dir: &tempfile::TempDir, tensors: &[(&str, Dtype, &[usize], &[u8])]) -> PathBuf {
+        let views = tensors
+            .iter()
+            .map(|&(n, d, s, b)| (n, safetensors::tensor::TensorView::new(d, s.to_vec(), b).unwrap()));
+        let path = dir.path().join("c.safetensors");
+        std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        path
+    }
+
+    #[test]
+    fn bools_may_be_bytes_but_only_zero_and_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = zeros(&[("mask", DType::Bool, &[3])]);
+        load(&mut state, write(&dir, &[("mask", Dtype::U8, &[3], &[1, 0, 1])])).unwrap();
+        assert_eq!(state.get::<bool>("mask").unwrap(), [true, false, true]);
+        let error = load(&mut state, write(&dir, &[("mask", Dtype::BOOL, &[3], &[1, 0, 7])])).unwrap_err();
+        assert!(
+            error.to_string().ends_with("\n  `mask` is bool, but has the byte 7 at position 2"),
+            "{error}"
+        );
+        let error = load(&mut state, write(&dir, &[("mask", Dtype::F16, &[3], &[0; 6])])).unwrap_err();
+        assert!(error.to_string().ends_with("\n  `mask` is f16[3], expected bool[3]"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_saved_leaves_the_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.safetensors");
+        std::fs::write(&path, "old").unwrap();
+        let tensor = |name: &'static str, bytes: usize| Tensor {
+            name: name.into(),
+            dtype: DType::F32,
+            dims: vec![2].into(),
+            bytes: vec![0; bytes].into(),
+        };
+        let check = |t: Tensor<'_>, expected: &str| {
+            assert_eq!(save_tensors(&[t], &path).unwrap_err().to_string(), expected);
+        };
+        check(tensor("__metadata__", 8), "a tensor named `__metadata__` cannot be saved");
+        check(tensor("w", 7), "tensor `w` of type f32[2] comes with 7 bytes");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert!(matches!(
+            save_tensors(&[tensor("w", 8)], dir.path().join("none/c")),
+            Err(CheckpointError::Io { .. })
+        ));
+        assert!(matches!(load(&mut zeros(&[]), dir.path().join("none")), Err(CheckpointError::Io { .. })));
+        assert!(matches!(load(&mut zeros(&[]), &path), Err(CheckpointError::Format { .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #[test]
+        fn damaged_files_never_panic(
+            edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            cut in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("c");
+            save(&filled(), &path).unwrap();
+            let mut file = std::fs::read(&path).unwrap();
+            for (at, byte) in edits {
+                let at = at.index(file.len());
+                file[at] = byte;
+            }
+            if let Some(cut) = cut {
+                file.truncate(cut.index(file.len()));
+            }
+            std::fs::write(&path, file).unwrap();
+            let _ = load(&mut zeros(&ENTRIES), &path);
+        }
+    }
+}

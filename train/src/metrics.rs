@@ -1,0 +1,93 @@
+//! Measures of a model's results.
+
+/// Number of rows of `logits` (`[labels.len(), classes]`, row-major) whose largest value is at the
+/// row's label. The first of equal maxima counts; a row that contains NaN counts as wrong.
+///
+/// # Panics
+/// If `logits.len() != labels.len() * classes`.
+pub fn correct(logits: &[f32], classes: usize, labels: &[i32]) -> usize {
+    let n = labels.len() * classes;
+    assert_eq!(logits.len(), n, "{} rows of {classes} logits", labels.len());
+    if classes == 0 {
+        return 0;
+    }
+    let hit = |(row, &label): (&[f32], &i32)| usize::try_from(label).is_ok_and(|l| argmax(row) == Some(l));
+    logits.chunks_exact(classes).zip(labels).filter(|&x| hit(x)).count()
+}
+
+/// The share of rows that [`correct`] counts, in `0..=1`; NaN for no rows.
+///
+/// # Panics
+/// As [`correct`].
+pub fn accuracy(logits: &[f32], classes: usize, labels: &[i32]) -> f64 {
+    correct(logits, classes, labels) as f64 / labels.len() as f64
+}
+
+/// Position of the first maximum; `None` if there is a NaN or nothing at all.
+fn argmax(row: &[f32]) -> Option<usize> {
+    if row.iter().any(|x| x.is_nan()) {
+        return None;
+    }
+    let larger = |best: usize, i: usize| if row[i] > row[best] { i } else { best };
+    (0..row.len()).reduce(larger)
+}
+
+/// Mean of batch losses weighted by batch sizes, accumulated in f64.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RunningMean {
+    sum: f64,
+    weight: f64,
+}
+
+impl RunningMean {
+    /// Adds a mean over `count` items.
+    pub fn add(&mut self, mean: f64, count: usize) {
+        self.sum += mean * count as f64;
+        self.weight += count as f64;
+    }
+
+    /// The mean over all items so far; NaN if there are none.
+    pub fn get(&self) -> f64 {
+        self.sum / self.weight
+    }
+
+    /// Number of items so far.
+    pub fn count(&self) -> usize {
+        self.weight as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn argmax_of_rows() {
+        let check = |row: &[f32], expected: Option<usize>| assert_eq!(argmax(row), expected, "{row:?}");
+        check(&[1.0, 3.0, 3.0], Some(1));
+        check(&[-0.0, 0.0], Some(0));
+        check(&[f32::NEG_INFINITY; 2], Some(0));
+        check(&[0.0, f32::INFINITY, 1.0], Some(1));
+        check(&[9.0, f32::NAN], None);
+        check(&[f32::NAN, 9.0], None);
+        check(&[], None);
+    }
+
+    #[test]
+    fn accuracy_counts_nan_as_wrong() {
+        let logits = [0.0, 1.0, 1.0, 0.0, f32::NAN, 5.0, 2.0, 2.0];
+        assert_eq!(correct(&logits, 2, &[1, 0, 1, 0]), 3);
+        assert_eq!(accuracy(&logits, 2, &[1, 1, 1, 1]), 0.25);
+        assert_eq!(correct(&logits, 2, &[-1, 2, 0, 0]), 1);
+        assert!(accuracy(&[], 2, &[]).is_nan());
+    }
+
+    #[test]
+    fn mean_weighs_batches() {
+        let mut mean = RunningMean::default();
+        assert!(mean.get().is_nan());
+        mean.add(1.0, 3);
+        mean.add(5.0, 1);
+        assert_eq!((mean.get(), mean.count()), (2.0, 4));
+    }
+}

@@ -1,0 +1,161 @@
+//! Adam and AdamW.
+
+use super::{Optimizer, STEP, as_type_of, learning_rate, slot, state};
+use graphc_ir::{DType, FunctionBuilder, Initializer, Param, Tensor};
+
+/// Adam (Kingma and Ba 2015), as `torch.optim.Adam`, and with decoupled weight decay as
+/// `torch.optim.AdamW` (Loshchilov and Hutter 2019). In step `t`, counted from 1:
+///
+/// ```text
+/// c1 = 1 - beta1^t                             in f64, as -expm1(t * ln beta1), which is
+/// c2 = 1 - beta2^t                             accurate for every t
+/// step_size = lr / c1                          in f64, then rounded to the parameter's type
+/// root = sqrt(c2)                              in f64, then rounded to the parameter's type
+/// ```
+///
+/// and per parameter `p` with gradient `g`, in its type, each line in this order:
+///
+/// ```text
+/// p = p * (1 - lr * weight_decay)              decoupled decay; the factor in f64, then rounded
+/// g = g + weight_decay * p                     decay that is not decoupled
+/// m = beta1 * m + (1 - beta1) * g              m starts at 0
+/// v = beta2 * v + (1 - beta2) * (g * g)        v starts at 0
+/// p = p - (step_size * m) / (sqrt(v) / root + eps)
+/// ```
+///
+/// State: `optimizer/lr`, `optimizer/step` (`t` after the step), `<param>/adam_m`,
+/// `<param>/adam_v`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    lr: f64,
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    weight_decay: f64,
+    decoupled: bool,
+}
+
+impl Adam {
+    /// Starts with the learning rate `lr`; `beta1` 0.9, `beta2` 0.999, `eps` 1e-8, no decay.
+    pub const fn new(lr: f64) -> Self {
+        Self { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, decoupled: false }
+    }
+
+    /// AdamW: as [`Adam::new`], with decoupled weight decay.
+    pub const fn with_decoupled_decay(lr: f64, weight_decay: f64) -> Self {
+        Self { weight_decay, decoupled: true, ..Self::new(lr) }
+    }
+
+    /// Sets the rates of decay of the two moments; each is in `[0, 1)`.
+    pub const fn betas(self, beta1: f64, beta2: f64) -> Self {
+        Self { beta1, beta2, ..self }
+    }
+
+    /// Sets what is added to the denominator.
+    pub const fn eps(self, eps: f64) -> Self {
+        Self { eps, ..self }
+    }
+
+    /// Adds `weight_decay * p` to each gradient.
+    pub const fn weight_decay(self, weight_decay: f64) -> Self {
+        Self { weight_decay, decoupled: false, ..self }
+    }
+
+    /// `1 - beta^t` for `t: f64[]`. For a beta of 0 the exponent is -inf, and the result 1.
+    fn correction<'f>(t: Tensor<'f>, beta: f64) -> Tensor<'f> {
+        -(t * beta.ln()).expm1()
+    }
+}
+
+impl Optimizer for Adam {
+    fn apply<'f>(&self, f: &'f FunctionBuilder, params: &[Param], grads: &[Tensor<'f>]) {
+        if ![self.beta1, self.beta2].iter().all(|b| (0.0..1.0).contains(b)) {
+            f.misuse(format!("adam: betas {} and {} must be in [0, 1)", self.beta1, self.beta2));
+            return;
+        }
+        let (step_size, root, keep) = f.scope("adam", || {
+            let step = state(f, STEP, DType::I64, [], Initializer::ZEROS);
+            let t = f.read(&step) + 1.0;
+            f.update(&step, t);
+            let t = t.cast(DType::F64);
+            let lr = learning_rate(f, self.lr).cast(DType::F64);
+            let keep = (self.decoupled && self.weight_decay != 0.0).then(|| 1.0 - lr * self.weight_decay);
+            (lr / Self::correction(t, self.beta1), Self::correction(t, self.beta2).sqrt(), keep)
+        });
+        for (param, &grad) in params.iter().zip(grads) {
+            f.scope("adam", || {
+                let p = f.read(param);
+                let (step_size, root) = (as_type_of(step_size, p), as_type_of(root, p));
+                let (p, g) = match keep {
+                    Some(keep) => (p * as_type_of(keep, p), grad),
+                    None if self.weight_decay != 0.0 => (p, grad + p * self.weight_decay),
+                    None => (p, grad),
+                };
+                let (m_slot, v_slot) = (slot(f, param, "adam_m"), slot(f, param, "adam_v"));
+                let m = f.read(&m_slot) * self.beta1 + g * (1.0 - self.beta1);
+                let v = f.read(&v_slot) * self.beta2 + g * g * (1.0 - self.beta2);
+                f.update(&m_slot, m);
+                f.update(&v_slot, v);
+                f.update(param, p - m * step_size / (v.sqrt() / root + self.eps));
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::testing::{Slots, check};
+    use graphc_ir::ModuleBuilder;
+
+    /// `torch.optim.Adam`, from its documentation.
+    fn reference(a: Adam) -> impl Fn(f64, f64, f64, i32, &mut Slots) -> f64 {
+        move |p, g, lr, t, slots| {
+            let (p, g) = match (a.weight_decay, a.decoupled) {
+                (decay, true) => (p - lr * decay * p, g),
+                (decay, false) => (p, g + decay * p),
+            };
+            let m = a.beta1 * slots.get("m").unwrap_or(&0.0) + (1.0 - a.beta1) * g;
+            let v = a.beta2 * slots.get("v").unwrap_or(&0.0) + (1.0 - a.beta2) * g * g;
+            slots.insert("m", m);
+            slots.insert("v", v);
+            let m_hat = m / (1.0 - a.beta1.powi(t));
+            let v_hat = v / (1.0 - a.beta2.powi(t));
+            p - lr * m_hat / (v_hat.sqrt() + a.eps)
+        }
+    }
+
+    #[test]
+    fn follows_the_reference_step_by_step() {
+        for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::F64, 1e-12)] {
+            let check = |a: Adam| check(&a, dtype, tolerance, 0.01, reference(a));
+            check(Adam::new(9.0));
+            check(Adam::new(9.0).betas(0.5, 0.9).eps(1e-3));
+            check(Adam::new(9.0).betas(0.0, 0.99));
+            check(Adam::new(9.0).weight_decay(0.1));
+            check(Adam::with_decoupled_decay(9.0, 0.1).betas(0.9, 0.95));
+        }
+    }
+
+    #[test]
+    fn declares_its_state_and_refuses_wrong_betas() {
+        let module = |adam: Adam| {
+            let m = ModuleBuilder::new("m");
+            m.param("w", DType::F32, [2], Initializer::ONES);
+            m.function("f", |f| adam.apply(f, &f.trainable(), &[f.input("g", DType::F32, [2])]));
+            m.build()
+        };
+        let built = module(Adam::new(0.1)).unwrap();
+        let names: Vec<_> = built.state.iter().map(|s| (&*s.name, s.ty.to_string())).collect();
+        let expected = [
+            ("w", "f32[2]"),
+            ("optimizer/step", "i64[]"),
+            ("optimizer/lr", "f32[]"),
+            ("w/adam_m", "f32[2]"),
+            ("w/adam_v", "f32[2]"),
+        ];
+        assert_eq!(names, expected.map(|(n, t)| (n, t.to_owned())));
+        let error = module(Adam::new(0.1).betas(0.9, 1.0)).unwrap_err().to_string();
+        assert!(error.starts_with("adam: betas 0.9 and 1 must be in [0, 1)"), "{error}");
+    }
+}
