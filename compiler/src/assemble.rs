@@ -110,7 +110,13 @@ impl<'a> Assembler<'a> {
         let buffers = fused
             .buffers
             .iter()
-            .map(|b| Buffer { dtype: b.ty.dtype, dims: b.ty.dims.clone(), place: place(b), node: b.node })
+            .map(|b| Buffer {
+                dtype: b.ty.dtype,
+                dims: b.ty.dims.clone(),
+                strides: b.strides.clone(),
+                place: place(b),
+                node: b.node,
+            })
             .collect();
         let Fused { buffer_of, kernels, checks, .. } = fused;
         Self { f, layout, buffers, buffer_of, kernels, checks, constants: vec![0; ZEROS] }
@@ -406,8 +412,10 @@ impl<'a> Assembler<'a> {
         let mut candidates = kernel.reads();
         candidates.retain(|b| {
             let mut own = loads.iter().filter(|l| l.0 == *b);
+            let (from, to) = (&self.buffers[*b as usize], &self.buffers[store.buffer as usize]);
             own.all(|(_, index, guards)| *index == store.index && guards.is_empty())
-                && self.buffers[*b as usize].dims == self.buffers[store.buffer as usize].dims
+                && from.dims == to.dims
+                && from.strides == to.strides
         });
         candidates
     }

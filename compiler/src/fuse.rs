@@ -13,7 +13,7 @@ use crate::kernel::{
 };
 use graphc_ir::{
     Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
-    ScalarBuilder, ScalarOp, StaticType,
+    ScalarBuilder, ScalarOp, StaticType, row_major_strides,
 };
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -35,6 +35,8 @@ pub(crate) struct FusedBuffer {
     pub node: NodeId,
     /// Its type.
     pub ty: StaticType,
+    /// See [`crate::program::Buffer::strides`].
+    pub strides: Vec<usize>,
 }
 
 /// An index operand that must be in range.
@@ -188,7 +190,11 @@ impl<'a> Fuser<'a> {
             return;
         }
         let buffer = self.buffers.len() as BufferId;
-        self.buffers.push(FusedBuffer { node: id, ty: self.ty(id).clone() });
+        self.buffers.push(FusedBuffer {
+            node: id,
+            ty: self.ty(id).clone(),
+            strides: row_major_strides(&self.ty(id).dims),
+        });
         let pattern = self.patterns[id.index()].clone();
         if let Pattern::Leaf = pattern {
             self.buffer_of.insert(id, buffer);

@@ -2,7 +2,7 @@
 
 use crate::kernel::{BufferId, Kernel};
 use crate::vector::VFunc;
-use graphc_ir::{DType, NodeId};
+use graphc_ir::{DType, IndexExpr, NodeId};
 
 /// Where a buffer lives, with its byte offset or port number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,13 +19,16 @@ pub enum Place {
     Output(usize),
 }
 
-/// A dense row-major tensor in memory.
+/// A tensor in memory.
 #[derive(Clone, Debug)]
 pub struct Buffer {
     /// Element type.
     pub dtype: DType,
     /// Extents.
     pub dims: Vec<usize>,
+    /// Distance in elements between neighbours along each dimension. Ports, state and constants
+    /// are dense and row-major; buffers in the arena may have their dimensions in another order.
+    pub strides: Vec<usize>,
     /// Where it lives.
     pub place: Place,
     /// The node whose value it holds.
@@ -35,7 +38,16 @@ pub struct Buffer {
 impl Buffer {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
-        self.dims.iter().product::<usize>() * self.dtype.size_bytes()
+        if self.dims.contains(&0) {
+            return 0;
+        }
+        let last: usize = self.dims.iter().zip(&self.strides).map(|(d, s)| (d - 1) * s).sum();
+        (last + 1) * self.dtype.size_bytes()
+    }
+
+    /// Element offset of a multi-dimensional index.
+    pub fn linear(&self, index: &[IndexExpr]) -> IndexExpr {
+        IndexExpr::linear(index, &self.strides)
     }
 }
 

@@ -502,7 +502,7 @@ mod tests {
         });
         let module = m.build().unwrap();
         let node = module.functions[0].inputs[0];
-        let buffer = |place| Buffer { dtype: DType::F32, dims: vec![4], place, node };
+        let buffer = |place| Buffer { dtype: DType::F32, dims: vec![4], strides: vec![1], place, node };
         vec![buffer(Place::Input(0)), buffer(Place::Output(0))]
     }
 

@@ -13,7 +13,7 @@ use crate::kernel::{ContractionPart, Factor, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::VBuilder;
 use crate::vector::{Base, Bound, MemRef, VFunc, Val};
-use graphc_ir::{DType, IndexExpr, Scalar, ScalarBuilder, row_major_strides};
+use graphc_ir::{DType, IndexExpr, Scalar, ScalarBuilder};
 
 /// Largest block of `k` that is packed at a time.
 const K_BLOCK: i64 = 384;
@@ -78,8 +78,7 @@ impl Shape {
         let over_part = |e: &IndexExpr| e.substitute(&part.space, &|v| part.out[v as usize].clone());
         exprs.extend(exprs_linear(&kernel.exprs, buffers).iter().map(over_part));
         for s in &kernel.stores {
-            let strides = row_major_strides(&buffers[s.buffer as usize].dims);
-            exprs.push(over_part(&IndexExpr::linear(&s.index, &strides)));
+            exprs.push(over_part(&buffers[s.buffer as usize].linear(&s.index)));
         }
         let space = Collapsed::new(&part.space.extents, &groups, &exprs);
         let size = |g: usize| space.extents[g].iter().product::<i64>();
@@ -370,9 +369,8 @@ impl Part<'_, '_> {
         }
         let var = s.space.first(group) as u32;
         factor.exprs.loads(&[factor.value]).iter().all(|(buffer, index, guards)| {
-            let strides = row_major_strides(&self.buffers[*buffer as usize].dims);
             let sub = |e: &IndexExpr| e.substitute(&self.part.space, &|v| s.space.vars[v as usize].clone());
-            matches!(sub(&IndexExpr::linear(index, &strides)).coefficient(var), Some(0 | 1))
+            matches!(sub(&self.buffers[*buffer as usize].linear(index)).coefficient(var), Some(0 | 1))
                 && !guards.iter().any(|g| sub(&g.expr).uses(var))
         })
     }

@@ -9,7 +9,7 @@ use crate::kernel::{ExprId, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
-use graphc_ir::{DType, IndexExpr, Reduce, ReduceKind, ScalarBuilder, row_major_strides};
+use graphc_ir::{DType, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
 
 /// Elements of a one-dimensional map that make one unit of parallel work.
 const CHUNK: i64 = 2048;
@@ -179,8 +179,7 @@ impl<'a> Schedule<'a> {
         let straddles = self.inner.len() > 1 && inner_last % LANES != 0;
         let (mut along_outer, mut along_inner) = (0, 0);
         for (buffer, index, guards) in self.kernel.exprs.loads(&roots) {
-            let strides = row_major_strides(&self.buffers[buffer as usize].dims);
-            let linear = IndexExpr::linear(index, &strides);
+            let linear = self.buffers[buffer as usize].linear(index);
             let linear = linear.substitute(&self.kernel.space, &|v| self.space.vars[v as usize].clone());
             let guarded = |v: usize| {
                 guards.iter().any(|g| {

@@ -83,11 +83,7 @@ const PARALLEL_WORK: u64 = 40_000;
 /// A reference to an element of a buffer by its multi-dimensional index.
 fn element(buffers: &[Buffer], buffer: BufferId, index: &[IndexExpr]) -> MemRef {
     let b = &buffers[buffer as usize];
-    MemRef {
-        base: Base::Buffer(buffer),
-        dtype: b.dtype,
-        index: IndexExpr::linear(index, &row_major_strides(&b.dims)),
-    }
+    MemRef { base: Base::Buffer(buffer), dtype: b.dtype, index: b.linear(index) }
 }
 
 /// Emits expressions of a kernel at the current place of a builder. Values are remembered per open
@@ -144,9 +140,7 @@ impl<'a> Emit<'a> {
 
     /// The address of a buffer element.
     fn element(&mut self, b: &mut VBuilder, buffer: BufferId, index: &[IndexExpr]) -> MemRef {
-        let strides = row_major_strides(&self.buffers[buffer as usize].dims);
-        let linear = IndexExpr::linear(index, &strides);
-        let index = self.index(b, &linear);
+        let index = self.index(b, &self.buffers[buffer as usize].linear(index));
         MemRef { base: Base::Buffer(buffer), dtype: self.buffers[buffer as usize].dtype, index }
     }
 
@@ -268,9 +262,8 @@ impl Collapsed {
 
 /// Index expressions of a kernel's own level: of loads (linear), guards, indices and stores.
 fn linear_exprs(kernel: &Kernel, buffers: &[Buffer]) -> Vec<IndexExpr> {
-    let strides = |b: BufferId| row_major_strides(&buffers[b as usize].dims);
     let mut all = exprs_linear(&kernel.exprs, buffers);
-    all.extend(kernel.stores.iter().map(|s| IndexExpr::linear(&s.index, &strides(s.buffer))));
+    all.extend(kernel.stores.iter().map(|s| buffers[s.buffer as usize].linear(&s.index)));
     all
 }
 
@@ -279,7 +272,7 @@ fn exprs_linear(exprs: &Exprs, buffers: &[Buffer]) -> Vec<IndexExpr> {
     for (_, e) in exprs.iter() {
         match &e.op {
             ExprOp::Load { buffer, index, guards } => {
-                all.push(IndexExpr::linear(index, &row_major_strides(&buffers[*buffer as usize].dims)));
+                all.push(buffers[*buffer as usize].linear(index));
                 all.extend(guards.iter().map(|g| g.expr.clone()));
             }
             other => all.extend(other.index_exprs().into_iter().cloned()),
