@@ -2,7 +2,7 @@
 //! dumps.
 
 use crate::assemble::{Assembled, assemble};
-use crate::codegen::{self, CompiledFunction, Features};
+use crate::codegen::{self, CompiledFunction, Isa};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
 use crate::kernel;
@@ -24,8 +24,8 @@ pub struct CompileOptions {
     pub passes: PassOptions,
     /// Largest number of threads that a run will use: memory is planned for it.
     pub max_threads: usize,
-    /// Instructions that generated code may use.
-    pub features: Features,
+    /// Vector instructions that generated code uses.
+    pub isa: Isa,
     /// Keeps CLIF and machine code of every function, for dumps.
     pub keep_code: bool,
 }
@@ -33,7 +33,7 @@ pub struct CompileOptions {
 impl Default for CompileOptions {
     fn default() -> Self {
         let max_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { passes: PassOptions::default(), max_threads, features: Features::default(), keep_code: false }
+        Self { passes: PassOptions::default(), max_threads, isa: Isa::default(), keep_code: false }
     }
 }
 
@@ -143,7 +143,7 @@ pub fn compile_function(
     };
     let fused = fuse(&optimized, fusion);
     lap("fuse");
-    let assembled = assemble(&optimized, fused, layout, &Target::V128, options.max_threads)?;
+    let assembled = assemble(&optimized, fused, layout, &Target::of(options.isa), options.max_threads)?;
     if cfg!(debug_assertions) {
         check_plan(&assembled.requests, &assembled.plan).map_err(|errors| CompileError::BrokenPass {
             pass: "memory_plan",
@@ -155,7 +155,7 @@ pub fn compile_function(
         verify_program(&assembled.program)?;
     }
     lap("schedule");
-    let generated = codegen::generate(&assembled.program, options.features, options.keep_code)?;
+    let generated = codegen::generate(&assembled.program, options.isa, options.keep_code)?;
     lap("codegen");
 
     let port = |name: &str, ty: &graphc_ir::TensorType| {

@@ -16,7 +16,7 @@ pub mod program;
 pub mod vector;
 
 pub use assemble::Assembled;
-pub use codegen::{CompiledFunction, Features, disassemble};
+pub use codegen::{CompiledFunction, Isa, disassemble};
 pub use compile::{CompileOptions, Stages, compile, compile_function, compile_stages, state_layout};
 pub use error::CompileError;
 pub use fuse::Fusion;

@@ -1,7 +1,7 @@
 //! Generated code against the interpreter, bit for bit: every operation's own samples, at several
 //! levels, on one and two threads, with the host's instructions and with fewer.
 
-use graphc_compiler::{CompileOptions, Features, OptLevel, compile};
+use graphc_compiler::{CompileOptions, Isa, OptLevel, compile};
 use graphc_ir::testing::Sample;
 use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, evaluate};
 use graphc_runtime::{RunContext, State, ThreadPool, Value, ValueMut};
@@ -76,10 +76,10 @@ fn check_function(
     inputs: &[Literal],
     level: OptLevel,
     threads: usize,
-    features: Features,
+    isa: Isa,
 ) -> Result<(), TestCaseError> {
     let expected = evaluate(&module.functions[0], inputs, |_| unreachable!("no state"));
-    let options = CompileOptions { max_threads: 3, features, ..CompileOptions::at(level) };
+    let options = CompileOptions { max_threads: 3, isa, ..CompileOptions::at(level) };
     let exe =
         compile(module, "f", &Bindings::new(), &options).map_err(|e| TestCaseError::fail(e.to_string()))?;
     let mut cx = RunContext::new(&exe, Arc::new(ThreadPool::new(threads).unwrap())).unwrap();
@@ -111,7 +111,7 @@ fn check_function(
         for i in 0..e.len() {
             prop_assert!(
                 same(e.get(i), g.get(i)),
-                "{level:?}, {threads} threads: output {n} element {i}: interpreter {}, generated {}",
+                "{level:?}, {isa}, {threads} threads: output {n} element {i}: interpreter {}, generated {}",
                 e.get(i),
                 g.get(i)
             );
@@ -132,10 +132,11 @@ fn check(s: &Sample) -> Result<(), TestCaseError> {
         f.output("y", f.push(s.op.clone(), &x));
     });
     let module = m.build().map_err(|e| TestCaseError::fail(e.to_string()))?;
-    check_function(&module, &s.operands, OptLevel::O0, 1, Features::Host)?;
-    check_function(&module, &s.operands, OptLevel::O2, 1, Features::Avx)?;
-    check_function(&module, &s.operands, OptLevel::O3, 1, Features::Avx2)?;
-    check_function(&module, &s.operands, OptLevel::O3, 2, Features::Host)
+    check_function(&module, &s.operands, OptLevel::O0, 1, Isa::host())?;
+    for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
+        check_function(&module, &s.operands, OptLevel::O3, 1, isa)?;
+    }
+    check_function(&module, &s.operands, OptLevel::O3, 2, Isa::host())
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! and one entry function that runs all of them in order.
 
 use super::emit::Emitter;
+use super::{Isa, x86};
 use crate::error::CompileError;
 use crate::program::{Place, Program, Step};
 use cranelift_codegen::control::ControlPlane;
@@ -28,7 +29,7 @@ const CODE_RESERVE: usize = 256 << 20;
 pub struct CompiledFunction {
     /// Its name.
     pub name: String,
-    /// Its CLIF, before Cranelift's own optimizations.
+    /// Its CLIF, before Cranelift's own optimizations; empty if it is not Cranelift's.
     pub clif: String,
     /// Its machine code.
     pub code: Vec<u8>,
@@ -64,45 +65,8 @@ fn backend(function: &str, e: impl std::fmt::Display) -> CompileError {
     CompileError::Backend { function: function.into(), message: e.to_string() }
 }
 
-/// Which instructions of the host's CPU generated code may use. The bits of results are the same.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Features {
-    /// All that Cranelift knows to use.
-    #[default]
-    Host,
-    /// On x86-64 only up to AVX2 and FMA, as on CPUs from 2013 on; elsewhere as `Host`.
-    Avx2,
-    /// On x86-64 only SSE4.1, AVX and FMA; elsewhere as `Host`.
-    Avx,
-}
-
-impl Features {
-    /// Names of the x86-64 features, or `None` for those of the host.
-    fn names(self) -> Option<&'static [&'static str]> {
-        const AVX: &[&str] = &["has_sse3", "has_ssse3", "has_sse41", "has_avx", "has_fma"];
-        const AVX2: &[&str] = &[
-            "has_sse3",
-            "has_ssse3",
-            "has_sse41",
-            "has_sse42",
-            "has_popcnt",
-            "has_avx",
-            "has_avx2",
-            "has_fma",
-            "has_bmi1",
-            "has_bmi2",
-            "has_lzcnt",
-        ];
-        match self {
-            Self::Avx2 if cfg!(target_arch = "x86_64") => Some(AVX2),
-            Self::Avx if cfg!(target_arch = "x86_64") => Some(AVX),
-            _ => None,
-        }
-    }
-}
-
 /// The host's instruction set with this optimization level of Cranelift.
-fn isa(opt_level: &str, features: Features) -> Result<OwnedTargetIsa, CompileError> {
+fn native(opt_level: &str) -> Result<OwnedTargetIsa, CompileError> {
     let mut flags = settings::builder();
     for (name, value) in [
         ("opt_level", opt_level),
@@ -113,11 +77,7 @@ fn isa(opt_level: &str, features: Features) -> Result<OwnedTargetIsa, CompileErr
     ] {
         flags.set(name, value).map_err(|e| backend("", e))?;
     }
-    let names = features.names();
-    let mut builder = cranelift_native::builder_with_options(names.is_none()).map_err(|e| backend("", e))?;
-    for name in names.unwrap_or_default() {
-        builder.enable(name).map_err(|e| backend("", e))?;
-    }
+    let builder = cranelift_native::builder().map_err(|e| backend("", e))?;
     let isa = builder.finish(settings::Flags::new(flags)).map_err(|e| backend("", e))?;
     if isa.triple().architecture == target_lexicon::Architecture::X86_64 {
         let fma = isa.isa_flags().iter().any(|f| f.name == "has_fma" && f.as_bool() == Some(true));
@@ -143,14 +103,15 @@ struct Job {
 ///
 /// # Errors
 /// If the CPU lacks FMA or Cranelift refuses a function.
-pub(crate) fn generate(program: &Program, features: Features, keep: bool) -> Result<Generated, CompileError> {
-    let speed = isa("speed", features)?;
-    let none = isa("none", features)?;
+pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Generated, CompileError> {
+    let speed = native("speed")?;
+    let none = native("none")?;
     let mut builder = JITBuilder::with_isa(speed.clone(), default_libcall_names());
     let memory = ArenaMemoryProvider::new_with_size(CODE_RESERVE).map_err(|e| backend(&program.name, e))?;
     builder.memory_provider(Box::new(memory));
+    let wide = wide_kernels(program, isa);
     let mut g = Generator { module: JITModule::new(builder), jobs: Vec::new(), program };
-    let entry = g.functions()?;
+    let (entry, kernels) = g.functions(&wide)?;
     let Generator { mut module, jobs, .. } = g;
     let compiled = compile_all(&jobs, &speed, &none)?;
     let mut functions = Vec::new();
@@ -174,6 +135,16 @@ pub(crate) fn generate(program: &Program, features: Features, keep: bool) -> Res
             });
         }
     }
+    for ((s, code), id) in program.scheduled.iter().zip(&wide).zip(kernels) {
+        let Some(code) = code else { continue };
+        let name = &s.function.name;
+        module.define_function_bytes(id, 64, code, &[]).map_err(|e| backend(name, e))?;
+        code_bytes += code.len();
+        if keep {
+            let clif = String::new();
+            functions.push(CompiledFunction { name: name.clone(), clif, code: code.clone() });
+        }
+    }
     module.finalize_definitions().map_err(|e| backend(&program.name, e))?;
     let address = module.get_finalized_function(entry);
     // SAFETY: the function was declared with the signature of `EntryFn` in the default calling
@@ -182,41 +153,59 @@ pub(crate) fn generate(program: &Program, features: Features, keep: bool) -> Res
     Ok(Generated { entry, code: Arc::new(CodeMemory(Mutex::new(Some(module)))), functions, code_bytes })
 }
 
+/// Code of the kernels that the emitter of wide vectors takes.
+fn wide_kernels(program: &Program, isa: Isa) -> Vec<Option<Vec<u8>>> {
+    let Some(vectors) = isa.vectors() else { return vec![None; program.scheduled.len()] };
+    let order: Vec<usize> = (0..program.scheduled.len()).collect();
+    on_all_threads(&order, |i| x86::compile(program, &program.scheduled[i].function, vectors).ok())
+        .into_iter()
+        .map(Option::flatten)
+        .collect()
+}
+
+/// `work` of every index in `order`, begun in that order on all threads; results are by index.
+/// Missing ones are those of a thread that ended early.
+fn on_all_threads<T: Send>(order: &[usize], work: impl Fn(usize) -> T + Sync) -> Vec<Option<T>> {
+    let results: Vec<Mutex<Option<T>>> = order.iter().map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    let run = || {
+        while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = work(i);
+            if let Ok(mut slot) = results[i].lock() {
+                *slot = Some(result);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(order.len());
+    std::thread::scope(|s| {
+        for _ in 1..threads {
+            s.spawn(run);
+        }
+        run();
+    });
+    results.into_iter().map(|r| r.into_inner().ok().flatten()).collect()
+}
+
 /// Compiles the functions on all threads; the results are in the order of the jobs.
 fn compile_all(
     jobs: &[Job],
     speed: &OwnedTargetIsa,
     none: &OwnedTargetIsa,
 ) -> Result<Vec<CompiledCode>, CompileError> {
-    let results: Vec<Mutex<Option<Result<CompiledCode, CompileError>>>> =
-        jobs.iter().map(|_| Mutex::new(None)).collect();
-    let next = AtomicUsize::new(0);
     // Large functions first, so that no thread is left with one at the end.
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(jobs[i].context.func.dfg.num_insts()));
-    let work = || {
-        while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let job = &jobs[i];
-            let isa = if job.scheduled { none } else { speed };
-            let mut context = Context::for_function(job.context.func.clone());
-            let result = match context.compile(&**isa, &mut ControlPlane::default()) {
-                Ok(_) => context.take_compiled_code().ok_or_else(|| backend(&job.name, "no code")),
-                Err(e) => Err(backend(&job.name, format!("{:?}", e.inner))),
-            };
-            if let Ok(mut slot) = results[i].lock() {
-                *slot = Some(result);
-            }
+    let compiled = on_all_threads(&order, |i| {
+        let job = &jobs[i];
+        let isa = if job.scheduled { none } else { speed };
+        let mut context = Context::for_function(job.context.func.clone());
+        match context.compile(&**isa, &mut ControlPlane::default()) {
+            Ok(_) => context.take_compiled_code().ok_or_else(|| backend(&job.name, "no code")),
+            Err(e) => Err(backend(&job.name, format!("{:?}", e.inner))),
         }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-    std::thread::scope(|s| {
-        for _ in 1..threads {
-            s.spawn(work);
-        }
-        work();
     });
     let missing = || Err(backend("", "a compiling thread ended early"));
-    results.into_iter().map(|r| r.into_inner().ok().flatten().unwrap_or_else(missing)).collect()
+    compiled.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
 }
 
 struct Generator<'a> {
@@ -251,8 +240,8 @@ impl Generator<'_> {
         self.jobs.push(Job { id, name: name.to_owned(), context: Context::for_function(func), scheduled });
     }
 
-    /// Emits every function; returns the entry.
-    fn functions(&mut self) -> Result<FuncId, CompileError> {
+    /// Emits every function but the kernels that have code; returns the entry and the kernels.
+    fn functions(&mut self, wide: &[Option<Vec<u8>>]) -> Result<(FuncId, Vec<FuncId>), CompileError> {
         let program = self.program;
         let mut leaves = Vec::new();
         for leaf in &program.leaves {
@@ -266,10 +255,13 @@ impl Generator<'_> {
             });
         }
         let mut kernels = Vec::new();
-        for s in &program.scheduled {
+        for (s, code) in program.scheduled.iter().zip(wide) {
             let signature = self.signature(4, None);
             let id = self.declare(&s.function.name, &signature)?;
             kernels.push(id);
+            if code.is_some() {
+                continue;
+            }
             self.define(id, &s.function.name, signature, false, |module, func, fcx| {
                 let refs: Vec<FuncRef> =
                     leaves.iter().map(|&l| module.declare_func_in_func(l, func)).collect();
@@ -313,7 +305,7 @@ impl Generator<'_> {
             emit_entry(&mut b, program, &kernels, &checks, parallel_for);
             b.finalize(module.isa().frontend_config());
         });
-        Ok(id)
+        Ok((id, kernels))
     }
 }
 

@@ -1,10 +1,14 @@
-//! Code generation: vector IR to native code through Cranelift.
+//! Code generation: vector IR to native code, by an emitter of our own for 256- and 512-bit vectors
+//! on x86-64 and by Cranelift for all else.
 
 mod disassemble;
 mod emit;
+mod isa;
 mod jit;
 mod ops;
+mod x86;
 
 pub use disassemble::disassemble;
+pub use isa::Isa;
+pub use jit::CompiledFunction;
 pub(crate) use jit::generate;
-pub use jit::{CompiledFunction, Features};

@@ -4,6 +4,7 @@ mod contraction;
 mod loops;
 mod odd;
 
+use crate::codegen::Isa;
 use crate::kernel::{BufferId, ExprId, ExprOp, Exprs, Kernel, KernelBody};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::VBuilder;
@@ -26,6 +27,14 @@ pub(crate) struct Target {
 impl Target {
     /// 128-bit vectors, 16 registers: 5 x 8 accumulators of f32 fill 10 of them.
     pub(crate) const V128: Self = Self { tile_rows: 5, tile_lanes: 8, map_lanes: 8 };
+
+    /// The machine with these vector instructions.
+    pub(crate) const fn of(isa: Isa) -> Self {
+        match isa {
+            Isa::Portable | Isa::Avx2 => Self::V128,
+            Isa::Avx512 => Self { map_lanes: 16, ..Self::V128 },
+        }
+    }
 }
 
 /// Leaf functions, shared by structure.

@@ -1,0 +1,531 @@
+//! Encodes instructions. One row per instruction serves every vector width and both encodings: VEX
+//! for AVX2, EVEX for AVX-512 (Intel, Software Developer's Manual, volume 2A, sections 2.3 and 2.7).
+//! The tests hold the rows against a disassembler.
+
+use std::collections::HashMap;
+
+/// A general-purpose register by its number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Gpr(pub u8);
+
+pub(super) const RAX: Gpr = Gpr(0);
+pub(super) const RCX: Gpr = Gpr(1);
+pub(super) const RDX: Gpr = Gpr(2);
+pub(super) const RBX: Gpr = Gpr(3);
+pub(super) const RSP: Gpr = Gpr(4);
+pub(super) const RBP: Gpr = Gpr(5);
+pub(super) const RSI: Gpr = Gpr(6);
+pub(super) const RDI: Gpr = Gpr(7);
+pub(super) const R12: Gpr = Gpr(12);
+pub(super) const R13: Gpr = Gpr(13);
+pub(super) const R14: Gpr = Gpr(14);
+pub(super) const R15: Gpr = Gpr(15);
+
+/// A place in the code.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Label(u32);
+
+/// A memory operand.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mem {
+    /// `[base + index << scale + disp]`
+    At { base: Gpr, index: Option<(Gpr, u8)>, disp: i32 },
+    /// Data behind the code.
+    Data(Label),
+}
+
+impl Mem {
+    pub(super) fn at(base: Gpr, disp: i32) -> Self {
+        Self::At { base, index: None, disp }
+    }
+
+    /// The operand `bytes` further on; data is addressed at its start only.
+    pub(super) fn offset(self, bytes: i32) -> Self {
+        match self {
+            Self::At { base, index, disp } => Self::At { base, index, disp: disp + bytes },
+            Self::Data(_) => {
+                debug_assert_eq!(bytes, 0);
+                self
+            }
+        }
+    }
+}
+
+/// The last operand of an instruction: a register by number, or memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rm {
+    Reg(u8),
+    Mem(Mem),
+}
+
+/// Bytes of a memory operand relative to those of the vector; scales EVEX's short displacements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tuple {
+    Full,
+    Half,
+    /// One element of so many bytes.
+    Scalar(u8),
+}
+
+/// A vector instruction: mandatory prefix (0 none, 1 `66`, 2 `F3`, 3 `F2`), opcode map, W, opcode.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ins {
+    pub pp: u8,
+    pub map: u8,
+    pub w: u8,
+    pub op: u8,
+    pub tuple: Tuple,
+}
+
+pub(super) const fn ins(pp: u8, map: u8, w: u8, op: u8) -> Ins {
+    Ins { pp, map, w, op, tuple: Tuple::Full }
+}
+
+impl Ins {
+    pub(super) const fn tuple(self, tuple: Tuple) -> Self {
+        Self { tuple, ..self }
+    }
+}
+
+/// Vector width.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Width {
+    X,
+    Y,
+    Z,
+}
+
+impl Width {
+    pub(super) const fn bytes(self) -> usize {
+        16 << self as usize
+    }
+
+    /// The narrowest width that holds so many bytes.
+    pub(super) const fn of(bytes: usize) -> Self {
+        match bytes {
+            0..=16 => Self::X,
+            17..=32 => Self::Y,
+            _ => Self::Z,
+        }
+    }
+}
+
+/// EVEX's extras.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Evex {
+    /// Mask register, 0 for none.
+    pub mask: u8,
+    /// Lanes masked out become zero (else they keep what the destination holds).
+    pub zero: bool,
+    /// The memory operand is one element for all lanes.
+    pub broadcast: bool,
+}
+
+/// Condition codes of `jcc`, `setcc` and `cmovcc`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cond {
+    Below = 2,
+    Equal = 4,
+    Less = 12,
+    GreaterEqual = 13,
+    Greater = 15,
+}
+
+/// Two-operand integer arithmetic, by the opcode of its `r, r/m` form.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Alu {
+    Add = 0x03,
+    And = 0x23,
+    Sub = 0x2b,
+    Cmp = 0x3b,
+}
+
+/// Machine code under construction.
+pub(super) struct Assembler {
+    pub code: Vec<u8>,
+    /// Whether vector instructions are EVEX-encoded.
+    evex: bool,
+    labels: Vec<Option<usize>>,
+    /// Where a 32-bit distance to a label goes, and the end of its instruction.
+    fixups: Vec<(usize, usize, Label)>,
+    /// Data behind the code, by content; all of it is aligned to its size.
+    data: Vec<(Vec<u8>, Label)>,
+    known_data: HashMap<Vec<u8>, Label>,
+}
+
+impl Assembler {
+    pub(super) fn new(evex: bool) -> Self {
+        Self {
+            code: Vec::with_capacity(4096),
+            evex,
+            labels: Vec::new(),
+            fixups: Vec::new(),
+            data: Vec::new(),
+            known_data: HashMap::new(),
+        }
+    }
+
+    pub(super) fn label(&mut self) -> Label {
+        self.labels.push(None);
+        Label((self.labels.len() - 1) as u32)
+    }
+
+    /// Places a label here.
+    pub(super) fn bind(&mut self, label: Label) {
+        self.labels[label.0 as usize] = Some(self.code.len());
+    }
+
+    /// Places a label at the next multiple of 32 bytes, where loops begin.
+    pub(super) fn bind_aligned(&mut self, label: Label) {
+        while !self.code.len().is_multiple_of(32) {
+            let rest = 32 - self.code.len() % 32;
+            let nop = NOPS[rest.min(NOPS.len()) - 1];
+            self.code.extend_from_slice(nop);
+        }
+        self.bind(label);
+    }
+
+    /// Data behind the code.
+    pub(super) fn constant(&mut self, bytes: Vec<u8>) -> Label {
+        if let Some(&l) = self.known_data.get(&bytes) {
+            return l;
+        }
+        let label = self.label();
+        self.data.push((bytes.clone(), label));
+        self.known_data.insert(bytes, label);
+        label
+    }
+
+    /// The code with its data, to be placed at a multiple of 64 bytes.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        let mut data = std::mem::take(&mut self.data);
+        data.sort_by_key(|d| std::cmp::Reverse(d.0.len()));
+        if !data.is_empty() {
+            self.code.resize(self.code.len().next_multiple_of(64), 0xcc);
+        }
+        for (bytes, label) in data {
+            self.bind(label);
+            self.code.extend(bytes);
+        }
+        for &(at, end, label) in &self.fixups {
+            let target = self.labels[label.0 as usize].expect("every label is placed");
+            let distance = target as i64 - end as i64;
+            self.code[at..at + 4].copy_from_slice(&(distance as i32).to_le_bytes());
+        }
+        self.code
+    }
+
+    fn byte(&mut self, b: u8) {
+        self.code.push(b);
+    }
+
+    fn imm32(&mut self, v: i32) {
+        self.code.extend_from_slice(&v.to_le_bytes());
+    }
+
+    /// ModRM, SIB and displacement. `scale` is what an 8-bit displacement is multiplied by;
+    /// `trailing` the bytes of the instruction that follow.
+    fn operand(&mut self, reg: u8, rm: Rm, scale: usize, trailing: usize) {
+        let reg = (reg & 7) << 3;
+        match rm {
+            Rm::Reg(r) => self.byte(0xc0 | reg | r & 7),
+            Rm::Mem(Mem::Data(label)) => {
+                self.byte(reg | 5);
+                let at = self.code.len();
+                self.imm32(0);
+                self.fixups.push((at, at + 4 + trailing, label));
+            }
+            Rm::Mem(Mem::At { base, index, disp }) => {
+                let short = (disp as i64 % scale as i64 == 0)
+                    .then(|| disp as i64 / scale as i64)
+                    .and_then(|d| i8::try_from(d).ok());
+                // Base registers 5 and 13 always have a displacement.
+                let mode = match short {
+                    Some(0) if base.0 & 7 != 5 => 0,
+                    Some(_) => 0x40,
+                    None => 0x80,
+                };
+                match index {
+                    Some((i, s)) => {
+                        debug_assert_ne!(i, RSP, "the stack pointer is no index");
+                        self.byte(mode | reg | 4);
+                        self.byte(s << 6 | (i.0 & 7) << 3 | base.0 & 7);
+                    }
+                    None if base.0 & 7 == 4 => {
+                        self.byte(mode | reg | 4);
+                        self.byte(0x20 | base.0 & 7);
+                    }
+                    None => self.byte(mode | reg | base.0 & 7),
+                }
+                match (mode, short) {
+                    (0, _) => {}
+                    (0x40, Some(d)) => self.byte(d as u8),
+                    _ => self.imm32(disp),
+                }
+            }
+        }
+    }
+
+    /// Bits 3 and 4 of the operand's register, or of base and index: (B, X).
+    fn extension(rm: Rm) -> (bool, bool) {
+        match rm {
+            Rm::Reg(r) => (r & 8 != 0, r & 16 != 0),
+            Rm::Mem(Mem::Data(_)) => (false, false),
+            Rm::Mem(Mem::At { base, index, .. }) => {
+                (base.0 & 8 != 0, index.is_some_and(|(i, _)| i.0 & 8 != 0))
+            }
+        }
+    }
+
+    /// A vector instruction `reg = op(vvvv, rm)`; `vvvv` is 0 where there is no second operand.
+    #[expect(clippy::too_many_arguments, reason = "the fields of an instruction")]
+    pub(super) fn vector(
+        &mut self,
+        i: Ins,
+        width: Width,
+        reg: u8,
+        vvvv: u8,
+        rm: Rm,
+        imm: Option<u8>,
+        x: Evex,
+    ) {
+        if self.evex {
+            self.evex(i, width, reg, vvvv, rm, imm, x);
+        } else {
+            self.vex(i, width as u8, reg, vvvv, rm, imm);
+        }
+    }
+
+    fn evex(&mut self, i: Ins, width: Width, reg: u8, vvvv: u8, rm: Rm, imm: Option<u8>, x: Evex) {
+        let (b, index) = Self::extension(rm);
+        let inverted = |bit: bool, at: u8| u8::from(!bit) << at;
+        self.byte(0x62);
+        self.byte(
+            inverted(reg & 8 != 0, 7)
+                | inverted(index, 6)
+                | inverted(b, 5)
+                | inverted(reg & 16 != 0, 4)
+                | i.map,
+        );
+        self.byte(i.w << 7 | (!vvvv & 15) << 3 | 4 | i.pp);
+        self.byte(
+            u8::from(x.zero) << 7
+                | (width as u8) << 5
+                | u8::from(x.broadcast) << 4
+                | inverted(vvvv & 16 != 0, 3)
+                | x.mask,
+        );
+        self.byte(i.op);
+        let scale = match i.tuple {
+            _ if x.broadcast => 4 << i.w,
+            Tuple::Full => width.bytes(),
+            Tuple::Half => width.bytes() / 2,
+            Tuple::Scalar(n) => n as usize,
+        };
+        self.operand(reg, rm, scale, imm.map_or(0, |_| 1));
+        if let Some(v) = imm {
+            self.byte(v);
+        }
+    }
+
+    /// A VEX instruction with vector length bit `l`; also those on mask and general registers.
+    pub(super) fn vex(&mut self, i: Ins, l: u8, reg: u8, vvvv: u8, rm: Rm, imm: Option<u8>) {
+        debug_assert!(reg < 16 && vvvv < 16, "VEX names 16 registers");
+        let (b, x) = Self::extension(rm);
+        let not = |bit: bool, at: u8| u8::from(!bit) << at;
+        let tail = (!vvvv & 15) << 3 | l << 2 | i.pp;
+        if !b && !x && i.map == 1 && i.w == 0 {
+            self.byte(0xc5);
+            self.byte(not(reg & 8 != 0, 7) | tail);
+        } else {
+            self.byte(0xc4);
+            self.byte(not(reg & 8 != 0, 7) | not(x, 6) | not(b, 5) | i.map);
+            self.byte(i.w << 7 | tail);
+        }
+        self.byte(i.op);
+        self.operand(reg, rm, 1, imm.map_or(0, |_| 1));
+        if let Some(v) = imm {
+            self.byte(v);
+        }
+    }
+
+    /// A 64-bit (`wide`) or 32-bit integer instruction with a ModRM operand.
+    fn integer(&mut self, wide: bool, opcode: &[u8], reg: u8, rm: Rm, trailing: usize) {
+        let (b, x) = Self::extension(rm);
+        let rex = 0x40 | u8::from(wide) << 3 | (reg & 8) >> 1 | u8::from(x) << 1 | u8::from(b);
+        if rex != 0x40 {
+            self.byte(rex);
+        }
+        self.code.extend_from_slice(opcode);
+        self.operand(reg, rm, 1, trailing);
+    }
+
+    pub(super) fn mov(&mut self, dst: Gpr, src: Gpr) {
+        if dst != src {
+            self.integer(true, &[0x8b], dst.0, Rm::Reg(src.0), 0);
+        }
+    }
+
+    pub(super) fn mov_imm(&mut self, dst: Gpr, value: i64) {
+        if let Ok(v) = u32::try_from(value) {
+            if dst.0 & 8 != 0 {
+                self.byte(0x41);
+            }
+            self.byte(0xb8 | dst.0 & 7);
+            self.imm32(v as i32);
+        } else if let Ok(v) = i32::try_from(value) {
+            self.integer(true, &[0xc7], 0, Rm::Reg(dst.0), 4);
+            self.imm32(v);
+        } else {
+            self.byte(0x48 | u8::from(dst.0 & 8 != 0));
+            self.byte(0xb8 | dst.0 & 7);
+            self.code.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    pub(super) fn load(&mut self, dst: Gpr, mem: Mem) {
+        self.integer(true, &[0x8b], dst.0, Rm::Mem(mem), 0);
+    }
+
+    pub(super) fn store(&mut self, mem: Mem, src: Gpr) {
+        self.integer(true, &[0x89], src.0, Rm::Mem(mem), 0);
+    }
+
+    /// Loads 1, 4 or 8 bytes; fewer than 8 are zero-extended.
+    pub(super) fn load_bytes(&mut self, dst: Gpr, mem: Mem, bytes: usize) {
+        match bytes {
+            1 => self.integer(false, &[0x0f, 0xb6], dst.0, Rm::Mem(mem), 0),
+            4 => self.integer(false, &[0x8b], dst.0, Rm::Mem(mem), 0),
+            _ => self.load(dst, mem),
+        }
+    }
+
+    /// Stores the low 1, 4 or 8 bytes of one of the first four registers.
+    pub(super) fn store_bytes(&mut self, mem: Mem, src: Gpr, bytes: usize) {
+        debug_assert!(src.0 < 4, "the others need a prefix for their low byte");
+        match bytes {
+            1 => self.integer(false, &[0x88], src.0, Rm::Mem(mem), 0),
+            4 => self.integer(false, &[0x89], src.0, Rm::Mem(mem), 0),
+            _ => self.store(mem, src),
+        }
+    }
+
+    pub(super) fn store_imm(&mut self, mem: Mem, value: i32) {
+        self.integer(true, &[0xc7], 0, Rm::Mem(mem), 4);
+        self.imm32(value);
+    }
+
+    pub(super) fn lea(&mut self, dst: Gpr, mem: Mem) {
+        self.integer(true, &[0x8d], dst.0, Rm::Mem(mem), 0);
+    }
+
+    pub(super) fn alu(&mut self, op: Alu, dst: Gpr, src: Rm) {
+        self.integer(true, &[op as u8], dst.0, src, 0);
+    }
+
+    pub(super) fn alu_imm(&mut self, op: Alu, dst: Rm, value: i32) {
+        let digit = (op as u8) >> 3;
+        if let Ok(v) = i8::try_from(value) {
+            self.integer(true, &[0x83], digit, dst, 1);
+            self.byte(v as u8);
+        } else {
+            self.integer(true, &[0x81], digit, dst, 4);
+            self.imm32(value);
+        }
+    }
+
+    /// `mem += src`
+    pub(super) fn add_to(&mut self, mem: Mem, src: Gpr) {
+        self.integer(true, &[0x01], src.0, Rm::Mem(mem), 0);
+    }
+
+    pub(super) fn imul_imm(&mut self, dst: Gpr, src: Rm, value: i32) {
+        self.integer(true, &[0x69], dst.0, src, 4);
+        self.imm32(value);
+    }
+
+    pub(super) fn imul(&mut self, dst: Gpr, src: Gpr) {
+        self.integer(true, &[0x0f, 0xaf], dst.0, Rm::Reg(src.0), 0);
+    }
+
+    /// `rdx:rax = rax * src`, unsigned.
+    pub(super) fn mul(&mut self, src: Gpr) {
+        self.integer(true, &[0xf7], 4, Rm::Reg(src.0), 0);
+    }
+
+    /// `rax = rdx:rax / src`, unsigned; the remainder in `rdx`.
+    pub(super) fn div(&mut self, src: Gpr) {
+        self.integer(true, &[0xf7], 6, Rm::Reg(src.0), 0);
+    }
+
+    pub(super) fn shl(&mut self, dst: Gpr, by: u8) {
+        self.integer(true, &[0xc1], 4, Rm::Reg(dst.0), 1);
+        self.byte(by);
+    }
+
+    pub(super) fn shr(&mut self, dst: Gpr, by: u8) {
+        self.integer(true, &[0xc1], 5, Rm::Reg(dst.0), 1);
+        self.byte(by);
+    }
+
+    pub(super) fn neg(&mut self, dst: Gpr) {
+        self.integer(true, &[0xf7], 3, Rm::Reg(dst.0), 0);
+    }
+
+    pub(super) fn cmov(&mut self, cond: Cond, dst: Gpr, src: Rm) {
+        self.integer(true, &[0x0f, 0x40 | cond as u8], dst.0, src, 0);
+    }
+
+    /// `dst = cond`, one of the first four registers.
+    pub(super) fn set(&mut self, cond: Cond, dst: Gpr) {
+        debug_assert!(dst.0 < 4, "the others need a prefix for their low byte");
+        self.integer(false, &[0x0f, 0x90 | cond as u8], 0, Rm::Reg(dst.0), 0);
+        self.integer(false, &[0x0f, 0xb6], dst.0, Rm::Reg(dst.0), 0);
+    }
+
+    pub(super) fn jump_if(&mut self, cond: Cond, label: Label) {
+        self.code.extend_from_slice(&[0x0f, 0x80 | cond as u8]);
+        self.distance(label);
+    }
+
+    fn distance(&mut self, label: Label) {
+        let at = self.code.len();
+        self.imm32(0);
+        self.fixups.push((at, at + 4, label));
+    }
+
+    pub(super) fn push(&mut self, r: Gpr) {
+        if r.0 & 8 != 0 {
+            self.byte(0x41);
+        }
+        self.byte(0x50 | r.0 & 7);
+    }
+
+    pub(super) fn pop(&mut self, r: Gpr) {
+        if r.0 & 8 != 0 {
+            self.byte(0x41);
+        }
+        self.byte(0x58 | r.0 & 7);
+    }
+
+    pub(super) fn ret(&mut self) {
+        self.byte(0xc3);
+    }
+
+    /// Clears the upper halves of vector registers, as callers of other code expect.
+    pub(super) fn vzeroupper(&mut self) {
+        self.code.extend_from_slice(&[0xc5, 0xf8, 0x77]);
+    }
+}
+
+/// Instructions that do nothing, of 1 to 8 bytes.
+const NOPS: [&[u8]; 8] = [
+    &[0x90],
+    &[0x66, 0x90],
+    &[0x0f, 0x1f, 0x00],
+    &[0x0f, 0x1f, 0x40, 0x00],
+    &[0x0f, 0x1f, 0x44, 0x00, 0x00],
+    &[0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00],
+    &[0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00],
+    &[0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
+];

@@ -1,0 +1,753 @@
+//! Loads, stores, and what moves values between lanes.
+
+use super::address::Place;
+use super::asm::{Cond, Evex, Ins, Mem, RAX, RCX, RDX, RSP, Rm, Width};
+use super::regs::{Class, Home, MASK_TAIL, MASK_TEMP};
+use super::{Active, Emitted, Emitter, Isa, LANE_BYTES, Mode, Refused, lane_bytes, table};
+use crate::vector::{MemRef, Val};
+use graphc_ir::{DType, Guard, IndexExpr, ReduceKind, Scalar};
+
+/// Lanes of a memory access that exist.
+#[derive(Clone, Copy)]
+enum Lanes {
+    All,
+    None,
+    /// AVX-512: those of a mask register.
+    Mask(u8),
+    /// AVX2: those of a vector register's sign bits.
+    Vector(u8),
+}
+
+impl Emitter<'_> {
+    /// Places a constant: behind the code, from where instructions read it.
+    pub(super) fn constant(&mut self, dst: Val, c: Scalar) {
+        let label = match (self.isa, c) {
+            (Isa::Avx512, Scalar::Bool(v)) => {
+                let i = if v { table::KXNOR } else { table::KXOR };
+                for p in 0..self.placed(dst).parts.len() {
+                    let k = self.take(Class::Mask);
+                    self.a.vex(i, 1, k, k, Rm::Reg(k), None);
+                    self.own(dst, p, k);
+                }
+                return;
+            }
+            _ => {
+                let size = lane_bytes(c.dtype());
+                let bits = if let Scalar::Bool(v) = c { u64::from(v) * u64::from(u32::MAX) } else { c.bits() };
+                let element = &bits.to_le_bytes()[..size];
+                let copies = if self.isa == Isa::Avx512 { 1 } else { 32 / size };
+                self.a.constant(element.repeat(copies))
+            }
+        };
+        for part in &mut self.placed_mut(dst).parts {
+            part.home = Home::Constant(label);
+        }
+    }
+
+    /// Whether a load of `mem` may be left to the instruction that uses it.
+    pub(super) fn folds(&self, dst: Val, mem: &MemRef) -> bool {
+        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. }) && self.tail_depth == 0;
+        whole && self.shape_of(dst).1 == 1 && self.lane_stride(&mem.index) == Some(1)
+    }
+
+    /// The pending load of a value, as an operand.
+    pub(super) fn folded_operand(&mut self, v: Val) -> Option<(Rm, Evex)> {
+        let (mem, broadcast) = self.folded.remove(&v)?;
+        let mem = self.address(&mem, 0);
+        Some((Rm::Mem(mem), Evex { broadcast, ..Evex::default() }))
+    }
+
+    pub(super) fn splat(&mut self, dst: Val, x: Val) -> Emitted {
+        if self.is_constant(x) {
+            let home = self.placed(x).parts[0].home;
+            self.place(dst);
+            for part in &mut self.placed_mut(dst).parts {
+                part.home = home;
+            }
+            return Ok(());
+        }
+        let (width, parts) = self.shape_of(dst);
+        let size = lane_bytes(self.dtype(dst));
+        let broadcast = match (self.isa, size) {
+            (Isa::Avx512, 8) => table::PBROADCASTQ,
+            (Isa::Avx2, 8) => table::PBROADCASTQ_VEX,
+            _ => table::BROADCASTSS,
+        };
+        if let Some(mem) = self.broadcasts.get(&x).cloned() {
+            self.place(dst);
+            let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. }) && self.tail_depth == 0;
+            if self.foldable.contains(&dst) && self.isa == Isa::Avx512 && whole && parts == 1 {
+                self.folded.insert(dst, (mem, true));
+                return Ok(());
+            }
+            let at = self.address(&mem, 0);
+            let first = self.take(Class::Vector);
+            let i = if self.lanes(dst) == 1 { scalar_load(size) } else { broadcast };
+            self.a.vector(i, width, first, 0, Rm::Mem(at), None, Evex::default());
+            self.own(dst, 0, first);
+            self.copy_first(dst, width, parts, first);
+            return Ok(());
+        }
+        if self.lanes(dst) == 1 {
+            let dies = self.dies(x);
+            self.alias(dst, x, dies);
+            return Ok(());
+        }
+        self.place(dst);
+        if self.class_of(dst) == Class::Mask {
+            let k = self.in_register(x, 0);
+            self.a.vex(table::KMOVW_TO_GPR, 0, RAX.0, 0, Rm::Reg(k), None);
+            self.a.alu_imm(super::Alu::And, Rm::Reg(RAX.0), 1);
+            self.a.neg(RAX);
+            for p in 0..parts {
+                let k = self.take(Class::Mask);
+                self.a.vex(table::KMOVW_FROM_GPR, 0, k, 0, Rm::Reg(RAX.0), None);
+                self.own(dst, p, k);
+            }
+            return Ok(());
+        }
+        let source = self.in_register(x, 0);
+        let first = self.take(Class::Vector);
+        self.a.vector(broadcast, width, first, 0, Rm::Reg(source), None, Evex::default());
+        self.own(dst, 0, first);
+        self.copy_first(dst, width, parts, first);
+        Ok(())
+    }
+
+    /// All parts equal the first.
+    fn copy_first(&mut self, dst: Val, width: Width, parts: usize, first: u8) {
+        for p in 1..parts {
+            let r = self.take(Class::Vector);
+            self.vmov(width, r, first);
+            self.own(dst, p, r);
+            self.unlock(Class::Vector, r);
+        }
+    }
+
+    /// Which lanes of part `p`, of `per` lanes, exist. Uses `rax` and the temporaries.
+    fn active(&mut self, p: usize, per: usize, size: usize) -> Lanes {
+        let Mode::Vector { active, .. } = self.mode else { return Lanes::All };
+        match (active, self.isa) {
+            (Active::All, _) => Lanes::All,
+            (Active::Lowest(n), isa) => {
+                let here = n.saturating_sub(p * per).min(per);
+                if here == per {
+                    return Lanes::All;
+                }
+                if here == 0 {
+                    return Lanes::None;
+                }
+                if isa == Isa::Avx512 {
+                    self.a.mov_imm(RAX, (1 << here) - 1);
+                    self.a.vex(table::KMOVW_FROM_GPR, 0, MASK_TAIL, 0, Rm::Reg(RAX.0), None);
+                    return Lanes::Mask(MASK_TAIL);
+                }
+                let bytes: Vec<u8> =
+                    (0..32).map(|b| if b / size < here { 0xff } else { 0 }).collect();
+                let label = self.a.constant(bytes);
+                let temp = self.temp();
+                let mem = Rm::Mem(Mem::Data(label));
+                self.a.vector(table::MOVUPS_LOAD, Width::Y, temp, 0, mem, None, Evex::default());
+                Lanes::Vector(temp)
+            }
+            (Active::Slot(_), _) => {
+                if p * per == 0 {
+                    return Lanes::Mask(MASK_TAIL);
+                }
+                self.a.vex(table::KSHIFTR, 0, MASK_TEMP, 0, Rm::Reg(MASK_TAIL), Some((p * per) as u8));
+                Lanes::Mask(MASK_TEMP)
+            }
+        }
+    }
+
+    pub(super) fn load(&mut self, dst: Val, mem: &MemRef, guards: &[Guard]) -> Emitted {
+        let size = mem.dtype.size_bytes();
+        if self.lanes(dst) == 1 {
+            let at = self.guarded_address(mem, guards, 0);
+            return self.load_scalar(dst, mem.dtype, at);
+        }
+        let (width, parts) = self.shape_of(dst);
+        let lanes = self.lanes(dst);
+        let stride = self.lane_stride(&mem.index);
+        let var = self.vector_variable();
+        let varying = guards.iter().any(|g| g.expr.uses(var));
+        if stride != Some(1) || (mem.dtype == DType::Bool && (self.isa == Isa::Avx2 || varying || lanes > 16)) {
+            return self.load_lanes(dst, mem, guards, stride);
+        }
+        if mem.dtype == DType::Bool {
+            let at = self.guarded_address(mem, guards, 0);
+            let temp = self.temp();
+            let active = self.active(0, 16, 1);
+            let x = match active {
+                Lanes::Mask(mask) => Evex { mask, zero: true, broadcast: false },
+                _ => Evex::default(),
+            };
+            let i = match lanes {
+                4 => table::MOVD_LOAD,
+                8 => table::MOVQ_LOAD,
+                _ => table::MOVDQU8_LOAD,
+            };
+            if lanes < 16 && x.mask != 0 {
+                return self.load_lanes(dst, mem, guards, stride);
+            }
+            self.a.vector(i, Width::X, temp, 0, Rm::Mem(at), None, x);
+            let k = self.take(Class::Mask);
+            self.a.vector(table::PTESTMB, Width::X, k, temp, Rm::Reg(temp), None, Evex::default());
+            self.own(dst, 0, k);
+            return Ok(());
+        }
+        let per = width.bytes() / size;
+        if varying {
+            if !guards.iter().all(|g| g.expr.coefficient(var).is_some()) {
+                return self.load_lanes(dst, mem, guards, stride);
+            }
+            for p in 0..parts {
+                let r = self.take(Class::Vector);
+                let lanes = self.lane_guard(guards, p, per, size)?;
+                let at = self.address(mem, 0).offset((p * width.bytes()) as i32);
+                self.load_part(r, width, size, at, lanes);
+                self.own(dst, p, r);
+                self.unlock(Class::Vector, r);
+            }
+            return Ok(());
+        }
+        let at = self.guarded_address(mem, guards, 0);
+        for p in 0..parts {
+            let r = self.take(Class::Vector);
+            // `active` uses `rax`, which may hold the address.
+            let at = self.keep_address(at);
+            let lanes = self.active(p, per, size);
+            self.load_part(r, width, size, at.offset((p * width.bytes()) as i32), lanes);
+            self.own(dst, p, r);
+        }
+        Ok(())
+    }
+
+    /// The address with `rdx` in place of `rax`, if a mask must be made before it is used.
+    fn keep_address(&mut self, at: Mem) -> Mem {
+        let masked = matches!(self.mode, Mode::Vector { active: Active::Lowest(_), .. });
+        match at {
+            Mem::At { base, index, disp } if masked && base == RAX => {
+                self.a.mov(RDX, RAX);
+                Mem::At { base: RDX, index, disp }
+            }
+            other => other,
+        }
+    }
+
+    fn load_part(&mut self, r: u8, width: Width, size: usize, at: Mem, lanes: Lanes) {
+        let double = size == 8;
+        let plain = if double { table::MOVUPD_LOAD } else { table::MOVUPS_LOAD };
+        match lanes {
+            Lanes::All => self.a.vector(plain, width, r, 0, Rm::Mem(at), None, Evex::default()),
+            Lanes::None => self.zero(r),
+            Lanes::Mask(mask) => {
+                let x = Evex { mask, zero: true, broadcast: false };
+                self.a.vector(plain, width, r, 0, Rm::Mem(at), None, x);
+            }
+            Lanes::Vector(m) => {
+                let i = if double { table::MASKMOVPD_LOAD } else { table::MASKMOVPS_LOAD };
+                self.a.vector(i, width, r, m, Rm::Mem(at), None, Evex::default());
+            }
+        }
+    }
+
+    /// Clears a register.
+    pub(super) fn zero(&mut self, r: u8) {
+        self.a.vector(table::PXOR, Width::X, r, r, Rm::Reg(r), None, Evex::default());
+    }
+
+    pub(super) fn vector_variable(&self) -> graphc_ir::Var {
+        match self.mode {
+            Mode::Vector { var, .. } => var,
+            Mode::Scalar => graphc_ir::Var::MAX,
+        }
+    }
+
+    /// The address at a lane, or that of zeros where a guard fails.
+    fn guarded_address(&mut self, mem: &MemRef, guards: &[Guard], lane: i64) -> Mem {
+        if guards.is_empty() {
+            return self.address(mem, lane);
+        }
+        self.guard(guards, lane);
+        let ok = RDX;
+        let at = self.address(mem, lane);
+        if let Mem::At { base, index: None, disp: 0 } = at {
+            self.a.mov(RAX, base);
+        } else {
+            self.a.lea(RAX, at);
+        }
+        self.a.alu_imm(super::Alu::Cmp, Rm::Reg(ok.0), 0);
+        self.a.cmov(Cond::Equal, RAX, Rm::Mem(Mem::at(RSP, self.bases.constants)));
+        Mem::at(RAX, 0)
+    }
+
+    fn load_scalar(&mut self, dst: Val, dtype: DType, at: Mem) -> Emitted {
+        if dtype == DType::Bool {
+            self.a.load_bytes(RAX, at, 1);
+            return self.truth_from_rax(dst);
+        }
+        let r = self.take(Class::Vector);
+        self.a.vector(scalar_load(dtype.size_bytes()), Width::X, r, 0, Rm::Mem(at), None, Evex::default());
+        self.own(dst, 0, r);
+        Ok(())
+    }
+
+    /// A scalar truth value from 0 or 1 in `rax`.
+    fn truth_from_rax(&mut self, dst: Val) -> Emitted {
+        if self.class_of(dst) == Class::Mask {
+            let k = self.take(Class::Mask);
+            self.a.vex(table::KMOVW_FROM_GPR, 0, k, 0, Rm::Reg(RAX.0), None);
+            self.own(dst, 0, k);
+        } else {
+            self.a.neg(RAX);
+            let r = self.take(Class::Vector);
+            self.a.vector(table::MOVD_LOAD, Width::X, r, 0, Rm::Reg(RAX.0), None, Evex::default());
+            self.own(dst, 0, r);
+        }
+        Ok(())
+    }
+
+    /// Lane by lane, through the frame.
+    fn load_lanes(&mut self, dst: Val, mem: &MemRef, guards: &[Guard], stride: Option<i64>) -> Emitted {
+        let lanes = self.lanes(dst);
+        let size = mem.dtype.size_bytes();
+        let (width, parts) = self.shape_of(dst);
+        let per = if self.class_of(dst) == Class::Mask { 16 } else { width.bytes() / lane_bytes(mem.dtype) };
+        for p in 0..parts {
+            let lanes_here = per.min(lanes - p * per);
+            self.gather(p * per, lanes_here, lane_bytes(mem.dtype), |e, lane, slot| {
+                let at = match stride {
+                    Some(s) if guards.is_empty() => e.address(mem, 0).offset((lane as i64 * s) as i32 * size as i32),
+                    _ => e.guarded_address(mem, guards, lane as i64),
+                };
+                e.a.load_bytes(RAX, at, size);
+                if mem.dtype == DType::Bool {
+                    e.a.neg(RAX);
+                }
+                e.a.store_bytes(Mem::at(RSP, slot), RAX, lane_bytes(mem.dtype));
+            });
+            self.gathered(dst, p, width);
+        }
+        Ok(())
+    }
+
+    /// Writes lanes `first..first + n` to the frame, those that exist by `each` and zero for others.
+    fn gather(&mut self, first: usize, n: usize, size: usize, each: impl Fn(&mut Self, usize, i32)) {
+        let slot = self.lane_slot;
+        let lowest = match self.mode {
+            Mode::Vector { active: Active::Lowest(a), .. } => a,
+            _ => usize::MAX,
+        };
+        if self.active_slot().is_some() || lowest < first + n {
+            let temp = self.temp();
+            self.zero(temp);
+            for at in (0..LANE_BYTES).step_by(self.isa.width().bytes()) {
+                let mem = Rm::Mem(Mem::at(RSP, slot + at as i32));
+                self.a.vector(table::MOVUPS_STORE, self.isa.width(), temp, 0, mem, None, Evex::default());
+            }
+        }
+        let done = self.a.label();
+        for l in 0..n {
+            let lane = first + l;
+            if lane >= lowest {
+                break;
+            }
+            if let Some(rest) = self.active_slot() {
+                self.compare(Place::Slot(rest), Place::Imm(lane as i64 + 1));
+                self.a.jump_if(Cond::Less, done);
+            }
+            each(self, lane, slot + (l * size) as i32);
+        }
+        self.a.bind(done);
+    }
+
+    /// Makes part `p` of `dst` from the lanes in the frame (truth values are 0 or -1).
+    fn gathered(&mut self, dst: Val, p: usize, width: Width) {
+        let slot = Rm::Mem(Mem::at(RSP, self.lane_slot));
+        if self.class_of(dst) == Class::Mask {
+            let temp = self.temp();
+            let lanes = Width::of(self.lanes(dst).min(16) * 4);
+            self.a.vector(table::MOVUPS_LOAD, lanes, temp, 0, slot, None, Evex::default());
+            let k = self.take(Class::Mask);
+            // vptestmd
+            let test = super::asm::ins(1, 2, 0, 0x27);
+            self.a.vector(test, lanes, k, temp, Rm::Reg(temp), None, Evex::default());
+            self.own(dst, p, k);
+            return;
+        }
+        let r = self.take(Class::Vector);
+        self.a.vector(table::MOVUPS_LOAD, width, r, 0, slot, None, Evex::default());
+        self.own(dst, p, r);
+        self.unlock(Class::Vector, r);
+    }
+
+    pub(super) fn store(&mut self, mem: &MemRef, value: Val) -> Emitted {
+        let size = mem.dtype.size_bytes();
+        if self.lanes(value) == 1 {
+            let at = self.address(mem, 0);
+            if mem.dtype == DType::Bool {
+                return self.store_truth(value, at);
+            }
+            let r = self.in_register(value, 0);
+            let i = if size == 8 { table::MOVSD_STORE } else { table::MOVSS_STORE };
+            self.a.vector(i, Width::X, r, 0, Rm::Mem(at), None, Evex::default());
+            return Ok(());
+        }
+        let (width, parts) = self.shape_of(value);
+        let lanes = self.lanes(value);
+        let stride = self.lane_stride(&mem.index);
+        let narrow = mem.dtype == DType::Bool && (self.isa == Isa::Avx2 || lanes != 16);
+        if stride != Some(1) || narrow {
+            return self.store_lanes(mem, value, stride);
+        }
+        if mem.dtype == DType::Bool {
+            let k = self.in_register(value, 0);
+            let temp = self.temp();
+            let ones = self.a.constant(vec![1; 16]);
+            let x = Evex { mask: k, zero: true, broadcast: false };
+            self.a.vector(table::MOVDQU8_LOAD, Width::X, temp, 0, Rm::Mem(Mem::Data(ones)), None, x);
+            let at = self.address(mem, 0);
+            let at = self.keep_address(at);
+            let x = match self.active(0, 16, 1) {
+                Lanes::Mask(mask) => Evex { mask, zero: false, broadcast: false },
+                _ => Evex::default(),
+            };
+            self.a.vector(table::MOVDQU8_STORE, Width::X, temp, 0, Rm::Mem(at), None, x);
+            return Ok(());
+        }
+        let per = width.bytes() / size;
+        let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
+        let at = self.address(mem, 0);
+        let at = self.keep_address(at);
+        for (p, r) in regs.into_iter().enumerate() {
+            let at = Rm::Mem(at.offset((p * width.bytes()) as i32));
+            let double = size == 8;
+            let plain = if double { table::MOVUPD_STORE } else { table::MOVUPS_STORE };
+            match self.active(p, per, size) {
+                Lanes::All => self.a.vector(plain, width, r, 0, at, None, Evex::default()),
+                Lanes::None => {}
+                Lanes::Mask(mask) => {
+                    self.a.vector(plain, width, r, 0, at, None, Evex { mask, zero: false, broadcast: false });
+                }
+                Lanes::Vector(m) => {
+                    let i = if double { table::MASKMOVPD_STORE } else { table::MASKMOVPS_STORE };
+                    self.a.vector(i, width, r, m, at, None, Evex::default());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores a scalar truth value as a byte.
+    fn store_truth(&mut self, v: Val, at: Mem) -> Emitted {
+        if self.class_of(v) == Class::Mask {
+            let k = self.in_register(v, 0);
+            self.a.vex(table::KMOVW_TO_GPR, 0, RDX.0, 0, Rm::Reg(k), None);
+        } else {
+            let r = self.in_register(v, 0);
+            self.a.vector(table::MOVD_STORE, Width::X, r, 0, Rm::Reg(RDX.0), None, Evex::default());
+        }
+        self.a.alu_imm(super::Alu::And, Rm::Reg(RDX.0), 1);
+        self.a.store_bytes(at, RDX, 1);
+        Ok(())
+    }
+
+    /// Lane by lane, through the frame; lanes with one address are written in order.
+    fn store_lanes(&mut self, mem: &MemRef, value: Val, stride: Option<i64>) -> Emitted {
+        let lanes = self.lanes(value);
+        let size = mem.dtype.size_bytes();
+        let lane_size = lane_bytes(mem.dtype);
+        let (width, parts) = self.shape_of(value);
+        let mask = self.class_of(value) == Class::Mask;
+        let per = if mask { 16 } else { width.bytes() / lane_size };
+        let lowest = match self.mode {
+            Mode::Vector { active: Active::Lowest(a), .. } => a,
+            _ => usize::MAX,
+        };
+        let done = self.a.label();
+        for p in 0..parts {
+            let r = self.in_register(value, p);
+            let slot = self.lane_slot;
+            if mask {
+                let temp = self.temp();
+                // vpmovm2d
+                let expand = super::asm::ins(2, 2, 0, 0x38);
+                self.a.vector(expand, Width::Z, temp, 0, Rm::Reg(r), None, Evex::default());
+                let to = Rm::Mem(Mem::at(RSP, slot));
+                self.a.vector(table::MOVUPS_STORE, Width::Z, temp, 0, to, None, Evex::default());
+            } else {
+                let to = Rm::Mem(Mem::at(RSP, slot));
+                self.a.vector(table::MOVUPS_STORE, width, r, 0, to, None, Evex::default());
+            }
+            self.unlock(self.class_of(value), r);
+            for l in 0..per.min(lanes - p * per) {
+                let lane = p * per + l;
+                if lane >= lowest {
+                    break;
+                }
+                if let Some(rest) = self.active_slot() {
+                    self.compare(Place::Slot(rest), Place::Imm(lane as i64 + 1));
+                    self.a.jump_if(Cond::Less, done);
+                }
+                let at = match stride {
+                    Some(s) => self.address(mem, 0).offset((lane as i64 * s) as i32 * size as i32),
+                    None => self.address(mem, lane as i64),
+                };
+                self.a.load_bytes(RDX, Mem::at(RSP, slot + (l * lane_size) as i32), lane_size);
+                if mem.dtype == DType::Bool {
+                    self.a.alu_imm(super::Alu::And, Rm::Reg(RDX.0), 1);
+                }
+                self.a.store_bytes(at, RDX, size);
+            }
+        }
+        self.a.bind(done);
+        Ok(())
+    }
+
+    /// An index expression as a value.
+    pub(super) fn index_value(&mut self, dst: Val, e: &IndexExpr) -> Emitted {
+        let lanes = self.lanes(dst);
+        let (width, parts) = self.shape_of(dst);
+        if lanes == 1 {
+            self.index(e, 0);
+            let r = self.take(Class::Vector);
+            self.a.vector(table::MOVQ_LOAD, Width::X, r, 0, Rm::Reg(RAX.0), None, Evex::default());
+            self.own(dst, 0, r);
+            return Ok(());
+        }
+        let per = width.bytes() / 8;
+        let stride = self.lane_stride(e);
+        for p in 0..parts {
+            let Some(s) = stride else {
+                self.gather(p * per, per, 8, |e2, lane, slot| {
+                    e2.index(e, lane as i64);
+                    e2.a.store(Mem::at(RSP, slot), RAX);
+                });
+                self.gathered(dst, p, width);
+                continue;
+            };
+            self.index(e, 0);
+            let r = self.take(Class::Vector);
+            self.a.vector(table::MOVQ_LOAD, Width::X, r, 0, Rm::Reg(RAX.0), None, Evex::default());
+            let broadcast =
+                if self.isa == Isa::Avx512 { table::PBROADCASTQ } else { table::PBROADCASTQ_VEX };
+            self.a.vector(broadcast, width, r, 0, Rm::Reg(r), None, Evex::default());
+            let offsets: Vec<u8> = (0..per)
+                .flat_map(|l| (((p * per + l) as i64) * s).to_le_bytes())
+                .collect();
+            let offsets = self.a.constant(offsets);
+            self.a.vector(table::PADDQ, width, r, r, Rm::Mem(Mem::Data(offsets)), None, Evex::default());
+            self.own(dst, p, r);
+            self.unlock(Class::Vector, r);
+        }
+        Ok(())
+    }
+
+    /// Whether guards hold, as a value.
+    pub(super) fn guard_value(&mut self, dst: Val, guards: &[Guard]) -> Emitted {
+        let lanes = self.lanes(dst);
+        let var = self.vector_variable();
+        if lanes == 1 {
+            self.guard(guards, 0);
+            self.a.mov(RAX, RDX);
+            return self.truth_from_rax(dst);
+        }
+        let (width, parts) = self.shape_of(dst);
+        let linear = guards.iter().all(|g| g.expr.coefficient(var).is_some());
+        let per = if self.class_of(dst) == Class::Mask { 16 } else { width.bytes() / 4 };
+        for p in 0..parts {
+            if !linear {
+                self.gather(p * per, per.min(lanes - p * per), 4, |e, lane, slot| {
+                    e.guard(guards, lane as i64);
+                    e.a.neg(RDX);
+                    e.a.store_bytes(Mem::at(RSP, slot), RDX, 4);
+                });
+                self.gathered(dst, p, width);
+                continue;
+            }
+            let outer = self.mode;
+            if let Mode::Vector { active, .. } = &mut self.mode {
+                // Lanes that do not exist may have any value.
+                *active = Active::All;
+            }
+            let class = self.class_of(dst);
+            let r = self.take(class);
+            let found = self.lane_guard(guards, p, per, 4);
+            self.mode = outer;
+            match found? {
+                Lanes::Mask(k) => self.a.vex(table::KMOVW, 0, r, 0, Rm::Reg(k), None),
+                Lanes::Vector(m) => self.vmov(width, r, m),
+                Lanes::All | Lanes::None => return Err(Refused("a guard without conditions")),
+            }
+            self.own(dst, p, r);
+            self.unlock(class, r);
+        }
+        Ok(())
+    }
+
+    /// The lanes of part `p` for which all guards hold and which exist; the guards are linear in
+    /// the vector variable. The result is in a temporary.
+    fn lane_guard(&mut self, guards: &[Guard], p: usize, per: usize, size: usize) -> Emitted<Lanes> {
+        let var = self.vector_variable();
+        let mut mask: Option<u8> = match self.active(p, per, size) {
+            Lanes::Mask(k) => Some(k),
+            Lanes::All => None,
+            Lanes::None => return Ok(Lanes::None),
+            Lanes::Vector(_) if size == 8 => return Err(Refused("guards on wide lanes")),
+            Lanes::Vector(m) => Some(m),
+        };
+        if self.isa == Isa::Avx2 && size == 8 {
+            return Err(Refused("guards on wide lanes"));
+        }
+        let width = Width::of(per * 4);
+        let bound = self.take(Class::Vector);
+        let other = if self.isa == Isa::Avx2 { self.take(Class::Vector) } else { 0 };
+        for g in guards {
+            let c = g.expr.coefficient(var).expect("linear");
+            let offsets: Vec<u8> =
+                (0..per).flat_map(|l| (((p * per + l) as i64 * c) as i32).to_le_bytes()).collect();
+            let offsets = self.a.constant(offsets);
+            // lo <= e + c * lane < hi
+            for (limit, low) in [(g.lo, true), (g.hi, false)] {
+                self.index(&g.expr, 0);
+                self.a.neg(RAX);
+                self.a.mov_imm(RCX, limit);
+                self.a.alu(super::Alu::Add, RAX, Rm::Reg(RCX.0));
+                for (bound, cond) in [(1 << 30, Cond::Greater), (-(1 << 30), Cond::Less)] {
+                    self.a.mov_imm(RCX, bound);
+                    self.a.alu(super::Alu::Cmp, RAX, Rm::Reg(RCX.0));
+                    self.a.cmov(cond, RAX, Rm::Reg(RCX.0));
+                }
+                let data = Rm::Mem(Mem::Data(offsets));
+                if self.isa == Isa::Avx512 {
+                    let x = Evex::default();
+                    self.a.vector(table::PBROADCASTD_GPR, width, bound, 0, Rm::Reg(RAX.0), None, x);
+                    // limit <= offset, or limit > offset
+                    let predicate = if low { 2 } else { 6 };
+                    let x = Evex { mask: mask.unwrap_or(0), ..Evex::default() };
+                    self.a.vector(table::PCMPD_MASK, width, MASK_TEMP, bound, data, Some(predicate), x);
+                    mask = Some(MASK_TEMP);
+                    continue;
+                }
+                let x = Evex::default();
+                if low {
+                    self.a.alu_imm(super::Alu::Sub, Rm::Reg(RAX.0), 1);
+                }
+                self.a.vector(table::MOVD_LOAD, Width::X, bound, 0, Rm::Reg(RAX.0), None, x);
+                self.a.vector(table::BROADCASTSS, width, bound, 0, Rm::Reg(bound), None, x);
+                if low {
+                    self.a.vector(table::MOVUPS_LOAD, width, other, 0, data, None, x);
+                    self.a.vector(table::PCMPGTD, width, bound, other, Rm::Reg(bound), None, x);
+                } else {
+                    self.a.vector(table::PCMPGTD, width, bound, bound, data, None, x);
+                }
+                let temp = self.temp();
+                match mask {
+                    None => self.vmov(width, temp, bound),
+                    Some(_) => self.a.vector(table::PAND, width, temp, temp, Rm::Reg(bound), None, x),
+                }
+                mask = Some(temp);
+            }
+        }
+        self.unlock(Class::Vector, bound);
+        if self.isa == Isa::Avx2 {
+            self.unlock(Class::Vector, other);
+        }
+        Ok(match (mask, self.isa) {
+            (None, _) => Lanes::All,
+            (Some(k), Isa::Avx512) => Lanes::Mask(k),
+            (Some(m), Isa::Avx2) => Lanes::Vector(m),
+        })
+    }
+
+    /// `phi = next` in the lowest `active` lanes.
+    pub(super) fn merge(&mut self, phi: Val, next: Val, active: usize) -> Emitted {
+        let (width, parts) = self.shape_of(phi);
+        let size = lane_bytes(self.dtype(phi));
+        if self.class_of(phi) == Class::Mask {
+            return Err(Refused("carried truth values in a partial vector"));
+        }
+        let per = width.bytes() / size;
+        for p in 0..parts {
+            let old = self.in_register(phi, p);
+            let new = self.in_register(next, p);
+            let here = active.saturating_sub(p * per).min(per);
+            if here == 0 {
+                continue;
+            }
+            if here == per {
+                self.vmov(width, old, new);
+            } else {
+                match self.active(p, per, size) {
+                    Lanes::Mask(mask) => {
+                        let i = if size == 8 { table::MOVUPD_LOAD } else { table::MOVUPS_LOAD };
+                        let x = Evex { mask, zero: false, broadcast: false };
+                        self.a.vector(i, width, old, 0, Rm::Reg(new), None, x);
+                    }
+                    Lanes::Vector(m) => {
+                        let i = table::BLENDVPS;
+                        self.a.vector(i, width, old, old, Rm::Reg(new), Some(m << 4), Evex::default());
+                    }
+                    Lanes::All | Lanes::None => {}
+                }
+            }
+            self.placed_mut(phi).parts[p].home = Home::None;
+            self.unlock_all();
+        }
+        Ok(())
+    }
+
+    /// The lanes of a vector into a scalar, by halves: 8, 4, 2, 1.
+    pub(super) fn fold(&mut self, dst: Val, kind: ReduceKind, v: Val) -> Emitted {
+        let dtype = self.dtype(v);
+        if dtype == DType::Bool {
+            return Err(Refused("a fold of truth values"));
+        }
+        let op = kind.op();
+        let (mut width, parts) = self.shape_of(v);
+        // Copies, because the halves are combined in place.
+        let mut regs: Vec<u8> = Vec::new();
+        for p in 0..parts {
+            let r = self.take(Class::Vector);
+            let source = self.in_register(v, p);
+            self.vmov(width, r, source);
+            self.unlock(Class::Vector, source);
+            regs.push(r);
+        }
+        while regs.len() > 1 {
+            let half = regs.len() / 2;
+            for p in 0..half {
+                self.binary(op, dtype, width, regs[p], regs[p], regs[p + half])?;
+                self.unlock(Class::Vector, regs[p + half]);
+            }
+            regs.truncate(half);
+        }
+        let r = regs[0];
+        let other = self.take(Class::Vector);
+        let x = Evex::default();
+        while width != Width::X {
+            let (extract, narrow) = match (width, self.isa) {
+                (Width::Z, _) => (table::EXTRACT256, Width::Y),
+                (_, Isa::Avx512) => (table::EXTRACT128, Width::X),
+                (_, Isa::Avx2) => (table::EXTRACT128_VEX, Width::X),
+            };
+            self.a.vector(extract, width, r, 0, Rm::Reg(other), Some(1), x);
+            self.binary(op, dtype, narrow, r, r, other)?;
+            width = narrow;
+        }
+        // The high two quarters, then the second.
+        let steps: &[u8] = if dtype.size_bytes() == 8 { &[0xee] } else { &[0xee, 0x55] };
+        for &order in steps {
+            self.a.vector(table::PSHUFD, Width::X, other, 0, Rm::Reg(r), Some(order), x);
+            self.binary(op, dtype, Width::X, r, r, other)?;
+        }
+        self.place(dst);
+        self.own(dst, 0, r);
+        Ok(())
+    }
+}
+
+fn scalar_load(size: usize) -> Ins {
+    if size == 8 { table::MOVSD_LOAD } else { table::MOVSS_LOAD }
+}
