@@ -1,8 +1,9 @@
 //! Compiles a program into executable memory: every kernel, the leaves they call, the index checks
 //! and one entry function that runs all of them in order.
 
+use super::Isa;
 use super::emit::Emitter;
-use super::{Isa, x86};
+use super::x86::{self, Code};
 use crate::error::CompileError;
 use crate::program::{Place, Program, Step};
 use cranelift_codegen::control::ControlPlane;
@@ -31,8 +32,10 @@ pub struct CompiledFunction {
     pub name: String,
     /// Its CLIF, before Cranelift's own optimizations; empty if it is not Cranelift's.
     pub clif: String,
-    /// Its machine code.
+    /// Its instructions.
     pub code: Vec<u8>,
+    /// What the code at an offset is for.
+    pub notes: Vec<(usize, String)>,
 }
 
 /// Native code of a program.
@@ -132,17 +135,22 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
                 name: job.name.clone(),
                 clif: job.context.func.display().to_string(),
                 code: code.code_buffer().to_vec(),
+                notes: Vec::new(),
             });
         }
     }
     for ((s, code), id) in program.scheduled.iter().zip(&wide).zip(kernels) {
         let Some(code) = code else { continue };
         let name = &s.function.name;
-        module.define_function_bytes(id, 64, code, &[]).map_err(|e| backend(name, e))?;
-        code_bytes += code.len();
+        module.define_function_bytes(id, 64, &code.bytes, &[]).map_err(|e| backend(name, e))?;
+        code_bytes += code.bytes.len();
         if keep {
-            let clif = String::new();
-            functions.push(CompiledFunction { name: name.clone(), clif, code: code.clone() });
+            functions.push(CompiledFunction {
+                name: name.clone(),
+                clif: String::new(),
+                code: code.bytes[..code.instructions].to_vec(),
+                notes: code.notes.clone(),
+            });
         }
     }
     module.finalize_definitions().map_err(|e| backend(&program.name, e))?;
@@ -154,7 +162,7 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
 }
 
 /// Code of the kernels that the emitter of wide vectors takes.
-fn wide_kernels(program: &Program, isa: Isa) -> Vec<Option<Vec<u8>>> {
+fn wide_kernels(program: &Program, isa: Isa) -> Vec<Option<Code>> {
     let Some(vectors) = isa.vectors() else { return vec![None; program.scheduled.len()] };
     let order: Vec<usize> = (0..program.scheduled.len()).collect();
     on_all_threads(&order, |i| x86::compile(program, &program.scheduled[i].function, vectors).ok())
@@ -241,7 +249,7 @@ impl Generator<'_> {
     }
 
     /// Emits every function but the kernels that have code; returns the entry and the kernels.
-    fn functions(&mut self, wide: &[Option<Vec<u8>>]) -> Result<(FuncId, Vec<FuncId>), CompileError> {
+    fn functions(&mut self, wide: &[Option<Code>]) -> Result<(FuncId, Vec<FuncId>), CompileError> {
         let program = self.program;
         let mut leaves = Vec::new();
         for leaf in &program.leaves {

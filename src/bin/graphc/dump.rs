@@ -6,7 +6,7 @@ use graphc::compiler::kernel::print::{print_kernel, print_program};
 use graphc::compiler::vector::print::print_function as print_vector;
 use graphc::compiler::{PassOptions, Stages, compile_function, disassemble, report, state_layout};
 use graphc::ir::{gradient_function, print_function};
-use graphc::{CompileOptions, Function, Module, OptLevel};
+use graphc::{CompileOptions, Function, Isa, Module, OptLevel};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ enum Emit {
     Kernels,
     /// Vector IR: loops around lane-wise code
     Vector,
-    /// Cranelift IR
+    /// Cranelift IR, of what Cranelift compiles
     Clif,
     /// Machine code
     Asm,
@@ -47,6 +47,9 @@ pub(super) struct Args {
     /// (`all` for every one)
     #[arg(long, value_name = "PASS")]
     dump_after: Option<String>,
+    /// Vector instructions: sse (128-bit, by Cranelift), avx2 or avx512; this machine's by default
+    #[arg(long)]
+    isa: Option<Isa>,
 }
 
 pub(super) fn level(opt: u8) -> OptLevel {
@@ -110,7 +113,12 @@ fn gradients(
 fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
     let bindings = args.selection.bindings(module, f)?;
     let passes = PassOptions { dump_after: args.dump_after.clone(), ..PassOptions::at(level(args.opt)) };
-    let options = CompileOptions { passes, keep_code: true, ..CompileOptions::default() };
+    let options = CompileOptions {
+        passes,
+        keep_code: true,
+        isa: args.isa.unwrap_or_default(),
+        ..CompileOptions::default()
+    };
     let layout = Arc::new(state_layout(module).map_err(Failure::other)?);
     let (executable, s) = compile_function(f, &layout, &bindings, &options).map_err(Failure::other)?;
     let bound = if bindings.iter().next().is_none() { String::new() } else { format!(" with {bindings}") };
@@ -130,13 +138,22 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
             }
         }
         Emit::Clif => {
-            for c in &s.code {
+            for c in s.code.iter().filter(|c| !c.clif.is_empty()) {
                 writeln!(out, "; {}\n{}", c.name, c.clif)?;
             }
         }
         Emit::Asm => {
             for c in &s.code {
-                writeln!(out, "{}: ; {} bytes\n{}", c.name, c.code.len(), disassemble(&c.code))?;
+                writeln!(out, "{}: ; {} bytes", c.name, c.code.len())?;
+                let kernel = p.kernels.iter().find(|k| k.name == c.name);
+                for &node in kernel.iter().flat_map(|k| &k.sources) {
+                    let n = s.optimized.graph.node(node);
+                    let name =
+                        n.origin.name.as_ref().map_or(format!("{}", node.index()), ToString::to_string);
+                    let scope = n.origin.scope.as_ref().map_or(String::new(), |s| format!(" @{s}"));
+                    writeln!(out, "  ; %{name} = {} : {}{scope}", n.op.name(), n.ty)?;
+                }
+                writeln!(out, "{}", disassemble(&c.code, &c.notes))?;
             }
         }
         Emit::Plan => {

@@ -5,9 +5,7 @@
 //! that does not change in it is computed; what changes with the loop's variable is an index
 //! register, or a pointer that moves with it.
 
-use super::asm::{
-    Alu, Cond, Gpr, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Rm,
-};
+use super::asm::{Alu, Cond, Gpr, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Rm};
 use super::{Active, Emitter, Mode, Node};
 use crate::program;
 use crate::vector::{Base, Bound, MemRef, Stmt, VOp};
@@ -440,7 +438,7 @@ impl Emitter<'_> {
     }
 
     /// Slot number `i` for intermediate results of integer arithmetic.
-    fn temp_slot(&mut self, i: usize) -> i32 {
+    pub(super) fn temp_slot(&mut self, i: usize) -> i32 {
         while self.temp_slots.len() <= i {
             let slot = self.frame_slot(8);
             self.temp_slots.push(slot);
@@ -493,8 +491,8 @@ impl Emitter<'_> {
                 }
             }
         }
-        let indexed = matches!(own, 1 | 2 | 4 | 8)
-            && matches!(region.var, Some(LoopVar { place: Place::Reg(_), .. }));
+        let indexed =
+            matches!(own, 1 | 2 | 4 | 8) && matches!(region.var, Some(LoopVar { place: Place::Reg(_), .. }));
         let (scale, moves) = if indexed { (own, 0) } else { (0, own) };
         let base = self.base(mem.base).1;
         // Vectors reach a little further.

@@ -140,6 +140,17 @@ pub(super) enum Alu {
     Cmp = 0x3b,
 }
 
+/// Finished machine code.
+#[derive(Clone, Debug)]
+pub(in crate::codegen) struct Code {
+    /// Instructions, then constants.
+    pub bytes: Vec<u8>,
+    /// Bytes of instructions.
+    pub instructions: usize,
+    /// What the code at an offset is for.
+    pub notes: Vec<(usize, String)>,
+}
+
 /// Machine code under construction.
 pub(super) struct Assembler {
     pub code: Vec<u8>,
@@ -148,6 +159,8 @@ pub(super) struct Assembler {
     labels: Vec<Option<usize>>,
     /// Where a 32-bit distance to a label goes, and the end of its instruction.
     fixups: Vec<(usize, usize, Label)>,
+    /// What the code at an offset is for.
+    notes: Vec<(usize, String)>,
     /// Data behind the code, by content; all of it is aligned to its size.
     data: Vec<(Vec<u8>, Label)>,
     known_data: HashMap<Vec<u8>, Label>,
@@ -160,6 +173,7 @@ impl Assembler {
             evex,
             labels: Vec::new(),
             fixups: Vec::new(),
+            notes: Vec::new(),
             data: Vec::new(),
             known_data: HashMap::new(),
         }
@@ -185,6 +199,11 @@ impl Assembler {
         self.bind(label);
     }
 
+    /// Says what the code from here on is for.
+    pub(super) fn note(&mut self, text: String) {
+        self.notes.push((self.code.len(), text));
+    }
+
     /// Data behind the code.
     pub(super) fn constant(&mut self, bytes: Vec<u8>) -> Label {
         if let Some(&l) = self.known_data.get(&bytes) {
@@ -197,7 +216,8 @@ impl Assembler {
     }
 
     /// The code with its data, to be placed at a multiple of 64 bytes.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Code {
+        let instructions = self.code.len();
         let mut data = std::mem::take(&mut self.data);
         data.sort_by_key(|d| std::cmp::Reverse(d.0.len()));
         if !data.is_empty() {
@@ -212,7 +232,7 @@ impl Assembler {
             let distance = target as i64 - end as i64;
             self.code[at..at + 4].copy_from_slice(&(distance as i32).to_le_bytes());
         }
-        self.code
+        Code { bytes: self.code, instructions, notes: self.notes }
     }
 
     fn byte(&mut self, b: u8) {
@@ -529,3 +549,161 @@ const NOPS: [&[u8]; 8] = [
     &[0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00],
     &[0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{self, FmaOrder};
+    use super::*;
+    use crate::codegen::disassemble;
+    use graphc_ir::DType;
+
+    /// The instructions that `emit` writes, as a disassembler reads them.
+    fn text(evex: bool, emit: impl FnOnce(&mut Assembler)) -> Vec<String> {
+        let mut a = Assembler::new(evex);
+        emit(&mut a);
+        let code = a.finish().bytes;
+        let words = |l: &str| l.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>().join(" ");
+        disassemble(&code, &[]).lines().map(words).collect()
+    }
+
+    const NONE: Evex = Evex { mask: 0, zero: false, broadcast: false };
+
+    fn vector(evex: bool, i: Ins, w: Width, regs: (u8, u8), rm: Rm, imm: Option<u8>, x: Evex) -> String {
+        text(evex, |a| a.vector(i, w, regs.0, regs.1, rm, imm, x)).remove(0)
+    }
+
+    #[test]
+    fn registers_reach_every_field() {
+        let add = table::float(DType::F32, table::ADD);
+        let r = |evex, w, d, x, y| vector(evex, add, w, (d, x), Rm::Reg(y), None, NONE);
+        assert_eq!(r(false, Width::Y, 1, 2, 3), "vaddps ymm1,ymm2,ymm3");
+        assert_eq!(r(false, Width::X, 9, 10, 11), "vaddps xmm9,xmm10,xmm11");
+        assert_eq!(r(true, Width::Z, 31, 16, 8), "vaddps zmm31,zmm16,zmm8");
+        assert_eq!(r(true, Width::Y, 8, 31, 24), "vaddps ymm8,ymm31,ymm24");
+    }
+
+    #[test]
+    fn memory_operands_have_the_shortest_displacement_that_fits() {
+        let add = table::float(DType::F64, table::ADD);
+        let m = |evex, mem, x| vector(evex, add, Width::Y, (1, 2), Rm::Mem(mem), None, x);
+        assert_eq!(m(true, Mem::at(R12, 64), NONE), "vaddpd ymm1,ymm2,[r12+40h]");
+        assert_eq!(m(true, Mem::at(R13, 0), NONE), "vaddpd ymm1,ymm2,[r13]");
+        assert_eq!(m(false, Mem::at(RBP, 1000), NONE), "vaddpd ymm1,ymm2,[rbp+3E8h]");
+        let indexed = Mem::At { base: RSP, index: Some((R15, 3)), disp: -8 };
+        assert_eq!(m(false, indexed, NONE), "vaddpd ymm1,ymm2,[rsp+r15*8-8]");
+        let one = Evex { broadcast: true, ..NONE };
+        assert_eq!(m(true, Mem::at(RAX, 24), one), "vaddpd ymm1,ymm2,[rax+18h]{1to4}");
+        assert_eq!(m(true, Mem::at(RAX, 20), one), "vaddpd ymm1,ymm2,[rax+14h]{1to4}");
+    }
+
+    #[test]
+    fn masks_and_immediates() {
+        let x = Evex { mask: 7, zero: true, broadcast: false };
+        let load = vector(true, table::MOVUPS_LOAD, Width::Z, (5, 0), Rm::Mem(Mem::at(RSI, 128)), None, x);
+        assert_eq!(load, "vmovups zmm5{k7}{z},[rsi+80h]");
+        let cmp = table::float(DType::F32, table::CMP);
+        let to_mask = vector(true, cmp, Width::Z, (3, 20), Rm::Reg(21), Some(3), NONE);
+        assert_eq!(to_mask, "vcmpunordps k3,zmm20,zmm21");
+        let blend = vector(false, table::BLENDVPS, Width::Y, (1, 2), Rm::Reg(3), Some(4 << 4), NONE);
+        assert_eq!(blend, "vblendvps ymm1,ymm2,ymm3,ymm4");
+        let shift = vector(true, table::PSHIFTD, Width::Z, (2, 9), Rm::Reg(17), Some(23), NONE);
+        assert_eq!(shift, "vpsrld zmm9,zmm17,17h");
+        let fma =
+            vector(true, table::fma(DType::F32, FmaOrder::O231), Width::Z, (1, 2), Rm::Reg(3), None, NONE);
+        assert_eq!(fma, "vfmadd231ps zmm1,zmm2,zmm3");
+        let k = |i, l, d, x, y| text(true, |a| a.vex(i, l, d, x, Rm::Reg(y), None)).remove(0);
+        assert_eq!(k(table::KANDN, 1, 1, 2, 3), "kandnw k1,k2,k3");
+        assert_eq!(k(table::KMOVW_TO_GPR, 0, RAX.0, 0, 5), "kmovw eax,k5");
+    }
+
+    /// Every row of the table in the widths and encodings it is used in.
+    #[test]
+    fn every_row_is_the_instruction_of_its_name() {
+        let both: &[(Ins, &str)] = &[
+            (table::PADDD, "vpaddd"),
+            (table::PADDQ, "vpaddq"),
+            (table::PSUBD, "vpsubd"),
+            (table::PSUBQ, "vpsubq"),
+            (table::PMULLD, "vpmulld"),
+            (table::PMULUDQ, "vpmuludq"),
+            (table::PMINSD, "vpminsd"),
+            (table::PMAXSD, "vpmaxsd"),
+        ];
+        for (i, name) in both {
+            for (evex, w, r) in [(false, Width::X, "xmm"), (false, Width::Y, "ymm"), (true, Width::Z, "zmm")]
+            {
+                let expected = format!("{name} {r}1,{r}2,{r}3");
+                assert_eq!(vector(evex, *i, w, (1, 2), Rm::Reg(3), None, NONE), expected);
+            }
+        }
+        let two: &[(bool, Ins, &str)] = &[
+            (false, table::BROADCASTSS, "vbroadcastss ymm1,xmm3"),
+            (false, table::PBROADCASTQ_VEX, "vpbroadcastq ymm1,xmm3"),
+            (false, table::PMOVSXDQ, "vpmovsxdq ymm1,xmm3"),
+            (false, table::CVTDQ2PS, "vcvtdq2ps ymm1,ymm3"),
+            (false, table::CVTTPS2DQ, "vcvttps2dq ymm1,ymm3"),
+            (false, table::CVTPS2PD, "vcvtps2pd ymm1,xmm3"),
+            (false, table::CVTPD2PS, "vcvtpd2ps xmm1,ymm3"),
+            (false, table::CVTDQ2PD, "vcvtdq2pd ymm1,xmm3"),
+            (true, table::PBROADCASTQ, "vpbroadcastq ymm1,xmm3"),
+            (true, table::PBROADCASTD_GPR, "vpbroadcastd ymm1,ebx"),
+            (true, table::CVTQQ2PD, "vcvtqq2pd ymm1,ymm3"),
+            (true, table::CVTQQ2PS, "vcvtqq2ps xmm1,ymm3"),
+            (true, table::PMOVQD, "vpmovqd xmm3,ymm1"),
+            (true, table::PABSQ, "vpabsq ymm1,ymm3"),
+        ];
+        for (evex, i, expected) in two {
+            assert_eq!(vector(*evex, *i, Width::Y, (1, 0), Rm::Reg(3), None, NONE), *expected);
+        }
+        let three: &[(bool, Ins, Option<u8>, &str)] = &[
+            (false, table::PCMPGTQ, None, "vpcmpgtq ymm1,ymm2,ymm3"),
+            (false, table::PCMPEQQ, None, "vpcmpeqq ymm1,ymm2,ymm3"),
+            (false, table::PAND, None, "vpand ymm1,ymm2,ymm3"),
+            (false, table::PANDN, None, "vpandn ymm1,ymm2,ymm3"),
+            (false, table::SHUFPS, Some(0x88), "vshufps ymm1,ymm2,ymm3,88h"),
+            (false, table::INSERT128, Some(1), "vinserti128 ymm1,ymm2,xmm3,1"),
+            (true, table::PMULLQ, None, "vpmullq ymm1,ymm2,ymm3"),
+            (true, table::PMINSQ, None, "vpminsq ymm1,ymm2,ymm3"),
+            (true, table::PMAXSQ, None, "vpmaxsq ymm1,ymm2,ymm3"),
+            (true, table::BLENDMPD, None, "vblendmpd ymm1,ymm2,ymm3"),
+            (true, table::PCMPQ_MASK, Some(6), "vpcmpnleq k1,ymm2,ymm3"),
+        ];
+        for (evex, i, imm, expected) in three {
+            assert_eq!(vector(*evex, *i, Width::Y, (1, 2), Rm::Reg(3), *imm, NONE), *expected);
+        }
+        for (evex, name) in [(false, "vroundpd"), (true, "vrndscalepd")] {
+            let i = table::round(DType::F64, evex);
+            assert_eq!(
+                vector(evex, i, Width::Y, (1, 0), Rm::Reg(3), Some(9), NONE),
+                format!("{name} ymm1,ymm3,9")
+            );
+        }
+    }
+
+    #[test]
+    fn integer_instructions() {
+        let lines = text(false, |a| {
+            a.mov(R15, RAX);
+            a.mov_imm(RDI, -1);
+            a.mov_imm(R12, 1 << 40);
+            a.alu_imm(Alu::And, Rm::Reg(RSP.0), -64);
+            a.alu(Alu::Cmp, R13, Rm::Mem(Mem::at(RSP, 8)));
+            a.imul_imm(RCX, Rm::Mem(Mem::at(RSP, 16)), 1000);
+            a.cmov(Cond::Less, RAX, Rm::Reg(RCX.0));
+            a.store_bytes(Mem::at(R14, 3), RDX, 1);
+            a.add_to(Mem::at(RSP, 24), RAX);
+        });
+        let expected = [
+            "mov r15,rax",
+            "mov rdi,0FFFFFFFFFFFFFFFFh",
+            "mov r12,10000000000h",
+            "and rsp,0FFFFFFFFFFFFFFC0h",
+            "cmp r13,[rsp+8]",
+            "imul rcx,[rsp+10h],3E8h",
+            "cmovl rax,rcx",
+            "mov [r14+3],dl",
+            "add [rsp+18h],rax",
+        ];
+        assert_eq!(lines, expected);
+    }
+}

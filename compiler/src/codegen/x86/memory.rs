@@ -33,7 +33,8 @@ impl Emitter<'_> {
             }
             _ => {
                 let size = lane_bytes(c.dtype());
-                let bits = if let Scalar::Bool(v) = c { u64::from(v) * u64::from(u32::MAX) } else { c.bits() };
+                let bits =
+                    if let Scalar::Bool(v) = c { u64::from(v) * u64::from(u32::MAX) } else { c.bits() };
                 let element = &bits.to_le_bytes()[..size];
                 let copies = if self.isa == Isa::Avx512 { 1 } else { 32 / size };
                 self.a.constant(element.repeat(copies))
@@ -142,8 +143,7 @@ impl Emitter<'_> {
                     self.a.vex(table::KMOVW_FROM_GPR, 0, MASK_TAIL, 0, Rm::Reg(RAX.0), None);
                     return Lanes::Mask(MASK_TAIL);
                 }
-                let bytes: Vec<u8> =
-                    (0..32).map(|b| if b / size < here { 0xff } else { 0 }).collect();
+                let bytes: Vec<u8> = (0..32).map(|b| if b / size < here { 0xff } else { 0 }).collect();
                 let label = self.a.constant(bytes);
                 let temp = self.temp();
                 let mem = Rm::Mem(Mem::Data(label));
@@ -171,7 +171,8 @@ impl Emitter<'_> {
         let stride = self.lane_stride(&mem.index);
         let var = self.vector_variable();
         let varying = guards.iter().any(|g| g.expr.uses(var));
-        if stride != Some(1) || (mem.dtype == DType::Bool && (self.isa == Isa::Avx2 || varying || lanes > 16)) {
+        if stride != Some(1) || (mem.dtype == DType::Bool && (self.isa == Isa::Avx2 || varying || lanes > 16))
+        {
             return self.load_lanes(dst, mem, guards, stride);
         }
         if mem.dtype == DType::Bool {
@@ -270,14 +271,15 @@ impl Emitter<'_> {
             return self.address(mem, lane);
         }
         self.guard(guards, lane);
-        let ok = RDX;
+        let ok = self.temp_slot(1);
+        self.save(ok, RDX);
         let at = self.address(mem, lane);
         if let Mem::At { base, index: None, disp: 0 } = at {
             self.a.mov(RAX, base);
         } else {
             self.a.lea(RAX, at);
         }
-        self.a.alu_imm(super::Alu::Cmp, Rm::Reg(ok.0), 0);
+        self.a.alu_imm(super::Alu::Cmp, Rm::Mem(Mem::at(RSP, ok)), 0);
         self.a.cmov(Cond::Equal, RAX, Rm::Mem(Mem::at(RSP, self.bases.constants)));
         Mem::at(RAX, 0)
     }
@@ -318,7 +320,9 @@ impl Emitter<'_> {
             let lanes_here = per.min(lanes - p * per);
             self.gather(p * per, lanes_here, lane_bytes(mem.dtype), |e, lane, slot| {
                 let at = match stride {
-                    Some(s) if guards.is_empty() => e.address(mem, 0).offset((lane as i64 * s) as i32 * size as i32),
+                    Some(s) if guards.is_empty() => {
+                        e.address(mem, 0).offset((lane as i64 * s) as i32 * size as i32)
+                    }
                     _ => e.guarded_address(mem, guards, lane as i64),
                 };
                 e.a.load_bytes(RAX, at, size);
@@ -530,12 +534,10 @@ impl Emitter<'_> {
             self.index(e, 0);
             let r = self.take(Class::Vector);
             self.a.vector(table::MOVQ_LOAD, Width::X, r, 0, Rm::Reg(RAX.0), None, Evex::default());
-            let broadcast =
-                if self.isa == Isa::Avx512 { table::PBROADCASTQ } else { table::PBROADCASTQ_VEX };
+            let broadcast = if self.isa == Isa::Avx512 { table::PBROADCASTQ } else { table::PBROADCASTQ_VEX };
             self.a.vector(broadcast, width, r, 0, Rm::Reg(r), None, Evex::default());
-            let offsets: Vec<u8> = (0..per)
-                .flat_map(|l| (((p * per + l) as i64) * s).to_le_bytes())
-                .collect();
+            let offsets: Vec<u8> =
+                (0..per).flat_map(|l| (((p * per + l) as i64) * s).to_le_bytes()).collect();
             let offsets = self.a.constant(offsets);
             self.a.vector(table::PADDQ, width, r, r, Rm::Mem(Mem::Data(offsets)), None, Evex::default());
             self.own(dst, p, r);

@@ -14,6 +14,7 @@ mod regs;
 mod table;
 
 use self::address::{Place, Region};
+pub(in crate::codegen) use self::asm::Code;
 use self::asm::{Alu, Assembler, Cond, Evex, Gpr, Mem, RAX, RBX, RCX, RDI, RDX, RSI, RSP, Rm, Width};
 use self::regs::{Class, Home, MASK_TAIL, Part, Placed, Registers};
 use crate::program::Program;
@@ -58,7 +59,7 @@ type Emitted<T = ()> = Result<T, Refused>;
 ///
 /// # Errors
 /// If the function needs something that this emitter does not know.
-pub(in crate::codegen) fn compile(program: &Program, f: &VFunc, isa: Isa) -> Result<Vec<u8>, Refused> {
+pub(in crate::codegen) fn compile(program: &Program, f: &VFunc, isa: Isa) -> Result<Code, Refused> {
     let mut e = Emitter::new(program, f, isa);
     e.function()?;
     Ok(e.a.finish())
@@ -229,8 +230,12 @@ impl<'a> Emitter<'a> {
             }
             let part = Part { reg: None, home: Home::Slot(slot) };
             self.pinned_slots.push(slot);
-            self.r.placed[v as usize] =
-                Some(Placed { class: Class::Vector, width: Width::X, size: 8, parts: smallvec::smallvec![part] });
+            self.r.placed[v as usize] = Some(Placed {
+                class: Class::Vector,
+                width: Width::X,
+                size: 8,
+                parts: smallvec::smallvec![part],
+            });
         }
         self.bases.arena = self.frame_slot(8);
         self.a.load(RAX, Mem::at(RDI, abi::OFFSET_ARENA));
@@ -264,7 +269,8 @@ impl<'a> Emitter<'a> {
 
     /// Numbers the statements and finds where values are used.
     fn analyze(&mut self, body: &'a [Stmt]) -> Emitted<Vec<Node<'a>>> {
-        let mut a = Analysis { e: self, next: 1, loops: Vec::new(), depth: HashMap::new(), pending: Vec::new() };
+        let mut a =
+            Analysis { e: self, next: 1, loops: Vec::new(), depth: HashMap::new(), pending: Vec::new() };
         for &p in &a.e.f.params {
             a.depth.insert(p, 0);
         }
@@ -491,16 +497,14 @@ impl<'a> Emitter<'a> {
     /// Values that the loop was the last to use are forgotten.
     fn leave(&mut self, l: &Loop, n: &Node<'a>) {
         self.position = n.end;
+        for c in &l.carried {
+            if let Some(&slot) = self.dynamic_slots.get(&c.phi) {
+                self.save_dynamic(c.phi, slot);
+            }
+        }
         for v in 0..self.r.placed.len() as Val {
             if self.r.placed[v as usize].is_some() && self.dies(v) {
                 self.drop_value(v);
-            }
-        }
-        for c in &l.carried {
-            if let (Some(&slot), true) =
-                (self.dynamic_slots.get(&c.phi), self.r.placed[c.phi as usize].is_some())
-            {
-                self.save_dynamic(c.phi, slot);
             }
         }
     }
@@ -546,6 +550,7 @@ impl<'a> Emitter<'a> {
             self.a.jump_if(Cond::GreaterEqual, exit);
         }
         self.region(Some((l.var, lo, hi, step)), &n.body, n.begin);
+        self.a.note(format!("loop i{} by {step}", l.var));
         self.a.bind_aligned(top);
         for c in &l.carried {
             if let Some(&slot) = self.dynamic_slots.get(&c.phi) {
@@ -567,6 +572,7 @@ impl<'a> Emitter<'a> {
     /// The loop body once, with the variable at `at`.
     fn once(&mut self, l: &'a Loop, n: &Node<'a>, at: Place) -> Emitted {
         self.simple_carried(l)?;
+        self.a.note(format!("once i{}, {} lanes", l.var, l.lanes));
         self.vars.insert(l.var, at);
         self.region(None, &n.body, n.begin);
         for c in &l.carried {
@@ -602,6 +608,7 @@ impl<'a> Emitter<'a> {
         let Mode::Vector { active: Active::Lowest(active), .. } = self.mode else {
             unreachable!("the caller states how many")
         };
+        self.a.note(format!("last {active} lanes of i{}", l.var));
         self.vars.insert(l.var, at);
         self.region(None, &n.body, n.begin);
         self.kept.extend(l.carried.iter().map(|c| c.phi));
@@ -636,6 +643,7 @@ impl<'a> Emitter<'a> {
         self.tail_mask(rest);
         let Mode::Vector { var, aligned, lanes, .. } = self.mode else { unreachable!("set by the caller") };
         self.mode = Mode::Vector { var, active: Active::Slot(rest), aligned, lanes };
+        self.a.note(format!("last lanes of i{}", l.var));
         self.vars.insert(l.var, main_end);
         self.region(None, &n.body, n.begin);
         self.block(&n.body)?;
@@ -820,14 +828,18 @@ impl<'a> Emitter<'a> {
             }
             let arithmetic = |n: &Node<'_>| {
                 let Stmt::Def { op: VOp::Scalar(op), args, .. } = n.stmt else { return false };
-                let plain =
-                    matches!(op, ScalarOp::Add | ScalarOp::Sub | ScalarOp::Mul | ScalarOp::Div | ScalarOp::Fma);
+                let plain = matches!(
+                    op,
+                    ScalarOp::Add | ScalarOp::Sub | ScalarOp::Mul | ScalarOp::Div | ScalarOp::Fma
+                );
                 plain && args.iter().filter(|&a| a == dst).count() == 1
             };
             let single = here.len() == 1 && arithmetic(here[0]);
             match op {
                 VOp::Load(mem, guards)
-                    if guards.is_empty() && mem.dtype != DType::Bool && !self.dynamic_slots.contains_key(dst) =>
+                    if guards.is_empty()
+                        && mem.dtype != DType::Bool
+                        && !self.dynamic_slots.contains_key(dst) =>
                 {
                     if self.f.types[*dst as usize].lanes == 1 {
                         let splats = here.iter().all(|u| matches!(u.stmt, Stmt::Def { op: VOp::Splat, .. }));

@@ -47,7 +47,15 @@ impl Emitter<'_> {
     }
 
     /// `dst = op(x, y)` on registers; `dst` may be `x`.
-    pub(super) fn binary(&mut self, op: ScalarOp, dtype: DType, width: Width, dst: u8, x: u8, y: u8) -> Emitted {
+    pub(super) fn binary(
+        &mut self,
+        op: ScalarOp,
+        dtype: DType,
+        width: Width,
+        dst: u8,
+        x: u8,
+        y: u8,
+    ) -> Emitted {
         if let Some(i) = self.plain(op, dtype) {
             self.v(i, width, dst, x, y);
             return Ok(());
@@ -135,7 +143,9 @@ impl Emitter<'_> {
             let same = self.r.placed[a as usize].as_ref().is_some_and(|x| {
                 x.class == self.placed(dst).class && x.width == self.placed(dst).width && p < x.parts.len()
             });
-            if same && self.dies(a) && args.iter().filter(|&&b| b == a).count() == 1
+            if same
+                && self.dies(a)
+                && args.iter().filter(|&&b| b == a).count() == 1
                 && let Some(r) = self.inherit(a, p)
             {
                 self.own(dst, p, r);
@@ -231,8 +241,17 @@ impl Emitter<'_> {
         }
     }
 
-    fn binary_part(&mut self, op: ScalarOp, dtype: DType, width: Width, dst: Val, args: &[Val], p: usize) -> Emitted {
-        let commutes = matches!(op, ScalarOp::Add | ScalarOp::Mul | ScalarOp::And | ScalarOp::Or | ScalarOp::Xor);
+    fn binary_part(
+        &mut self,
+        op: ScalarOp,
+        dtype: DType,
+        width: Width,
+        dst: Val,
+        args: &[Val],
+        p: usize,
+    ) -> Emitted {
+        let commutes =
+            matches!(op, ScalarOp::Add | ScalarOp::Mul | ScalarOp::And | ScalarOp::Or | ScalarOp::Xor);
         let [mut x, mut y] = [args[0], args[1]];
         if let Some(i) = self.plain(op, dtype) {
             // NaN operands: the payload may differ, which is no part of a result.
@@ -256,7 +275,10 @@ impl Emitter<'_> {
         let [x, y, z] = [args[0], args[1], args[2]];
         let single = |v: Val| args.iter().filter(|&&a| a == v).count() == 1;
         let dying = |e: &Self, v: Val| {
-            single(v) && !e.is_pending(v) && e.dies(v) && e.placed(v).parts.get(p).is_some_and(|a| a.reg.is_some())
+            single(v)
+                && !e.is_pending(v)
+                && e.dies(v)
+                && e.placed(v).parts.get(p).is_some_and(|a| a.reg.is_some())
                 && e.placed(v).width == width
         };
         // One operand may stay in memory; the accumulator is overwritten if it dies, else a factor
@@ -296,7 +318,15 @@ impl Emitter<'_> {
         self.v(table::fma(dtype, order), width, d, b, c);
     }
 
-    fn unary(&mut self, op: ScalarOp, dtype: DType, width: Width, dst: Val, args: &[Val], p: usize) -> Emitted {
+    fn unary(
+        &mut self,
+        op: ScalarOp,
+        dtype: DType,
+        width: Width,
+        dst: Val,
+        args: &[Val],
+        p: usize,
+    ) -> Emitted {
         let float = dtype.is_float();
         let wide = dtype.size_bytes() == 8;
         let size = lane_bytes(dtype);
@@ -353,7 +383,8 @@ impl Emitter<'_> {
                 self.v(table::PSUBQ, width, d, d, temp);
             }
             ScalarOp::Shl(n) | ScalarOp::ShrL(n) => {
-                let digit = if matches!(op, ScalarOp::Shl(_)) { table::SHIFT_LEFT } else { table::SHIFT_RIGHT };
+                let digit =
+                    if matches!(op, ScalarOp::Shl(_)) { table::SHIFT_LEFT } else { table::SHIFT_RIGHT };
                 let d = self.destination(dst, p, args);
                 self.shift(if wide { table::PSHIFTQ } else { table::PSHIFTD }, digit, width, d, a, n);
             }
@@ -432,10 +463,12 @@ impl Emitter<'_> {
             return self.compare_truths(kind, dst, args, p);
         }
         // AVX2: a mask of 32 bits for each lane, from one or two vectors.
-        let (out_width, _) = self.shape_of(dst);
         let narrow = wide && self.lanes(args[0]) > 1;
-        let sources: SmallVec<[usize; 2]> =
-            if narrow && self.placed(args[0]).parts.len() > 1 { SmallVec::from_slice(&[2 * p, 2 * p + 1]) } else { SmallVec::from_slice(&[p]) };
+        let sources: SmallVec<[usize; 2]> = if narrow && self.placed(args[0]).parts.len() > 1 {
+            SmallVec::from_slice(&[2 * p, 2 * p + 1])
+        } else {
+            SmallVec::from_slice(&[p])
+        };
         let mut found: SmallVec<[u8; 2]> = SmallVec::new();
         for q in sources {
             let a = self.register(args[0], q);
@@ -444,7 +477,8 @@ impl Emitter<'_> {
             if from.is_float() {
                 self.vi(table::float(from, table::CMP), width, d, a, b, float_predicate);
             } else {
-                let (eq, gt) = if wide { (table::PCMPEQQ, table::PCMPGTQ) } else { (table::PCMPEQD, table::PCMPGTD) };
+                let (eq, gt) =
+                    if wide { (table::PCMPEQQ, table::PCMPGTQ) } else { (table::PCMPEQD, table::PCMPGTD) };
                 let (i, x, y, invert) = match kind {
                     CmpKind::Eq => (eq, a, b, false),
                     CmpKind::Ne => (eq, a, b, true),
@@ -465,20 +499,19 @@ impl Emitter<'_> {
         }
         let d = found[0];
         if narrow {
-            self.narrow(out_width, d, d, found.get(1).copied().unwrap_or(d), width);
+            self.narrow(d, d, found.get(1).copied().unwrap_or(d), width);
         }
         self.own(dst, p, d);
         Ok(())
     }
 
     /// AVX2: the low halves of the 64-bit lanes of one or two vectors.
-    fn narrow(&mut self, out: Width, dst: u8, lo: u8, hi: u8, width: Width) {
+    fn narrow(&mut self, dst: u8, lo: u8, hi: u8, width: Width) {
         self.vi(table::SHUFPS, width, dst, lo, hi, 0x88);
         if width == Width::Y {
             // The halves of the two were interleaved.
             self.vi(table::PERMQ, Width::Y, dst, 0, dst, 0xd8);
         }
-        let _ = out;
     }
 
     /// AVX2: comparison of truth values, masks of 32 bits.
@@ -646,7 +679,7 @@ impl Emitter<'_> {
                     let b = if pair { self.in_register(x, 2 * p + 1) } else { a };
                     let d = self.take(Class::Vector);
                     self.own(dst, p, d);
-                    self.narrow(width, d, a, b, x_width);
+                    self.narrow(d, a, b, x_width);
                     self.unlock_all();
                 }
             }
@@ -656,10 +689,8 @@ impl Emitter<'_> {
                 self.truth_to(dst, x, to, one)?;
             }
             (_, DType::Bool) => {
-                let zero = self.zero_like(x);
-                let kind = CmpKind::Ne;
                 for p in 0..parts {
-                    self.not_zero(kind, from, dst, x, p, zero)?;
+                    self.not_zero(from, dst, x, p)?;
                     self.unlock_all();
                 }
             }
@@ -682,8 +713,12 @@ impl Emitter<'_> {
     fn upper_half(&mut self, width: Width, dst: u8, x: u8) {
         match (width, self.isa) {
             (Width::Z, _) => self.a.vector(table::EXTRACT256, width, x, 0, Rm::Reg(dst), Some(1), NONE),
-            (Width::Y, Isa::Avx512) => self.a.vector(table::EXTRACT128, width, x, 0, Rm::Reg(dst), Some(1), NONE),
-            (Width::Y, Isa::Avx2) => self.a.vector(table::EXTRACT128_VEX, width, x, 0, Rm::Reg(dst), Some(1), NONE),
+            (Width::Y, Isa::Avx512) => {
+                self.a.vector(table::EXTRACT128, width, x, 0, Rm::Reg(dst), Some(1), NONE)
+            }
+            (Width::Y, Isa::Avx2) => {
+                self.a.vector(table::EXTRACT128_VEX, width, x, 0, Rm::Reg(dst), Some(1), NONE)
+            }
             (Width::X, _) => self.vi(table::PSHUFD, Width::X, dst, 0, x, 0xee),
         }
     }
@@ -732,10 +767,26 @@ impl Emitter<'_> {
             let max = self.vector_constant(&i32::MAX.to_le_bytes());
             self.v(table::CVTTPS2DQ, width, d, 0, a);
             self.a.vector(cmp, width, MASK_TEMP, a, Rm::Mem(limit), Some(0x1d), NONE);
-            self.a.vector(table::MOVUPS_LOAD, width, d, 0, Rm::Mem(max), None, Evex { mask: MASK_TEMP, ..NONE });
+            self.a.vector(
+                table::MOVUPS_LOAD,
+                width,
+                d,
+                0,
+                Rm::Mem(max),
+                None,
+                Evex { mask: MASK_TEMP, ..NONE },
+            );
             self.vi(cmp, width, MASK_TEMP, a, a, 3);
             self.v(table::PXOR, width, temp, temp, temp);
-            self.a.vector(table::MOVUPS_LOAD, width, d, 0, Rm::Reg(temp), None, Evex { mask: MASK_TEMP, ..NONE });
+            self.a.vector(
+                table::MOVUPS_LOAD,
+                width,
+                d,
+                0,
+                Rm::Reg(temp),
+                None,
+                Evex { mask: MASK_TEMP, ..NONE },
+            );
             return;
         }
         // Out of range gives the least number, whose complement is the greatest.
@@ -762,7 +813,15 @@ impl Emitter<'_> {
                 let d = self.take(Class::Vector);
                 self.own(dst, p, d);
                 let i = if wide { table::MOVUPD_LOAD } else { table::MOVUPS_LOAD };
-                self.a.vector(i, width, d, 0, Rm::Mem(one), None, Evex { mask: k, zero: true, broadcast: false });
+                self.a.vector(
+                    i,
+                    width,
+                    d,
+                    0,
+                    Rm::Mem(one),
+                    None,
+                    Evex { mask: k, zero: true, broadcast: false },
+                );
             } else {
                 let mask_parts = self.placed(c).parts.len();
                 let q = if scalar { 0 } else { p * mask_parts.min(parts) / parts };
@@ -786,13 +845,9 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Zeros behind the code, as wide as a vector.
-    fn zero_like(&mut self, _x: Val) -> super::Mem {
-        self.vector_constant(&[0; 8])
-    }
-
     /// Part `p` of `dst = x != 0`.
-    fn not_zero(&mut self, _kind: CmpKind, from: DType, dst: Val, x: Val, p: usize, zero: super::Mem) -> Emitted {
+    fn not_zero(&mut self, from: DType, dst: Val, x: Val, p: usize) -> Emitted {
+        let zero = self.vector_constant(&[0; 8]);
         let wide = from.size_bytes() == 8;
         let scalar = self.lanes(dst) == 1;
         let width = if scalar { Width::X } else { self.placed(x).width };

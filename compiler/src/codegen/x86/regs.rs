@@ -420,7 +420,15 @@ impl Emitter<'_> {
             change[(to.min(end) + 1 - begin) as usize] -= parts;
         }
         let mut now = 0;
-        change.iter().map(|c| { now += c; now }).max().unwrap_or(0).max(0) as usize
+        change
+            .iter()
+            .map(|c| {
+                now += c;
+                now
+            })
+            .max()
+            .unwrap_or(0)
+            .max(0) as usize
     }
 
     /// A general register's value into a slot of the frame.
