@@ -302,19 +302,21 @@ impl Emitter<'_> {
                 (FmaOrder::O231, z, a, b)
             }
         };
+        if overwritten != Some(first) {
+            self.materialize(first);
+        }
         let b = self.register(second, p);
-        let first_reg = self.register(first, p);
-        let c = self.last(third, p);
         let d = if overwritten == Some(first) {
             let r = self.inherit(first, p).expect("it is in a register");
             self.own(dst, p, r);
             r
         } else {
             let r = self.take(Class::Vector);
+            self.copy_part(first, p, r);
             self.own(dst, p, r);
-            self.vmov(width, r, first_reg);
             r
         };
+        let c = self.last(third, p);
         self.v(table::fma(dtype, order), width, d, b, c);
     }
 

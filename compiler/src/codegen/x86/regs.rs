@@ -215,19 +215,13 @@ impl Emitter<'_> {
 
     /// A part in a register, locked.
     pub(super) fn in_register(&mut self, v: Val, p: usize) -> u8 {
-        let Placed { class, width, size, ref parts } = *self.placed(v);
-        let part = parts[p];
-        if let Some(r) = part.reg {
+        let class = self.placed(v).class;
+        if let Some(r) = self.placed(v).parts[p].reg {
             self.lock(class, r);
             return r;
         }
         let reg = self.take(class);
-        let from = match part.home {
-            Home::Slot(s) => Spot::Slot(s),
-            Home::Constant(l) => Spot::Constant(l),
-            Home::None => unreachable!("a part is somewhere"),
-        };
-        self.move_part(class, width, size, Spot::Reg(reg), from);
+        self.copy_part(v, p, reg);
         self.own(v, p, reg);
         reg
     }
@@ -248,6 +242,18 @@ impl Emitter<'_> {
             }
             _ => (Rm::Reg(self.in_register(v, p)), Evex::default()),
         }
+    }
+
+    /// Copies a part into a register, from where it rests or from its own.
+    pub(super) fn copy_part(&mut self, v: Val, p: usize, reg: u8) {
+        let Placed { class, width, size, ref parts } = *self.placed(v);
+        let from = match (parts[p].reg, parts[p].home) {
+            (Some(r), _) => Spot::Reg(r),
+            (None, Home::Slot(s)) => Spot::Slot(s),
+            (None, Home::Constant(l)) => Spot::Constant(l),
+            (None, Home::None) => unreachable!("a part is somewhere"),
+        };
+        self.move_part(class, width, size, Spot::Reg(reg), from);
     }
 
     fn move_part(&mut self, class: Class, width: Width, size: usize, to: Spot, from: Spot) {
