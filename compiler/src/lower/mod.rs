@@ -71,7 +71,7 @@ pub(crate) fn schedule(
             odd::scatter_add(kernel, *extents, *start, [*indices, *updates, *out], buffers, target)
         }
         KernelBody::SelectAndScatter { window, x, ct, out } => {
-            odd::select_and_scatter(kernel, window, [*x, *ct, *out], buffers)
+            odd::select_and_scatter(kernel, window, [*x, *ct, *out], buffers, target)
         }
     }
 }
