@@ -10,9 +10,13 @@ use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
 use graphc_ir::{DType, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
+use std::cmp::Reverse;
 
-/// Elements of a one-dimensional map that make one unit of parallel work.
+/// Elements of a map that make one unit of parallel work.
 const CHUNK: i64 = 2048;
+
+/// Rows shorter than this are walked one vector at a time, all rows of a unit for each.
+const SHORT: i64 = 128;
 
 /// Positions of an outer dimension with lanes along it that make one unit of parallel work.
 const STRIP: i64 = 64;
@@ -28,8 +32,9 @@ pub(super) fn schedule(
     target: &Target,
 ) -> Scheduled {
     let rank = kernel.space.extents.len();
-    let space =
-        Collapsed::new(&kernel.space.extents, &[0..outer, outer..rank], &linear_exprs(kernel, buffers));
+    // The order of the inner dimensions is part of what a reduction computes.
+    let order = [memory_order(kernel, outer, buffers), (outer..rank).collect()];
+    let space = Collapsed::new(&kernel.space.extents, &order, &linear_exprs(kernel, buffers));
     let points: i64 = kernel.space.extents[..outer].iter().product();
     let inner_points: i64 = kernel.space.extents[outer..].iter().product();
     let mut s = Schedule {
@@ -55,6 +60,35 @@ pub(super) fn schedule(
     let work = (points * inner_points.max(1)) as u64 * kernel.exprs.len() as u64;
     let parallel = units > 1 && work > PARALLEL_WORK;
     Scheduled { function: s.b.finish(), units: units as u64, parallel, scratch: s.scratch }
+}
+
+/// The outer variables in the order in which the first result lies in memory.
+fn memory_order(kernel: &Kernel, outer: usize, buffers: &[Buffer]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..outer).collect();
+    if let Some(s) = kernel.stores.iter().find(|s| !s.inner) {
+        let linear = buffers[s.buffer as usize].linear(&s.index);
+        order.sort_by_key(|&v| Reverse(linear.coefficient(v as u32)));
+    }
+    order
+}
+
+/// A loop over a collapsed variable.
+struct Along {
+    var: usize,
+    lo: IndexExpr,
+    hi: Bound,
+    lanes: u16,
+}
+
+/// The open loop over units of some neighbouring rows each.
+struct RowUnits {
+    units: i64,
+    unit: OpenLoop,
+    /// The collapsed variables before the row.
+    at: Vec<IndexExpr>,
+    /// The rows.
+    lo: IndexExpr,
+    hi: Bound,
 }
 
 struct Schedule<'a> {
@@ -131,37 +165,61 @@ impl<'a> Schedule<'a> {
 
     /// A kernel without reductions. Returns the number of units.
     fn map(&mut self) -> i64 {
-        let Some((&last, lead)) = self.outer.clone().split_last().map(|(l, r)| (l, r.to_vec())) else {
+        let Some((&extent, lead)) = self.outer.split_last() else {
             let mut e = self.emit(&[]);
-            self.stores(&mut e, false);
+            self.nest(&mut e, &[], &[]);
             return 1;
         };
-        let lanes = self.lanes_along(lead.len(), self.lanes);
+        let (last, lead) = (lead.len(), lead.to_vec());
+        let lanes = self.lanes_along(last, self.lanes);
         if lead.is_empty() {
-            let (units, lo, hi) = self.unit_range(last, CHUNK);
-            self.map_row(&[], lo, hi, lanes);
+            let (units, lo, hi) = self.unit_range(extent, CHUNK);
+            let mut e = self.emit(&[]);
+            self.nest(&mut e, &[], &[Along { var: last, lo, hi, lanes }]);
             return units;
         }
-        let units: i64 = lead.iter().product();
-        let u = self.open_units(units);
-        let at = delinearize(&self.b, &u.var, &lead);
-        self.map_row(&at, IndexExpr::default(), Bound::Expr(IndexExpr::constant(last)), lanes);
-        self.b.close(u, &[]);
+        let RowUnits { units, unit, at, lo, hi } = self.open_rows(&lead, CHUNK / extent);
+        let rows = Along { var: last - 1, lo, hi, lanes: 1 };
+        let hi = Bound::Expr(IndexExpr::constant(extent));
+        let row = Along { var: last, lo: IndexExpr::default(), hi, lanes };
+        let short = lanes > 1 && (i64::from(lanes)..SHORT).contains(&extent);
+        let mut e = self.emit(&at);
+        self.nest(&mut e, &at, &if short { [row, rows] } else { [rows, row] });
+        self.b.close(unit, &[]);
         units
     }
 
-    /// The last outer dimension from `lo` to `hi`, the others at `at`.
-    fn map_row(&mut self, at: &[IndexExpr], lo: IndexExpr, hi: Bound, lanes: u16) {
-        let inside = self.inside(at.len()..at.len() + 1);
-        let mut e = self.emit(at);
+    /// Opens units of up to `chunk` neighbours in the last of the dimensions `lead`.
+    fn open_rows(&mut self, lead: &[i64], chunk: i64) -> RowUnits {
+        let (&rows, lead) = lead.split_last().expect("a dimension before the last");
+        let chunk = chunk.clamp(1, rows);
+        let extents = [lead, &[(rows + chunk - 1) / chunk]].concat();
+        let units = extents.iter().product();
+        let unit = self.open_units(units);
+        let mut at = delinearize(&self.b, &unit.var, &extents);
+        let lo = at.pop().expect("one for each extent").scale(chunk);
+        let end = lo.offset(chunk);
+        let hi =
+            if rows % chunk == 0 { Bound::Expr(end) } else { Bound::Min(end, IndexExpr::constant(rows)) };
+        RowUnits { units, unit, at, lo, hi }
+    }
+
+    /// The stores inside of `loops`, outermost first; collapsed variables without a loop are at
+    /// `at`. What does not change in a loop is computed before it.
+    fn nest(&mut self, e: &mut Emit<'a>, at: &[IndexExpr], loops: &[Along]) {
+        self.set_vars(e, at);
+        let Some((l, rest)) = loops.split_first() else { return self.stores(e, false) };
+        let inside: Vec<Vec<bool>> = loops.iter().map(|l| self.inside(l.var..l.var + 1)).collect();
         let roots = self.roots(false);
-        e.hoist(&mut self.b, &roots, &|v| inside[v as usize]);
-        let l = self.b.open(lo, hi, i64::from(lanes), lanes, &[]);
+        e.hoist(&mut self.b, &roots, &|v| inside.iter().any(|i| i[v as usize]));
+        let open = self.b.open(l.lo.clone(), l.hi.clone(), i64::from(l.lanes), l.lanes, &[]);
         e.open();
-        self.set_vars(&mut e, &[at, std::slice::from_ref(&l.var)].concat());
-        self.stores(&mut e, false);
+        let mut at = at.to_vec();
+        at.resize(at.len().max(l.var + 1), IndexExpr::default());
+        at[l.var] = open.var.clone();
+        self.nest(e, &at, rest);
         e.close();
-        self.b.close(l, &[]);
+        self.b.close(open, &[]);
     }
 
     /// Whether lanes along the last outer dimension touch memory in order more often than lanes
