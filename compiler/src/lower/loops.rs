@@ -1,8 +1,7 @@
 //! Loop kernels: maps, and reductions in the fixed order of [`Reduce`].
 //!
 //! A reduction runs either along its inner space, 16 lanes at a time (`rows`), or with lanes along
-//! an outer dimension, the 16 virtual lanes one after another (`columns`), whichever touches memory
-//! in order. Both give the same bits.
+//! an outer dimension (`columns`), whichever touches memory in order. Both give the same bits.
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
 use crate::kernel::{ExprId, Kernel};
@@ -394,21 +393,20 @@ impl<'a> Schedule<'a> {
             self.outer.split_last().map(|(&l, r)| (l, r.to_vec())).expect("an outer dimension has lanes");
         let lanes = if last >= LANES { Reduce::LANES as u16 } else { 4 };
         if lead.is_empty() {
-            let (units, lo, hi) = self.unit_range(last, STRIP);
+            // A vector of columns is a unit if it is long.
+            let strip = if inner_points < BLOCK { STRIP } else { LANES };
+            let (units, lo, hi) = self.unit_range(last, strip);
             self.column_strip(&[], lo, hi, lanes, inner_points);
             return units;
         }
-        let units: i64 = lead.iter().product();
-        let u = self.open_units(units);
-        let at = delinearize(&self.b, &u.var, &lead);
-        self.column_strip(
-            &at,
-            IndexExpr::default(),
-            Bound::Expr(IndexExpr::constant(last)),
-            lanes,
-            inner_points,
-        );
-        self.b.close(u, &[]);
+        let RowUnits { units, unit, mut at, lo, hi } =
+            self.open_rows(&lead, CHUNK / last.saturating_mul(inner_points));
+        let row = self.b.open(lo, hi, 1, 1, &[]);
+        at.push(row.var.clone());
+        let hi = Bound::Expr(IndexExpr::constant(last));
+        self.column_strip(&at, IndexExpr::default(), hi, lanes, inner_points);
+        self.b.close(row, &[]);
+        self.b.close(unit, &[]);
         units
     }
 
@@ -432,8 +430,8 @@ impl<'a> Schedule<'a> {
         self.b.close(v, &[]);
     }
 
-    /// The reductions at one outer position (or one vector of them, at position `lane` within it), the
-    /// virtual lanes one after another.
+    /// The reductions at one outer position, or one vector of them at position `lane` within it: no lanes
+    /// run along the inner space.
     fn reduce_in_turn(
         &mut self,
         e: &mut Emit<'a>,
@@ -505,7 +503,7 @@ impl<'a> Schedule<'a> {
         lanes.swap_remove(0)
     }
 
-    /// A block of the inner space, one virtual lane after another, through scratch memory.
+    /// A block of the inner space in one pass: the virtual lanes are accumulated in scratch memory.
     fn column_block(
         &mut self,
         e: &mut Emit<'a>,
@@ -516,27 +514,48 @@ impl<'a> Schedule<'a> {
     ) -> Vec<Val> {
         let slots = self.partials(LANES, LANES);
         let slots: Vec<Partial> = slots.into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect();
-        let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(LANES.min(n))), 1, 1, &[]);
         let lanes = self.b.lanes();
-        let init = self.identities(lanes);
-        let lo = from.add(&j.var);
-        let r = self.b.open(lo, Bound::Expr(from.offset(n)), LANES, 1, &init);
-        e.open();
-        let position = delinearize(&self.b, &r.var, &self.inner.clone());
-        self.set_vars(e, &[at, &position].concat());
-        let next = self.combine(e, &r.values);
-        self.stores(e, true);
-        e.close();
-        self.set_vars(e, at);
-        let values = self.b.close(r, &next);
-        for (slot, v) in slots.iter().zip(values) {
+        let used = LANES.min(n);
+        let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(used)), 1, 1, &[]);
+        for (slot, v) in slots.iter().zip(self.identities(lanes)) {
             self.b.store(slot.at(&j.var), v);
         }
         self.b.close(j, &[]);
-        let loaded: Vec<Vec<Val>> = (0..LANES.min(n))
+        let whole = Bound::Expr(IndexExpr::constant(n / LANES));
+        let r = self.b.open(IndexExpr::default(), whole, 1, 1, &[]);
+        self.accumulate(e, at, &from.add(&r.var.scale(LANES)), LANES, &slots);
+        self.b.close(r, &[]);
+        if n % LANES > 0 {
+            self.accumulate(e, at, &from.offset(n / LANES * LANES), n % LANES, &slots);
+        }
+        self.set_vars(e, at);
+        let loaded: Vec<Vec<Val>> = (0..used)
             .map(|j| slots.iter().map(|s| self.b.load(s.at(&IndexExpr::constant(j)), &[])).collect())
             .collect();
         self.fold_lanes(loaded)
+    }
+
+    /// Combines inner positions `from..from + n` with the first `n` slots.
+    fn accumulate(
+        &mut self,
+        e: &mut Emit<'a>,
+        at: &[IndexExpr],
+        from: &IndexExpr,
+        n: i64,
+        slots: &[Partial],
+    ) {
+        let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(n)), 1, 1, &[]);
+        e.open();
+        let position = delinearize(&self.b, &from.add(&j.var), &self.inner.clone());
+        self.set_vars(e, &[at, &position].concat());
+        let before: Vec<Val> = slots.iter().map(|s| self.b.load(s.at(&j.var), &[])).collect();
+        let after = self.combine(e, &before);
+        self.stores(e, true);
+        e.close();
+        for (slot, v) in slots.iter().zip(after) {
+            self.b.store(slot.at(&j.var), v);
+        }
+        self.b.close(j, &[]);
     }
 }
 
