@@ -6,6 +6,7 @@ use crate::codegen::{self, CompiledFunction, Isa};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
 use crate::kernel;
+use crate::layout;
 use crate::lower::Target;
 use crate::memory_check::check_plan;
 use crate::pass::{OptLevel, PassOptions, PassRecord};
@@ -141,7 +142,8 @@ pub fn compile_function(
         OptLevel::O1 => Fusion::Inline,
         OptLevel::O2 | OptLevel::O3 => Fusion::Full,
     };
-    let fused = fuse(&optimized, fusion);
+    let mut fused = fuse(&optimized, fusion);
+    layout::choose(&optimized, &mut fused);
     lap("fuse");
     let assembled = assemble(&optimized, fused, layout, &Target::of(options.isa), options.max_threads)?;
     if cfg!(debug_assertions) {

@@ -6,6 +6,7 @@ mod compile;
 mod error;
 mod fuse;
 pub mod kernel;
+mod layout;
 mod lower;
 mod memory;
 mod memory_check;

@@ -3,7 +3,7 @@
 
 use graphc_compiler::{CompileOptions, Isa, OptLevel, compile};
 use graphc_ir::testing::Sample;
-use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, evaluate};
+use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, Tensor, evaluate, gradients};
 use graphc_runtime::{RunContext, State, ThreadPool, Value, ValueMut};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -70,15 +70,20 @@ fn same(a: Scalar, b: Scalar) -> bool {
     a == b || (a.dtype() == b.dtype() && a.to_f64().is_nan() && b.to_f64().is_nan())
 }
 
-/// Runs function `f` of `module` compiled at `level` and compares with the interpreter's outputs.
+/// What the interpreter gives for function `f` of `module`; `None` if it fails.
+fn interpreted(module: &Module, inputs: &[Literal]) -> Option<Vec<Literal>> {
+    evaluate(&module.functions[0], inputs, |_| unreachable!("no state")).ok().map(|e| e.outputs)
+}
+
+/// Runs function `f` of `module` compiled at `level` and compares with what the interpreter gives.
 fn check_function(
     module: &Module,
     inputs: &[Literal],
+    expected: Option<&[Literal]>,
     level: OptLevel,
     threads: usize,
     isa: Isa,
 ) -> Result<(), TestCaseError> {
-    let expected = evaluate(&module.functions[0], inputs, |_| unreachable!("no state"));
     let options = CompileOptions { max_threads: 3, isa, ..CompileOptions::at(level) };
     let exe =
         compile(module, "f", &Bindings::new(), &options).map_err(|e| TestCaseError::fail(e.to_string()))?;
@@ -99,12 +104,9 @@ fn check_function(
     let mut slots: Vec<ValueMut<'_>> = outputs.iter_mut().map(Host::value_mut).collect();
     let ran = exe.run(&mut cx, &mut state, &values, &mut slots);
     drop(slots);
-    let expected = match expected {
-        Ok(e) => e.outputs,
-        Err(_) => {
-            prop_assert!(ran.is_err(), "the interpreter fails, generated code does not");
-            return Ok(());
-        }
+    let Some(expected) = expected else {
+        prop_assert!(ran.is_err(), "the interpreter fails, generated code does not");
+        return Ok(());
     };
     ran.map_err(|e| TestCaseError::fail(e.to_string()))?;
     for (n, (e, g)) in expected.iter().zip(&outputs).enumerate() {
@@ -132,11 +134,15 @@ fn check(s: &Sample) -> Result<(), TestCaseError> {
         f.output("y", f.push(s.op.clone(), &x));
     });
     let module = m.build().map_err(|e| TestCaseError::fail(e.to_string()))?;
-    check_function(&module, &s.operands, OptLevel::O0, 1, Isa::host())?;
+    let expected = interpreted(&module, &s.operands);
+    let check = |level, threads, isa| {
+        check_function(&module, &s.operands, expected.as_deref(), level, threads, isa)
+    };
+    check(OptLevel::O0, 1, Isa::host())?;
     for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
-        check_function(&module, &s.operands, OptLevel::O3, 1, isa)?;
+        check(OptLevel::O3, 1, isa)?;
     }
-    check_function(&module, &s.operands, OptLevel::O3, 2, Isa::host())
+    check(OptLevel::O3, 2, Isa::host())
 }
 
 #[test]
@@ -160,4 +166,79 @@ fn every_operation_gives_the_interpreters_bits() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Batch normalization over the channels of `y`.
+fn normalized<'f>(y: Tensor<'f>, scale: Tensor<'f>, shift: Tensor<'f>) -> Tensor<'f> {
+    let dims = y.shape().as_static().unwrap();
+    let per_channel = [1, dims[1], 1, 1];
+    let count = (dims.iter().product::<usize>() / dims[1]) as f64;
+    let centered = y - y.reduce_sum(&[0, 2, 3]).reshape(per_channel) / count;
+    let variance = centered.square().reduce_sum(&[0, 2, 3]).reshape(per_channel) / count;
+    centered * (variance + 1e-3).rsqrt() * scale.reshape(per_channel) + shift.reshape(per_channel)
+}
+
+/// Convolution, batch normalization, residual connections and pooling, with the gradients of all
+/// inputs: images `[n, channels[0], size, size]`, then `channels[1]` channels, then `channels[2]`.
+fn residual_net(dtype: DType, n: usize, size: usize, channels: [usize; 3]) -> (Module, Vec<Vec<usize>>) {
+    let [c0, c1, c2] = channels;
+    let shapes = vec![
+        vec![n, c0, size, size],
+        vec![c1, c0, 3, 3],
+        vec![c1, c1, 3, 3],
+        vec![c2, c1, 3, 3],
+        vec![c2, c1, 1, 1],
+        vec![c1],
+        vec![c1],
+    ];
+    let m = ModuleBuilder::new("net");
+    m.function("f", |f| {
+        let names = ["x", "w1", "w2", "w3", "w4", "scale", "shift"];
+        let all: Vec<Tensor<'_>> =
+            names.iter().zip(&shapes).map(|(name, dims)| f.input(name, dtype, dims.as_slice())).collect();
+        let [x, w1, w2, w3, w4, scale, shift] = all[..] else { unreachable!("seven inputs") };
+        let y = normalized((x * 0.5 - 0.25).conv2d(w1, 1, 1), scale, shift).max(0.0);
+        let y = (normalized(y.conv2d(w2, 1, 1), scale, shift) + y).max(0.0);
+        let y = y.max_pool2d(3, 2, 1);
+        let y = y.conv2d(w3, 2, 1).max(0.0) + y.conv2d(w4, 2, 0);
+        let y = y.avg_pool2d(2, 1, 0, true);
+        let features = y.global_avg_pool();
+        let loss = features.square().mean_all();
+        f.output("loss", loss);
+        f.output("features", features);
+        f.output("activations", y);
+        for (name, g) in names.iter().zip(gradients(loss, &all)) {
+            f.output(&format!("grad/{name}"), g);
+        }
+    });
+    (m.build().unwrap(), shapes)
+}
+
+#[test]
+fn channels_last_nets_give_the_interpreters_bits() {
+    let cases = [
+        (DType::F32, 3, 9, [3, 17, 5]),
+        (DType::F32, 2, 10, [5, 3, 17]),
+        (DType::F64, 1, 7, [1, 16, 5]),
+        (DType::F32, 2, 3, [1, 130, 2]),
+        (DType::F32, 9, 12, [1, 4, 1]),
+    ];
+    for (dtype, n, size, channels) in cases {
+        let (module, shapes) = residual_net(dtype, n, size, channels);
+        let numbers = |(seed, dims): (usize, &Vec<usize>)| {
+            Literal::from_fn(dtype, dims, |i| {
+                let x = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(seed as u64);
+                let x = (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
+                Scalar::F64(x as f64 / f64::from(1 << 23) - 1.0)
+            })
+        };
+        let inputs: Vec<Literal> = shapes.iter().enumerate().map(numbers).collect();
+        let expected = interpreted(&module, &inputs);
+        for (level, threads) in
+            [(OptLevel::O0, 1), (OptLevel::O1, 2), (OptLevel::O2, 1), (OptLevel::O3, 1), (OptLevel::O3, 2)]
+        {
+            check_function(&module, &inputs, expected.as_deref(), level, threads, Isa::host())
+                .unwrap_or_else(|e| panic!("{dtype}, {n} images, channels {channels:?}: {e}"));
+        }
+    }
 }

@@ -14,7 +14,8 @@
 use super::{BufferId, ContractionPart, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody};
 use crate::program::{Buffer, Place, Program, Step};
 use crate::vector::print::{guards_text, index_text, reduce_name, scalar_text};
-use graphc_ir::{IndexExpr, ScalarOp};
+use graphc_ir::{IndexExpr, ScalarOp, row_major_strides};
+use std::cmp::Reverse;
 use std::fmt::{self, Write};
 
 /// The text of a kernel; `buffers` are the program's.
@@ -77,7 +78,14 @@ fn used_buffers(p: &Program) -> Vec<bool> {
 
 fn buffer_type(b: &Buffer) -> String {
     let dims: Vec<String> = b.dims.iter().map(ToString::to_string).collect();
-    format!("{}[{}]", b.dtype, dims.join(", "))
+    let mut text = format!("{}[{}]", b.dtype, dims.join(", "));
+    if b.strides != row_major_strides(&b.dims) {
+        let mut order: Vec<usize> = (0..b.dims.len()).collect();
+        order.sort_by_key(|&d| Reverse(b.strides[d]));
+        let order: Vec<String> = order.iter().map(ToString::to_string).collect();
+        let _ = write!(text, " order {}", order.join(" "));
+    }
+    text
 }
 
 fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result {

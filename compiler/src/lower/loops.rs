@@ -1,8 +1,7 @@
 //! Loop kernels: maps, and reductions in the fixed order of [`Reduce`].
 //!
 //! A reduction runs either along its inner space, 16 lanes at a time (`rows`), or with lanes along
-//! an outer dimension, the 16 virtual lanes one after another (`columns`), whichever touches memory
-//! in order. Both give the same bits.
+//! an outer dimension (`columns`), whichever touches memory in order. Both give the same bits.
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
 use crate::kernel::{ExprId, Kernel};
@@ -10,9 +9,13 @@ use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
 use graphc_ir::{DType, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
+use std::cmp::Reverse;
 
-/// Elements of a one-dimensional map that make one unit of parallel work.
+/// Elements of a map that make one unit of parallel work.
 const CHUNK: i64 = 2048;
+
+/// Rows shorter than this are walked one vector at a time, all rows of a unit for each.
+const SHORT: i64 = 128;
 
 /// Positions of an outer dimension with lanes along it that make one unit of parallel work.
 const STRIP: i64 = 64;
@@ -28,8 +31,9 @@ pub(super) fn schedule(
     target: &Target,
 ) -> Scheduled {
     let rank = kernel.space.extents.len();
-    let space =
-        Collapsed::new(&kernel.space.extents, &[0..outer, outer..rank], &linear_exprs(kernel, buffers));
+    // The order of the inner dimensions is part of what a reduction computes.
+    let order = [memory_order(kernel, outer, buffers), (outer..rank).collect()];
+    let space = Collapsed::new(&kernel.space.extents, &order, &linear_exprs(kernel, buffers));
     let points: i64 = kernel.space.extents[..outer].iter().product();
     let inner_points: i64 = kernel.space.extents[outer..].iter().product();
     let mut s = Schedule {
@@ -55,6 +59,35 @@ pub(super) fn schedule(
     let work = (points * inner_points.max(1)) as u64 * kernel.exprs.len() as u64;
     let parallel = units > 1 && work > PARALLEL_WORK;
     Scheduled { function: s.b.finish(), units: units as u64, parallel, scratch: s.scratch }
+}
+
+/// The outer variables in the order in which the first result lies in memory.
+fn memory_order(kernel: &Kernel, outer: usize, buffers: &[Buffer]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..outer).collect();
+    if let Some(s) = kernel.stores.iter().find(|s| !s.inner) {
+        let linear = buffers[s.buffer as usize].linear(&s.index);
+        order.sort_by_key(|&v| Reverse(linear.coefficient(v as u32)));
+    }
+    order
+}
+
+/// A loop over a collapsed variable.
+struct Along {
+    var: usize,
+    lo: IndexExpr,
+    hi: Bound,
+    lanes: u16,
+}
+
+/// The open loop over units of some neighbouring rows each.
+struct RowUnits {
+    units: i64,
+    unit: OpenLoop,
+    /// The collapsed variables before the row.
+    at: Vec<IndexExpr>,
+    /// The rows.
+    lo: IndexExpr,
+    hi: Bound,
 }
 
 struct Schedule<'a> {
@@ -131,37 +164,61 @@ impl<'a> Schedule<'a> {
 
     /// A kernel without reductions. Returns the number of units.
     fn map(&mut self) -> i64 {
-        let Some((&last, lead)) = self.outer.clone().split_last().map(|(l, r)| (l, r.to_vec())) else {
+        let Some((&extent, lead)) = self.outer.split_last() else {
             let mut e = self.emit(&[]);
-            self.stores(&mut e, false);
+            self.nest(&mut e, &[], &[]);
             return 1;
         };
-        let lanes = self.lanes_along(lead.len(), self.lanes);
+        let (last, lead) = (lead.len(), lead.to_vec());
+        let lanes = self.lanes_along(last, self.lanes);
         if lead.is_empty() {
-            let (units, lo, hi) = self.unit_range(last, CHUNK);
-            self.map_row(&[], lo, hi, lanes);
+            let (units, lo, hi) = self.unit_range(extent, CHUNK);
+            let mut e = self.emit(&[]);
+            self.nest(&mut e, &[], &[Along { var: last, lo, hi, lanes }]);
             return units;
         }
-        let units: i64 = lead.iter().product();
-        let u = self.open_units(units);
-        let at = delinearize(&self.b, &u.var, &lead);
-        self.map_row(&at, IndexExpr::default(), Bound::Expr(IndexExpr::constant(last)), lanes);
-        self.b.close(u, &[]);
+        let RowUnits { units, unit, at, lo, hi } = self.open_rows(&lead, CHUNK / extent);
+        let rows = Along { var: last - 1, lo, hi, lanes: 1 };
+        let hi = Bound::Expr(IndexExpr::constant(extent));
+        let row = Along { var: last, lo: IndexExpr::default(), hi, lanes };
+        let short = lanes > 1 && (i64::from(lanes)..SHORT).contains(&extent);
+        let mut e = self.emit(&at);
+        self.nest(&mut e, &at, &if short { [row, rows] } else { [rows, row] });
+        self.b.close(unit, &[]);
         units
     }
 
-    /// The last outer dimension from `lo` to `hi`, the others at `at`.
-    fn map_row(&mut self, at: &[IndexExpr], lo: IndexExpr, hi: Bound, lanes: u16) {
-        let inside = self.inside(at.len()..at.len() + 1);
-        let mut e = self.emit(at);
+    /// Opens units of up to `chunk` neighbours in the last of the dimensions `lead`.
+    fn open_rows(&mut self, lead: &[i64], chunk: i64) -> RowUnits {
+        let (&rows, lead) = lead.split_last().expect("a dimension before the last");
+        let chunk = chunk.clamp(1, rows);
+        let extents = [lead, &[(rows + chunk - 1) / chunk]].concat();
+        let units = extents.iter().product();
+        let unit = self.open_units(units);
+        let mut at = delinearize(&self.b, &unit.var, &extents);
+        let lo = at.pop().expect("one for each extent").scale(chunk);
+        let end = lo.offset(chunk);
+        let hi =
+            if rows % chunk == 0 { Bound::Expr(end) } else { Bound::Min(end, IndexExpr::constant(rows)) };
+        RowUnits { units, unit, at, lo, hi }
+    }
+
+    /// The stores inside of `loops`, outermost first; collapsed variables without a loop are at
+    /// `at`. What does not change in a loop is computed before it.
+    fn nest(&mut self, e: &mut Emit<'a>, at: &[IndexExpr], loops: &[Along]) {
+        self.set_vars(e, at);
+        let Some((l, rest)) = loops.split_first() else { return self.stores(e, false) };
+        let inside: Vec<Vec<bool>> = loops.iter().map(|l| self.inside(l.var..l.var + 1)).collect();
         let roots = self.roots(false);
-        e.hoist(&mut self.b, &roots, &|v| inside[v as usize]);
-        let l = self.b.open(lo, hi, i64::from(lanes), lanes, &[]);
+        e.hoist(&mut self.b, &roots, &|v| inside.iter().any(|i| i[v as usize]));
+        let open = self.b.open(l.lo.clone(), l.hi.clone(), i64::from(l.lanes), l.lanes, &[]);
         e.open();
-        self.set_vars(&mut e, &[at, std::slice::from_ref(&l.var)].concat());
-        self.stores(&mut e, false);
+        let mut at = at.to_vec();
+        at.resize(at.len().max(l.var + 1), IndexExpr::default());
+        at[l.var] = open.var.clone();
+        self.nest(e, &at, rest);
         e.close();
-        self.b.close(l, &[]);
+        self.b.close(open, &[]);
     }
 
     /// Whether lanes along the last outer dimension touch memory in order more often than lanes
@@ -336,21 +393,20 @@ impl<'a> Schedule<'a> {
             self.outer.split_last().map(|(&l, r)| (l, r.to_vec())).expect("an outer dimension has lanes");
         let lanes = if last >= LANES { Reduce::LANES as u16 } else { 4 };
         if lead.is_empty() {
-            let (units, lo, hi) = self.unit_range(last, STRIP);
+            // A vector of columns is a unit if it is long.
+            let strip = if inner_points < BLOCK { STRIP } else { LANES };
+            let (units, lo, hi) = self.unit_range(last, strip);
             self.column_strip(&[], lo, hi, lanes, inner_points);
             return units;
         }
-        let units: i64 = lead.iter().product();
-        let u = self.open_units(units);
-        let at = delinearize(&self.b, &u.var, &lead);
-        self.column_strip(
-            &at,
-            IndexExpr::default(),
-            Bound::Expr(IndexExpr::constant(last)),
-            lanes,
-            inner_points,
-        );
-        self.b.close(u, &[]);
+        let RowUnits { units, unit, mut at, lo, hi } =
+            self.open_rows(&lead, CHUNK / last.saturating_mul(inner_points));
+        let row = self.b.open(lo, hi, 1, 1, &[]);
+        at.push(row.var.clone());
+        let hi = Bound::Expr(IndexExpr::constant(last));
+        self.column_strip(&at, IndexExpr::default(), hi, lanes, inner_points);
+        self.b.close(row, &[]);
+        self.b.close(unit, &[]);
         units
     }
 
@@ -374,8 +430,8 @@ impl<'a> Schedule<'a> {
         self.b.close(v, &[]);
     }
 
-    /// The reductions at one outer position (or one vector of them, at position `lane` within it), the
-    /// virtual lanes one after another.
+    /// The reductions at one outer position, or one vector of them at position `lane` within it: no lanes
+    /// run along the inner space.
     fn reduce_in_turn(
         &mut self,
         e: &mut Emit<'a>,
@@ -447,7 +503,7 @@ impl<'a> Schedule<'a> {
         lanes.swap_remove(0)
     }
 
-    /// A block of the inner space, one virtual lane after another, through scratch memory.
+    /// A block of the inner space in one pass: the virtual lanes are accumulated in scratch memory.
     fn column_block(
         &mut self,
         e: &mut Emit<'a>,
@@ -458,27 +514,48 @@ impl<'a> Schedule<'a> {
     ) -> Vec<Val> {
         let slots = self.partials(LANES, LANES);
         let slots: Vec<Partial> = slots.into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect();
-        let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(LANES.min(n))), 1, 1, &[]);
         let lanes = self.b.lanes();
-        let init = self.identities(lanes);
-        let lo = from.add(&j.var);
-        let r = self.b.open(lo, Bound::Expr(from.offset(n)), LANES, 1, &init);
-        e.open();
-        let position = delinearize(&self.b, &r.var, &self.inner.clone());
-        self.set_vars(e, &[at, &position].concat());
-        let next = self.combine(e, &r.values);
-        self.stores(e, true);
-        e.close();
-        self.set_vars(e, at);
-        let values = self.b.close(r, &next);
-        for (slot, v) in slots.iter().zip(values) {
+        let used = LANES.min(n);
+        let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(used)), 1, 1, &[]);
+        for (slot, v) in slots.iter().zip(self.identities(lanes)) {
             self.b.store(slot.at(&j.var), v);
         }
         self.b.close(j, &[]);
-        let loaded: Vec<Vec<Val>> = (0..LANES.min(n))
+        let whole = Bound::Expr(IndexExpr::constant(n / LANES));
+        let r = self.b.open(IndexExpr::default(), whole, 1, 1, &[]);
+        self.accumulate(e, at, &from.add(&r.var.scale(LANES)), LANES, &slots);
+        self.b.close(r, &[]);
+        if n % LANES > 0 {
+            self.accumulate(e, at, &from.offset(n / LANES * LANES), n % LANES, &slots);
+        }
+        self.set_vars(e, at);
+        let loaded: Vec<Vec<Val>> = (0..used)
             .map(|j| slots.iter().map(|s| self.b.load(s.at(&IndexExpr::constant(j)), &[])).collect())
             .collect();
         self.fold_lanes(loaded)
+    }
+
+    /// Combines inner positions `from..from + n` with the first `n` slots.
+    fn accumulate(
+        &mut self,
+        e: &mut Emit<'a>,
+        at: &[IndexExpr],
+        from: &IndexExpr,
+        n: i64,
+        slots: &[Partial],
+    ) {
+        let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(n)), 1, 1, &[]);
+        e.open();
+        let position = delinearize(&self.b, &from.add(&j.var), &self.inner.clone());
+        self.set_vars(e, &[at, &position].concat());
+        let before: Vec<Val> = slots.iter().map(|s| self.b.load(s.at(&j.var), &[])).collect();
+        let after = self.combine(e, &before);
+        self.stores(e, true);
+        e.close();
+        for (slot, v) in slots.iter().zip(after) {
+            self.b.store(slot.at(&j.var), v);
+        }
+        self.b.close(j, &[]);
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn schedule(
             odd::scatter_add(kernel, *extents, *start, [*indices, *updates, *out], buffers, target)
         }
         KernelBody::SelectAndScatter { window, x, ct, out } => {
-            odd::select_and_scatter(kernel, window, [*x, *ct, *out], buffers)
+            odd::select_and_scatter(kernel, window, [*x, *ct, *out], buffers, target)
         }
     }
 }
@@ -231,16 +231,19 @@ struct Collapsed {
 }
 
 impl Collapsed {
-    /// `groups` are runs of variables, in order; only neighbours of one group are joined. `exprs`
-    /// are all index expressions, with buffer indices made linear.
-    fn new(extents: &[i64], groups: &[std::ops::Range<usize>], exprs: &[IndexExpr]) -> Self {
+    /// `groups` list the variables in the order that the new ones shall have; only neighbours of one
+    /// group are joined. `exprs` are all index expressions, with buffer indices made linear.
+    fn new<G>(extents: &[i64], groups: &[G], exprs: &[IndexExpr]) -> Self
+    where
+        G: Clone + IntoIterator<Item = usize>,
+    {
         let mut vars = vec![IndexExpr::default(); extents.len()];
         let mut new_extents = Vec::new();
         let mut next = 0;
         for group in groups {
             let mut own: Vec<i64> = Vec::new();
             let mut last: Option<usize> = None;
-            for v in group.clone().filter(|&v| extents[v] != 1) {
+            for v in group.clone().into_iter().filter(|&v| extents[v] != 1) {
                 let joins = last.is_some_and(|u| {
                     exprs.iter().all(|e| {
                         let (cu, cv) = (e.coefficient(u as u32), e.coefficient(v as u32));

@@ -6,9 +6,7 @@ use crate::kernel::{BufferId, ExprId, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::VBuilder;
 use crate::vector::{Base, Bound, MemRef, Val};
-use graphc_ir::{
-    CmpKind, DType, Guard, IndexExpr, Scalar, ScalarBuilder, ScalarOp, Window, row_major_strides,
-};
+use graphc_ir::{CmpKind, DType, Guard, IndexExpr, Scalar, ScalarBuilder, ScalarOp, Window};
 
 fn to(e: i64) -> Bound {
     Bound::Expr(IndexExpr::constant(e))
@@ -59,8 +57,7 @@ pub(super) fn arg_reduce(
     let best = if extent > 1 { b.close(l, &next) } else { b.close(l, &[first, zero]) };
     let dtype = buffers[out as usize].dtype;
     let position = if dtype == DType::I64 { best[1] } else { b.cast(dtype, best[1]) };
-    let mem = MemRef { base: Base::Buffer(out), dtype, index: u.var.clone() };
-    b.store(mem, position);
+    b.store(element(buffers, out, &at), position);
     b.close(u, &[]);
     let parallel = units > 1 && (units * extent * 4) as u64 > PARALLEL_WORK;
     Scheduled { function: b.finish(), units: units as u64, parallel, scratch: 0 }
@@ -118,75 +115,122 @@ pub(super) fn scatter_add(
 }
 
 /// See [`graphc_ir::Pattern::SelectAndScatter`]; buffers are x, ct, result. A unit is a position of
-/// the leading dimensions whose windows are single elements.
+/// the leading dimensions whose windows are single elements, except one that is contiguous in all
+/// buffers: lanes run along that one. Each window is walked twice, to find its maximum and to add
+/// to it.
 pub(super) fn select_and_scatter(
     kernel: &Kernel,
     window: &Window,
     [x, ct, out]: [BufferId; 3],
     buffers: &[Buffer],
+    target: &Target,
 ) -> Scheduled {
     let mut b = VBuilder::kernel(&kernel.name);
-    let dims = &buffers[x as usize].dims;
-    let windows = &buffers[ct as usize].dims;
+    let [dims, windows] =
+        [x, ct].map(|i| buffers[i as usize].dims.iter().map(|&d| d as i64).collect::<Vec<_>>());
+    let rank = dims.len();
     let single = |d: usize| {
         window.size[d] == 1 && window.strides[d] == 1 && window.padding[d] == (0, 0) && dims[d] == windows[d]
     };
-    let lead = (0..dims.len()).take_while(|&d| single(d)).count();
-    let extents = |dims: &[usize]| dims.iter().map(|&d| d as i64).collect::<Vec<i64>>();
-    let units: i64 = if dims.contains(&0) { 0 } else { dims[..lead].iter().product::<usize>() as i64 };
-    let plane: i64 = dims[lead..].iter().product::<usize>() as i64;
-    let n_windows: i64 = windows[lead..].iter().product::<usize>() as i64;
-    let size: i64 = window.size[lead..].iter().product::<usize>() as i64;
+    let contiguous = |d: usize, of: &[BufferId]| of.iter().all(|&i| buffers[i as usize].strides[d] == 1);
+    let longest = |d: &usize| dims[*d];
+    let along = (0..rank).filter(|&d| single(d) && contiguous(d, &[x, ct, out])).max_by_key(longest);
+    let (unit, rest): (Vec<usize>, Vec<usize>) = {
+        let lead = (0..rank).take_while(|&d| single(d)).count();
+        (0..rank).filter(|&d| Some(d) != along).partition(|&d| d < lead)
+    };
+    let of = |extents: &[i64], which: &[usize]| which.iter().map(|&d| extents[d]).collect::<Vec<i64>>();
+    let n_windows: i64 = of(&windows, &rest).iter().product();
+    let sizes: Vec<i64> = rest.iter().map(|&d| window.size[d] as i64).collect();
+    let size: i64 = sizes.iter().product();
+    let units: i64 = if dims.contains(&0) { 0 } else { of(&dims, &unit).iter().product() };
     b.bound_param(0, units.max(1));
     b.bound_param(1, units + 1);
     let dtype = buffers[out as usize].dtype;
     let u = b.open(b.param(0), Bound::Min(b.param(1), IndexExpr::constant(units)), 1, 1, &[]);
-    let at = delinearize(&b, &u.var, &extents(&dims[..lead]));
+    let mut index = vec![IndexExpr::default(); rank];
+    let set = |index: &mut [IndexExpr], which: &[usize], at: Vec<IndexExpr>| {
+        which.iter().zip(at).for_each(|(&d, e)| index[d] = e);
+    };
+    set(&mut index, &unit, delinearize(&b, &u.var, &of(&dims, &unit)));
 
-    let result = |index: IndexExpr| MemRef { base: Base::Buffer(out), dtype, index };
-    let base = u.var.scale(plane);
     let zero = b.constant(Scalar::from_f64(dtype, 0.0));
-    let l = b.open(IndexExpr::default(), to(plane), 8, 8, &[]);
-    b.store(result(base.add(&l.var)), zero);
+    let inside: Vec<usize> = (0..rank).filter(|d| !unit.contains(d)).collect();
+    let row = inside.iter().copied().filter(|&d| contiguous(d, &[out])).max_by_key(longest);
+    let rows: Vec<usize> = inside.into_iter().filter(|&d| Some(d) != row).collect();
+    let r = b.open(IndexExpr::default(), to(of(&dims, &rows).iter().product()), 1, 1, &[]);
+    set(&mut index, &rows, delinearize(&b, &r.var, &of(&dims, &rows)));
+    let lanes = target.map_lanes;
+    let l = b.open(IndexExpr::default(), to(row.map_or(1, |d| dims[d])), i64::from(lanes), lanes, &[]);
+    set(&mut index, row.as_slice(), vec![l.var.clone()]);
+    b.store(element(buffers, out, &index), zero);
     b.close(l, &[]);
+    b.close(r, &[]);
 
     let o = b.open(IndexExpr::default(), to(n_windows), 1, 1, &[]);
-    let place = delinearize(&b, &o.var, &extents(&windows[lead..]));
-    let none = [b.constant(Scalar::from_bits(dtype, 0)), b.i64(0), b.constant(Scalar::Bool(false))];
+    let place = delinearize(&b, &o.var, &of(&windows, &rest));
+    set(&mut index, &rest, place.clone());
+    let lanes = if along.is_some() { target.map_lanes } else { 1 };
+    let l = b.open(IndexExpr::default(), to(along.map_or(1, |d| dims[d])), i64::from(lanes), lanes, &[]);
+    set(&mut index, along.as_slice(), vec![l.var.clone()]);
+    let y = b.load(element(buffers, ct, &index), &[]);
+    // Positions within a window are as wide as the values where that is wide enough.
+    let position = if size <= i64::from(i32::MAX) { DType::I32 } else { DType::I64 };
+    // Index of element `w` of the window, and the guards that say whether it exists.
+    let within = |b: &VBuilder, w: &IndexExpr| -> (Vec<IndexExpr>, Vec<Option<Guard>>) {
+        let mut index = index.clone();
+        let mut guards = vec![None; rank];
+        let within = delinearize(b, w, &sizes);
+        for (&d, (o, w)) in rest.iter().zip(place.iter().zip(&within)) {
+            let at = o.scale(window.strides[d] as i64).add(&w.scale(window.dilation[d] as i64));
+            index[d] = at.offset(-window.padding[d].0);
+            let guard = Guard { expr: index[d].clone(), lo: 0, hi: dims[d] };
+            guards[d] = Some(guard).filter(|g| !g.always(b.cx()));
+        }
+        (index, guards)
+    };
+    let none = [Scalar::from_bits(dtype, 0), Scalar::from_bits(position, 0)];
+    let mut none = none.map(|c| b.constant_lanes(c, lanes)).to_vec();
+    none.push(b.constant(Scalar::Bool(false)));
     let w = b.open(IndexExpr::default(), to(size), 1, 1, &none);
-    let within = delinearize(&b, &w.var, &extents(&window.size[lead..]));
-    let mut index = at.clone();
-    let mut guards = Vec::new();
-    for (d, (o, w)) in (lead..dims.len()).zip(place.iter().zip(&within)) {
-        let position = o.scale(window.strides[d] as i64).add(&w.scale(window.dilation[d] as i64));
-        let position = position.offset(-window.padding[d].0);
-        guards.push(Guard { expr: position.clone(), lo: 0, hi: dims[d] as i64 });
-        index.push(position);
-    }
-    guards.retain(|g| !g.always(b.cx()));
-    let value = b.load(element(buffers, x, &index), &guards);
-    let linear = IndexExpr::linear(&index[lead..], &row_major_strides(&dims[lead..]));
-    let linear = b.index(&linear);
+    let (at, guards) = within(&b, &w.var);
+    let guards: Vec<Guard> = guards.into_iter().flatten().collect();
+    let value = b.load(element(buffers, x, &at), &guards);
     let exists = b.guard(&guards);
     let [best, best_at, found] = [w.values[0], w.values[1], w.values[2]];
     let wins = better(&mut b, value, best, true);
     let first = b.op(ScalarOp::Not, &[found]);
     let wins = b.or(wins, first);
     let wins = b.and(wins, exists);
-    let next = [b.select(wins, value, best), b.select(wins, linear, best_at), b.or(found, exists)];
-    let [best_at, found] = {
-        let after = b.close(w, &next);
-        [after[1], after[2]]
+    let number = |b: &mut VBuilder, w: &IndexExpr| {
+        let w = b.index(w);
+        if position == DType::I64 { w } else { b.cast(position, w) }
     };
-    let mut place_index = at;
-    place_index.extend(place);
-    let y = b.load(element(buffers, ct, &place_index), &[]);
-    // A window that lies in the padding alone adds zero, which changes nothing.
-    let y = b.select(found, y, zero);
-    let target = b.dynamic(best_at, plane.max(1));
-    let before = b.load(result(base.add(&target)), &[]);
+    let own = number(&mut b, &w.var);
+    let next = [b.select(wins, value, best), b.select(wins, own, best_at), b.or(found, exists)];
+    let best_at = b.close(w, &next)[1];
+
+    let w = b.open(IndexExpr::default(), to(size), 1, 1, &[]);
+    let (mut at, guards) = within(&b, &w.var);
+    let own = number(&mut b, &w.var);
+    let mut wins = b.cmp(CmpKind::Eq, own, best_at);
+    for (d, guard) in guards.into_iter().enumerate().filter_map(|(d, g)| Some((d, g?))) {
+        // What does not exist writes its neighbour's value back.
+        let exists = b.guard(std::slice::from_ref(&guard));
+        wins = b.and(wins, exists);
+        let (first, last) = (b.i64(0), b.i64(guard.hi - 1));
+        let inside = b.index(&guard.expr);
+        let inside = b.max(inside, first);
+        let inside = b.min(inside, last);
+        at[d] = b.dynamic(inside, guard.hi);
+    }
+    let mem = element(buffers, out, &at);
+    let before = b.load(mem.clone(), &[]);
     let sum = b.add(before, y);
-    b.store(result(base.add(&target)), sum);
+    let after = b.select(wins, sum, before);
+    b.store(mem, after);
+    b.close(w, &[]);
+    b.close(l, &[]);
     b.close(o, &[]);
     b.close(u, &[]);
     let parallel = units > 1 && (units * n_windows * size * 8) as u64 > PARALLEL_WORK;

@@ -19,11 +19,12 @@ op! {
     ///
     /// Output channel `o` of group `g` (of `groups`, in order) reads input channels
     /// `g * C / groups + c`:
-    /// `out[n, o, p] = sum over q, c of x[n, g * C / groups + c, i] * w[o, c, q]`, per spatial axis
+    /// `out[n, o, p] = sum over c, q of x[n, g * C / groups + c, i] * w[o, c, q]`, per spatial axis
     /// `i = (p * stride + q * rhs_dilation - padding.0) / lhs_dilation`. Where the division is not
     /// exact there is no term (a hole between the elements of `x`); where `i` is outside `x`, the
-    /// term is zero times the weight. One chain of fused multiply-adds from +0, over the kernel
-    /// positions `q` in row-major order and, innermost, the channels `c`.
+    /// term is zero times the weight. One chain of fused multiply-adds from +0, over the channels
+    /// `c` and, innermost, the kernel positions `q` in row-major order: a weight gradient, whose
+    /// channels are the batch, is summed image by image.
     ///
     /// Each `o` is `floor((e - (k - 1) * rhs_dilation - 1) / stride) + 1` with
     /// `e = (s - 1) * lhs_dilation + 1 + padding.0 + padding.1` (without the first two summands for
@@ -148,7 +149,7 @@ impl Convolution {
             batch: vec![n_groups],
             m: std::iter::once(out[0]).chain(phases.iter().map(|p| p.n_out)).collect(),
             n: vec![per_group],
-            k: phases.iter().map(|p| p.n_k).chain([channels]).collect(),
+            k: std::iter::once(channels).chain(phases.iter().map(|p| p.n_k)).collect(),
             lhs: Access { operand: 0, index: Vec::new(), guards: Vec::new() },
             rhs: Access { operand: 1, index: Vec::new(), guards: Vec::new() },
             out: Vec::new(),
@@ -157,8 +158,7 @@ impl Convolution {
         let var = |v: usize| IndexExpr::var(v as u32);
         let (group, n, m_at) = (var(0), var(1), 2);
         let o_at = m_at + phases.len();
-        let (o, k_at) = (var(o_at), o_at + 1);
-        let channel = var(k_at + phases.len());
+        let (o, channel, k_at) = (var(o_at), var(o_at + 1), o_at + 2);
         // A group is a block of output channels, and of input channels or of the batch.
         let out_channel = group.scale(per_group as i64).add(&o);
         let (x_batch, x_channel) = if self.batch_groups > 1 {
@@ -375,23 +375,21 @@ impl OpDef for Convolution {
             let index = at.next().expect("one index per element");
             let (n, o) = (index[0], index[1]);
             let mut acc = Scalar::from_f64(out.dtype, 0.0);
-            for kernel in indices(&w.dims()[2..]) {
+            for (c, kernel) in (0..channels).flat_map(|c| indices(&w.dims()[2..]).map(move |q| (c, q))) {
                 let position = |a: usize| axes[a].position(index[a + 2] as i64, kernel[a] as i64);
                 let Some(place) = (0..axes.len()).map(position).collect::<Option<Vec<i64>>>() else {
                     continue;
                 };
                 let inside = place.iter().zip(&axes).all(|(&p, a)| 0 <= p && p < a.x as i64);
-                for c in 0..channels {
-                    let mut from = vec![o / per_batch_group * out.dims[0] + n, o / per_group * channels + c];
-                    from.extend(place.iter().map(|&p| p as usize));
-                    let value = if inside {
-                        x.get(linear_index(&from, x.dims()))
-                    } else {
-                        Scalar::from_f64(out.dtype, 0.0)
-                    };
-                    let of: Vec<usize> = [o, c].into_iter().chain(kernel.iter().copied()).collect();
-                    acc = multiply_add(value, w.get(linear_index(&of, w.dims())), acc);
-                }
+                let mut from = vec![o / per_batch_group * out.dims[0] + n, o / per_group * channels + c];
+                from.extend(place.iter().map(|&p| p as usize));
+                let value = if inside {
+                    x.get(linear_index(&from, x.dims()))
+                } else {
+                    Scalar::from_f64(out.dtype, 0.0)
+                };
+                let of: Vec<usize> = [o, c].into_iter().chain(kernel.iter().copied()).collect();
+                acc = multiply_add(value, w.get(linear_index(&of, w.dims())), acc);
             }
             acc
         }))
