@@ -8,6 +8,7 @@ use crate::fuse::{Fusion, fuse};
 use crate::kernel;
 use crate::lower::Target;
 use crate::memory_check::check_plan;
+use crate::operands;
 use crate::pass::{OptLevel, PassOptions, PassRecord};
 use crate::pipeline::optimize;
 use crate::program::Program;
@@ -141,8 +142,10 @@ pub fn compile_function(
         OptLevel::O1 => Fusion::Inline,
         OptLevel::O2 | OptLevel::O3 => Fusion::Full,
     };
-    let fused = fuse(&optimized, fusion);
+    let mut fused = fuse(&optimized, fusion);
     lap("fuse");
+    operands::make_direct(&mut fused);
+    lap("operands");
     let assembled = assemble(&optimized, fused, layout, &Target::V128, options.max_threads)?;
     if cfg!(debug_assertions) {
         check_plan(&assembled.requests, &assembled.plan).map_err(|errors| CompileError::BrokenPass {
@@ -214,10 +217,7 @@ fn verify_program(p: &Program) -> Result<(), CompileError> {
     }
     for s in &p.scheduled {
         let f = &s.function;
-        vector::verify::verify(f, &p.leaves, &p.buffers).map_err(|e| broken(p, "schedule", &f.name, &e))?;
-    }
-    for f in &p.leaves {
-        vector::verify::verify(f, &[], &[]).map_err(|e| broken(p, "schedule", &f.name, &e))?;
+        vector::verify::verify(f, &p.buffers).map_err(|e| broken(p, "schedule", &f.name, &e))?;
     }
     Ok(())
 }

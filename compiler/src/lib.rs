@@ -9,6 +9,7 @@ pub mod kernel;
 mod lower;
 mod memory;
 mod memory_check;
+mod operands;
 mod pass;
 mod passes;
 mod pipeline;
