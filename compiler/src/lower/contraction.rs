@@ -357,18 +357,19 @@ struct Tile {
 
 impl Tile {
     /// The tile that takes the least time for all of m and n, in halves of a cycle for a position of
-    /// k: two multiply-adds or two loads begin in a cycle, and a multiply-add takes four.
+    /// k: two multiply-adds or two loads begin in a cycle, a multiply-add takes four cycles, and the
+    /// loop costs something for each tile.
     fn best(m: &[i64], n: i64, dtype: DType, target: &Target) -> Self {
         let per_register = (i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(1);
         // Truth values that go with the lanes come in fours.
         let lane_step = per_register.max(4);
-        let cost = |rows: i64, vectors: i64| (rows * vectors).max(rows + vectors).max(8);
+        let cost = |rows: i64, vectors: i64| (rows * vectors).max(rows + vectors).max(8) + 1;
         let mut best = (i64::MAX, Self { row_dim: 0, rows: 1, lanes: 1, lane_step });
         for (row_dim, &extent) in m.iter().enumerate().filter(|d| *d.1 > 0) {
             for step in 1..=MAX_VECTORS * per_register / lane_step {
                 let lanes = if n == 1 { 1 } else { step * lane_step };
                 let vectors = ceil_div(lanes, per_register);
-                let most = (i64::from(target.registers) - 1 - vectors) / vectors;
+                let most = (i64::from(target.registers) - 2 - vectors) / vectors;
                 for rows in 1..=most.min(extent) {
                     let columns =
                         |columns: i64| ceil_div(ceil_div(columns, lane_step) * lane_step, per_register);
@@ -670,7 +671,7 @@ impl Part<'_, '_> {
         linear.substitute(&self.part.space, &|v| self.s.space.vars[v as usize].clone())
     }
 
-    fn load_of<'f>(factor: &'f Factor) -> (BufferId, &'f [IndexExpr]) {
+    fn load_of(factor: &Factor) -> (BufferId, &[IndexExpr]) {
         match &factor.exprs.get(factor.value).op {
             ExprOp::Load { buffer, index, .. } => (*buffer, index),
             other => unreachable!("{other:?} was written to a buffer before"),
@@ -935,5 +936,147 @@ impl At {
     /// Position among the tile's columns.
     fn lane(&self) -> IndexExpr {
         self.column.add(&self.first.scale(-1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assemble::assemble;
+    use crate::compile::state_layout;
+    use crate::fuse::{Fusion, fuse};
+    use crate::operands::make_direct;
+    use crate::vector::interp::run_program;
+    use crate::{kernel, optimize, vector};
+    use graphc_ir::{Literal, Module, ModuleBuilder, evaluate, gradients};
+
+    /// 128, 256 and 512 bits.
+    const TARGETS: [Target; 3] = [
+        Target::V128,
+        Target { vector_lanes: 8, registers: 16, map_lanes: 16 },
+        Target { vector_lanes: 16, registers: 32, map_lanes: 16 },
+    ];
+
+    fn numbers(dtype: DType, dims: &[usize], seed: u64) -> Literal {
+        let at =
+            |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_mul(2 * seed + 1) >> 48;
+        Literal::from_fn(dtype, dims, |i| Scalar::from_f64(dtype, (at(i) as f64 / 16384.0 - 2.0) * 4.0))
+    }
+
+    /// Compares the schedules for all targets with the interpreter. Gives the kernels' names.
+    fn check(module: &Module, inputs: &[Literal]) -> Vec<String> {
+        let f = module.function("f").unwrap();
+        let expected = evaluate(f, inputs, |_| unreachable!("no state")).unwrap();
+        let layout = state_layout(module).unwrap();
+        let (optimized, _) = optimize(f, &crate::PassOptions::default()).unwrap();
+        let mut names = Vec::new();
+        for target in &TARGETS {
+            let mut fused = fuse(&optimized, Fusion::Full);
+            make_direct(&mut fused);
+            let p = assemble(&optimized, fused, &layout, target, 3).unwrap().program;
+            p.kernels.iter().for_each(|k| assert_eq!(kernel::verify::verify(k, &p.buffers), Ok(())));
+            for s in &p.scheduled {
+                assert_eq!(vector::verify::verify(&s.function, &p.buffers), Ok(()));
+            }
+            let got = run_program(&p, inputs, &mut Vec::new(), 3).unwrap();
+            for (e, g) in expected.outputs.iter().zip(&got) {
+                let different = (0..e.len()).find(|&i| e.get(i) != g.get(i));
+                assert_eq!(different.map(|i| (i, e.get(i), g.get(i))), None, "{target:?} {}", module.name);
+            }
+            names = p.kernels.iter().map(|k| k.name.clone()).collect();
+        }
+        names
+    }
+
+    fn product(dtype: DType, m: usize, k: usize, n: usize, transposed: [bool; 2]) -> Vec<String> {
+        let b = ModuleBuilder::new(&format!("{dtype} {m} {k} {n} {transposed:?}"));
+        let dims = |t: bool, a: usize, b: usize| if t { [b, a] } else { [a, b] };
+        let (x_dims, y_dims) = (dims(transposed[0], m, k), dims(transposed[1], k, n));
+        b.function("f", |f| {
+            let (x, y) = (f.input("x", dtype, x_dims), f.input("y", dtype, y_dims));
+            let x = if transposed[0] { x.transpose(&[1, 0]) } else { x };
+            let y = if transposed[1] { y.transpose(&[1, 0]) } else { y };
+            f.output("z", x.dot(y));
+        });
+        check(&b.build().unwrap(), &[numbers(dtype, &x_dims, 1), numbers(dtype, &y_dims, 2)])
+    }
+
+    #[test]
+    fn products_of_many_shapes() {
+        for dtype in [DType::F32, DType::F64, DType::I32, DType::I64] {
+            for (m, k, n) in [(1, 40, 70), (33, 17, 70), (61, 9, 1), (2, 1, 3), (7, 12, 31), (90, 64, 90)] {
+                assert_eq!(product(dtype, m, k, n, [false; 2]).len(), 1);
+            }
+            for (m, k, n) in [(0, 3, 4), (3, 0, 40), (3, 4, 0)] {
+                product(dtype, m, k, n, [false; 2]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_sum_is_taken_in_blocks() {
+        for (m, k, n) in [(17, 2051, 21), (1, 5000, 40), (3, 4096, 1)] {
+            product(DType::F32, m, k, n, [false; 2]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_order_is_copied_first() {
+        let names = product(DType::F32, 23, 34, 45, [true, true]);
+        assert_eq!(names, ["k0_dot_general_rhs0", "k0_dot_general"]);
+        // Rows that collide in the cache.
+        let names = product(DType::F32, 32, 32, 1024, [false; 2]);
+        assert_eq!(names, ["k0_dot_general_rhs0", "k0_dot_general"]);
+    }
+
+    #[test]
+    fn epilogues_of_any_length() {
+        for (m, n) in [(40, 35), (1, 100), (80, 80)] {
+            let b = ModuleBuilder::new("epilogue");
+            b.function("f", |f| {
+                let (x, y) = (f.input("x", DType::F32, [m, 20]), f.input("y", DType::F32, [20, n]));
+                let bias = f.input("b", DType::F32, [n]).broadcast([m, n], &[1]);
+                let z = x.dot(y) + bias;
+                f.output("z", z.max(0.0));
+                f.output("t", (z * 0.125).tanh() + (z * z).sigmoid());
+            });
+            let of = |dims: &[usize], seed| numbers(DType::F32, dims, seed);
+            check(&b.build().unwrap(), &[of(&[m, 20], 3), of(&[20, n], 4), of(&[n], 5)]);
+        }
+    }
+
+    #[test]
+    fn convolutions_with_padding_and_their_gradients() {
+        let cases = [
+            ([2, 3, 11, 9], 4, 3, 1, 1),
+            ([1, 5, 12, 13], 3, 5, 2, 3),
+            ([2, 24, 40, 40], 2, 3, 1, 1),
+            ([3, 2, 34, 34], 3, 3, 1, 1),
+        ];
+        for (x_dims, out, size, stride, padding) in cases {
+            let w_dims = [out, x_dims[1], size, size];
+            let b = ModuleBuilder::new(&format!("{x_dims:?} {out} {size} {stride} {padding}"));
+            b.function("f", |f| {
+                let (x, w) = (f.input("x", DType::F32, x_dims), f.input("w", DType::F32, w_dims));
+                let y = x.conv2d(w, stride, padding);
+                f.output("y", y.max(0.0));
+                let loss = (y * y).reduce_sum(&[0, 1, 2, 3]);
+                for (name, g) in ["dx", "dw"].into_iter().zip(gradients(loss, &[x, w])) {
+                    f.output(name, g);
+                }
+            });
+            check(&b.build().unwrap(), &[numbers(DType::F32, &x_dims, 6), numbers(DType::F32, &w_dims, 7)]);
+        }
+    }
+
+    #[test]
+    fn tiles_fill_the_registers() {
+        let tile = |m: i64, n: i64, target: &Target| {
+            let t = Tile::best(&[m], n, DType::F32, target);
+            (t.rows, t.lanes)
+        };
+        assert_eq!(TARGETS.map(|t| tile(840, 1024, &t)), [(5, 8), (6, 16), (14, 32)]);
+        assert_eq!(tile(112, 16, &TARGETS[2]), (28, 16));
+        assert_eq!(TARGETS.map(|t| tile(1, 960, &t).0), [1, 1, 1]);
     }
 }
