@@ -8,7 +8,7 @@
 use crate::error::CompileError;
 use crate::fuse::{Fused, FusedBuffer, IndexCheck};
 use crate::kernel::{BufferId, ExprOp, Exprs, Kernel, KernelBody, Store};
-use crate::lower::{self, Leaves, Target};
+use crate::lower::{self, Target};
 use crate::memory::{self, BufferReq, MemoryPlan};
 use crate::program::{Buffer, Place, Program, Step};
 use graphc_ir::{DType, Function, IndexCx, IndexExpr, Literal, NodeId, Op, StateId};
@@ -17,8 +17,9 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-/// Zero bytes at the start of the constants: what a load reads whose guard fails.
-pub(crate) const ZEROS: usize = 256;
+/// Zero bytes at the start of the constants: what a load reads whose guard fails, of at most eight
+/// 512-bit registers.
+pub(crate) const ZEROS: usize = 512;
 
 /// A program with the plan of its memory.
 #[derive(Clone, Debug)]
@@ -53,9 +54,7 @@ pub(crate) fn assemble(
     for (request, &buffer) in owners.iter().enumerate() {
         a.buffers[buffer].place = Place::Arena(plan.offsets[request]);
     }
-    let mut leaves = Leaves::default();
-    let scheduled: Vec<_> =
-        a.kernels.iter().map(|k| lower::schedule(k, &a.buffers, target, &mut leaves)).collect();
+    let scheduled: Vec<_> = a.kernels.iter().map(|k| lower::schedule(k, &a.buffers, target)).collect();
     let stride = scheduled.iter().map(|s| s.scratch).max().unwrap_or(0).next_multiple_of(64) + 64;
     let scratch_offset = plan.bytes.next_multiple_of(64);
     let program = Program {
@@ -63,7 +62,6 @@ pub(crate) fn assemble(
         buffers: a.buffers,
         kernels: a.kernels,
         scheduled,
-        leaves: leaves.into_functions(),
         steps: order,
         constants: a.constants,
         planned_bytes: plan.bytes,

@@ -9,6 +9,7 @@ use crate::kernel;
 use crate::layout;
 use crate::lower::Target;
 use crate::memory_check::check_plan;
+use crate::operands;
 use crate::pass::{OptLevel, PassOptions, PassRecord};
 use crate::pipeline::optimize;
 use crate::program::Program;
@@ -143,9 +144,13 @@ pub fn compile_function(
         OptLevel::O2 | OptLevel::O3 => Fusion::Full,
     };
     let mut fused = fuse(&optimized, fusion);
-    layout::choose(&optimized, &mut fused);
     lap("fuse");
-    let assembled = assemble(&optimized, fused, layout, &Target::of(options.isa), options.max_threads)?;
+    layout::choose(&optimized, &mut fused);
+    lap("layout");
+    operands::make_direct(&mut fused);
+    lap("operands");
+    let target = Target::of(options.isa);
+    let assembled = assemble(&optimized, fused, layout, &target, options.max_threads)?;
     if cfg!(debug_assertions) {
         check_plan(&assembled.requests, &assembled.plan).map_err(|errors| CompileError::BrokenPass {
             pass: "memory_plan",
@@ -216,10 +221,7 @@ fn verify_program(p: &Program) -> Result<(), CompileError> {
     }
     for s in &p.scheduled {
         let f = &s.function;
-        vector::verify::verify(f, &p.leaves, &p.buffers).map_err(|e| broken(p, "schedule", &f.name, &e))?;
-    }
-    for f in &p.leaves {
-        vector::verify::verify(f, &[], &[]).map_err(|e| broken(p, "schedule", &f.name, &e))?;
+        vector::verify::verify(f, &p.buffers).map_err(|e| broken(p, "schedule", &f.name, &e))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod layout;
 mod lower;
 mod memory;
 mod memory_check;
+mod operands;
 mod pass;
 mod passes;
 mod pipeline;

@@ -91,8 +91,6 @@ pub struct Program {
     pub kernels: Vec<Kernel>,
     /// The kernels' schedules, in the same order.
     pub scheduled: Vec<Scheduled>,
-    /// Leaf functions that kernels call.
-    pub leaves: Vec<VFunc>,
     /// The order of execution.
     pub steps: Vec<Step>,
     /// Bytes of the constants.

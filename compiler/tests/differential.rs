@@ -135,9 +135,8 @@ fn check(s: &Sample) -> Result<(), TestCaseError> {
     });
     let module = m.build().map_err(|e| TestCaseError::fail(e.to_string()))?;
     let expected = interpreted(&module, &s.operands);
-    let check = |level, threads, isa| {
-        check_function(&module, &s.operands, expected.as_deref(), level, threads, isa)
-    };
+    let check =
+        |level, threads, isa| check_function(&module, &s.operands, expected.as_deref(), level, threads, isa);
     check(OptLevel::O0, 1, Isa::host())?;
     for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
         check(OptLevel::O3, 1, isa)?;

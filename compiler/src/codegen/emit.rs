@@ -5,7 +5,7 @@ use super::ops::{self, Parts};
 use crate::program::{Place, Program};
 use crate::vector::{Base, Bound, Loop, MemRef, Stmt, VFunc, VOp, Val};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{BlockArg, FuncRef, InstBuilder, MemFlagsData, Value, types};
+use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
 use cranelift_frontend::FunctionBuilder;
 use graphc_ir::{Atom, DType, Guard, IndexExpr, Reduce, ReduceKind, ScalarOp, Var};
 use graphc_runtime::abi;
@@ -33,13 +33,11 @@ pub(super) struct Emitter<'a, 'b> {
     b: &'a mut FunctionBuilder<'b>,
     program: &'a Program,
     f: &'a VFunc,
-    leaves: &'a [FuncRef],
     values: Vec<Parts>,
     vars: HashMap<Var, Value>,
-    /// Pointer parameters of a leaf.
-    pointers: Vec<Value>,
-    /// Of a kernel.
-    context: Option<Bases>,
+    /// Addresses of what is named in the open scopes, without the constant part.
+    addresses: Vec<HashMap<(Base, IndexExpr), Value>>,
+    bases: Bases,
     mode: Mode,
     /// How many scalar tails of vector loops enclose the current point: there, vector values have one
     /// lane.
@@ -61,12 +59,7 @@ const fn flags() -> MemFlagsData {
 
 impl<'a, 'b> Emitter<'a, 'b> {
     /// Emits kernel `f` with parameters (context, first unit, end of units, worker).
-    pub(super) fn kernel(
-        b: &'a mut FunctionBuilder<'b>,
-        program: &'a Program,
-        f: &'a VFunc,
-        leaves: &'a [FuncRef],
-    ) {
+    pub(super) fn kernel(b: &'a mut FunctionBuilder<'b>, program: &'a Program, f: &'a VFunc) {
         let entry = b.create_block();
         b.append_block_params_for_function_params(entry);
         b.switch_to_block(entry);
@@ -90,17 +83,16 @@ impl<'a, 'b> Emitter<'a, 'b> {
             let list = pointer(b, offset);
             ports.insert(buffer, b.ins().load(types::I64, flags(), list, 8 * i as i32));
         }
-        let context = Some(Bases { arena, state, constants, scratch, ports });
+        let bases = Bases { arena, state, constants, scratch, ports };
         let values = vec![Parts::new(); f.types.len()];
         let mut e = Self {
             b,
             program,
             f,
-            leaves,
             values,
             vars: HashMap::new(),
-            pointers: Vec::new(),
-            context,
+            addresses: vec![HashMap::new()],
+            bases,
             mode: Mode::Scalar,
             tail_depth: 0,
         };
@@ -109,38 +101,18 @@ impl<'a, 'b> Emitter<'a, 'b> {
         e.finish();
     }
 
-    /// Emits leaf `f` with its pointers, then its scalars, as parameters.
-    pub(super) fn leaf(b: &'a mut FunctionBuilder<'b>, program: &'a Program, f: &'a VFunc) {
-        let entry = b.create_block();
-        b.append_block_params_for_function_params(entry);
-        b.switch_to_block(entry);
-        let params = b.block_params(entry).to_vec();
-        let (pointers, scalars) = params.split_at(f.n_pointers as usize);
-        let mut values = vec![Parts::new(); f.types.len()];
-        for (v, &s) in f.params.iter().zip(scalars) {
-            values[*v as usize] = Parts::from_slice(&[s]);
-        }
-        let pointers = pointers.to_vec();
-        Self {
-            b,
-            program,
-            f,
-            leaves: &[],
-            values,
-            vars: HashMap::new(),
-            pointers,
-            context: None,
-            mode: Mode::Scalar,
-            tail_depth: 0,
-        }
-        .finish();
-    }
-
     fn finish(mut self) {
         let f = self.f;
         self.block(&f.body);
         self.b.ins().return_(&[]);
         self.b.seal_all_blocks();
+    }
+
+    /// The body of a loop, in which its variable has a value of its own.
+    fn scope(&mut self, body: &[Stmt]) {
+        self.addresses.push(HashMap::new());
+        self.block(body);
+        self.addresses.pop();
     }
 
     fn block(&mut self, body: &[Stmt]) {
@@ -152,11 +124,6 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 }
                 Stmt::Store { mem, value } => self.store(mem, *value),
                 Stmt::Loop(l) => self.emit_loop(l),
-                Stmt::Call { leaf, pointers, scalars } => {
-                    let mut args: Vec<Value> = pointers.iter().map(|m| self.address(m)).collect();
-                    args.extend(scalars.iter().map(|e| self.index(e)).collect::<Vec<_>>());
-                    self.b.ins().call(self.leaves[*leaf as usize], &args);
-                }
             }
         }
     }
@@ -301,15 +268,13 @@ impl<'a, 'b> Emitter<'a, 'b> {
 
     /// Pointer to a base and the constant byte offset that goes with it.
     fn base(&self, base: Base) -> (Value, i64) {
-        let bases = || self.context.as_ref().expect("only kernels name buffers");
         match base {
-            Base::Param(i) => (self.pointers[i as usize], 0),
-            Base::Scratch(offset) => (bases().scratch, i64::from(offset)),
+            Base::Scratch(offset) => (self.bases.scratch, i64::from(offset)),
             Base::Buffer(i) => match self.program.buffers[i as usize].place {
-                Place::Arena(offset) => (bases().arena, offset as i64),
-                Place::State(offset) => (bases().state, offset as i64),
-                Place::Constant(offset) => (bases().constants, offset as i64),
-                Place::Input(_) | Place::Output(_) => (bases().ports[&i], 0),
+                Place::Arena(offset) => (self.bases.arena, offset as i64),
+                Place::State(offset) => (self.bases.state, offset as i64),
+                Place::Constant(offset) => (self.bases.constants, offset as i64),
+                Place::Input(_) | Place::Output(_) => (self.bases.ports[&i], 0),
             },
         }
     }
@@ -327,10 +292,22 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let constant = offset + size * mem.index.offset_value();
         let mut address = base;
         if !variable.terms().is_empty() {
-            let i = self.lane_index(&variable, lane);
-            let bytes =
-                if size == 1 { i } else { self.b.ins().ishl_imm_u(i, i64::from(size.trailing_zeros())) };
-            address = self.b.ins().iadd(base, bytes);
+            // Rows of a tile and unrolled steps differ in the constant only.
+            let shared = lane == 0 || !matches!(self.mode, Mode::Vector { var, .. } if variable.uses(var));
+            let key = (mem.base, variable);
+            let known = self.addresses.iter().rev().find_map(|s| s.get(&key)).filter(|_| shared).copied();
+            address = match known {
+                Some(address) => address,
+                None => {
+                    let i = self.lane_index(&key.1, lane);
+                    let shift = i64::from(size.trailing_zeros());
+                    let bytes = if size == 1 { i } else { self.b.ins().ishl_imm_u(i, shift) };
+                    self.b.ins().iadd(base, bytes)
+                }
+            };
+            if shared {
+                self.addresses.last_mut().expect("a scope is open").insert(key, address);
+            }
         }
         if constant == 0 { address } else { self.b.ins().iadd_imm_s(address, constant) }
     }
@@ -420,8 +397,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
     /// The address if `ok`, else that of zeros: the constants begin with enough of them for a load.
     fn guarded(&mut self, address: Value, ok: Option<Value>) -> Value {
         let Some(ok) = ok else { return address };
-        let zeros = self.context.as_ref().expect("leaves have no guards").constants;
-        self.b.ins().select(ok, address, zeros)
+        self.b.ins().select(ok, address, self.bases.constants)
     }
 
     fn store(&mut self, mem: &MemRef, value: Val) {
@@ -513,7 +489,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
             } else {
                 self.pass_carried(l);
             }
-            if rest > 0 && l.carried.is_empty() {
+            if rest > 0 && l.carried.is_empty() && full > 0 {
                 self.mode = Mode::Scalar;
                 self.tail_depth += 1;
                 let end = self.b.ins().iadd_imm_s(lo, n);
@@ -544,7 +520,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
     fn once(&mut self, l: &Loop, at: Value) {
         self.vars.insert(l.var, at);
         self.pass_carried(l);
-        self.block(&l.body);
+        self.scope(&l.body);
         for c in &l.carried {
             self.values[c.phi as usize] = self.values[c.next as usize].clone();
         }
@@ -561,7 +537,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
     fn masked_iteration(&mut self, l: &Loop, at: Value, active: usize) {
         self.vars.insert(l.var, at);
         let before: Vec<Parts> = l.carried.iter().map(|c| self.values[c.phi as usize].clone()).collect();
-        self.block(&l.body);
+        self.scope(&l.body);
         let mask = ops::lane_mask(self.b, active, l.lanes as usize);
         for (c, before) in l.carried.iter().zip(before) {
             let dtype = self.dtype(c.phi);
@@ -604,7 +580,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         for (c, (inside, _)) in l.carried.iter().zip(&phis) {
             self.values[c.phi as usize] = inside.clone();
         }
-        self.block(&l.body);
+        self.scope(&l.body);
         let next_var = self.b.ins().iadd_imm_s(var, step);
         let mut done: Vec<BlockArg> = Vec::new();
         for c in &l.carried {
@@ -650,7 +626,6 @@ pub(crate) fn buffers_of(body: &[Stmt]) -> Vec<u32> {
             match s {
                 Stmt::Def { op: VOp::Load(m, _), .. } | Stmt::Store { mem: m, .. } => add(m, out),
                 Stmt::Def { .. } => {}
-                Stmt::Call { pointers, .. } => pointers.iter().for_each(|m| add(m, out)),
                 Stmt::Loop(l) => walk(&l.body, out),
             }
         }

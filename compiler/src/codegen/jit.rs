@@ -1,4 +1,4 @@
-//! Compiles a program into executable memory: every kernel, the leaves they call, the index checks
+//! Compiles a program into executable memory: every kernel, the index checks
 //! and one entry function that runs all of them in order.
 
 use super::Isa;
@@ -98,7 +98,7 @@ struct Job {
     id: FuncId,
     name: String,
     context: Context,
-    /// Hand-scheduled bodies keep their order only at Cranelift's level `none`.
+    /// Scheduled bodies keep their order only at Cranelift's level `none`.
     scheduled: bool,
 }
 
@@ -251,17 +251,6 @@ impl Generator<'_> {
     /// Emits every function but the kernels that have code; returns the entry and the kernels.
     fn functions(&mut self, wide: &[Option<Code>]) -> Result<(FuncId, Vec<FuncId>), CompileError> {
         let program = self.program;
-        let mut leaves = Vec::new();
-        for leaf in &program.leaves {
-            let signature = self.signature(leaf.n_pointers as usize + leaf.params.len(), None);
-            let id = self.declare(&leaf.name, &signature)?;
-            leaves.push(id);
-            self.define(id, &leaf.name, signature, leaf.scheduled, |module, func, fcx| {
-                let mut b = FunctionBuilder::new(func, fcx);
-                Emitter::leaf(&mut b, program, leaf);
-                b.finalize(module.isa().frontend_config());
-            });
-        }
         let mut kernels = Vec::new();
         for (s, code) in program.scheduled.iter().zip(wide) {
             let signature = self.signature(4, None);
@@ -270,11 +259,9 @@ impl Generator<'_> {
             if code.is_some() {
                 continue;
             }
-            self.define(id, &s.function.name, signature, false, |module, func, fcx| {
-                let refs: Vec<FuncRef> =
-                    leaves.iter().map(|&l| module.declare_func_in_func(l, func)).collect();
+            self.define(id, &s.function.name, signature, s.function.scheduled, |module, func, fcx| {
                 let mut b = FunctionBuilder::new(func, fcx);
-                Emitter::kernel(&mut b, program, &s.function, &refs);
+                Emitter::kernel(&mut b, program, &s.function);
                 b.finalize(module.isa().frontend_config());
             });
         }

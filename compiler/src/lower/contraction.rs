@@ -1,79 +1,141 @@
 //! Contractions: matrix products, batched products, convolution and its gradients, as one family.
 //!
-//! The loop nest is that of Goto and van de Geijn (2008): blocks of `n` columns, blocks of `k`,
-//! panels of `m` rows. Both factors are packed into panels as wide as the register tile, reading
-//! them through their index maps, so a convolution needs no im2col buffer: what is packed at a time
-//! is bounded. The register tile is a leaf function. Each result element is one chain of fused
-//! multiply-adds over all of `k` in order; between blocks of `k` the accumulators rest in scratch
-//! memory, which does not change a bit. The epilogue reads the finished tile from there, while it is
-//! in L1, and writes the results.
+//! The register tile is written inline: `rows` x `lanes` accumulators are carried through the loops
+//! over k, and the epilogue works on them while they are in registers. Both factors are read in
+//! place; what cannot be was written to a buffer of its own before ([`crate::operands`]). The left
+//! factor of a padded convolution is the exception: the box of it that a unit of work reads is
+//! copied to scratch memory, with the zeros of the padding.
+//!
+//! Each result element is one chain of fused multiply-adds over all of k in order. A long k is
+//! taken in blocks, between which the accumulators rest in scratch memory, which does not change a
+//! bit.
 
-use super::{Collapsed, Emit, Leaves, PARALLEL_WORK, Target, delinearize, exprs_linear};
-use crate::kernel::{ContractionPart, Factor, Kernel};
+use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, element, exprs_linear};
+use crate::kernel::{BufferId, ContractionPart, ExprOp, Factor, Kernel};
 use crate::program::{Buffer, Scheduled};
-use crate::vector::builder::VBuilder;
-use crate::vector::{Base, Bound, MemRef, VFunc, Val};
-use graphc_ir::{DType, IndexExpr, Scalar, ScalarBuilder};
+use crate::vector::builder::{OpenLoop, VBuilder};
+use crate::vector::{Base, Bound, MemRef, Val};
+use graphc_ir::{CmpKind, DType, Guard, IndexExpr, MAX_ELEMENTS, Scalar, ScalarBuilder};
 
-/// Largest block of `k` that is packed at a time.
-const K_BLOCK: i64 = 384;
-/// Largest block of columns that is packed at a time.
-const N_BLOCK: i64 = 256;
-/// Largest number of rows in one unit of parallel work.
-const M_BLOCK: i64 = 120;
+/// A k of at most this many positions is one block.
+const K_WHOLE: i64 = 2048;
+/// Positions in a block of a longer k.
+const K_BLOCK: i64 = 1024;
+/// A block of k is not made smaller than this to make a box fit.
+const K_LEAST: i64 = 256;
+/// Bytes of the left factor that a unit reads: they stay in L2.
+const LHS_BYTES: i64 = 448 << 10;
+/// Bytes of a box of the left factor in scratch memory.
+const BOX_BYTES: i64 = 128 << 10;
+/// Bytes of accumulators in scratch memory.
+const ACCUMULATOR_BYTES: i64 = 256 << 10;
+/// Units that work for several threads is divided into.
+const UNITS: i64 = 8;
+/// Multiply-adds of a tile unrolled in a long innermost loop: they amortize its overhead.
+const UNROLL: i64 = 4;
+/// Innermost dimensions of k of at most this many positions are unrolled altogether.
+const UNROLL_WHOLE: i64 = 9;
+/// Registers that a row of a tile takes at most.
+const MAX_VECTORS: i64 = 8;
+/// Expressions of an epilogue that is repeated for each row of a tile rather than looped over.
+const SHORT_EPILOGUE: usize = 24;
 
 pub(super) fn schedule(
     kernel: &Kernel,
     parts: &[ContractionPart],
     buffers: &[Buffer],
     target: &Target,
-    leaves: &mut Leaves,
 ) -> Scheduled {
     let mut b = VBuilder::kernel(&kernel.name);
-    let mut scratch = 0;
-    let mut first_unit = 0;
-    let mut work = 0u64;
+    b.keep_order();
     // The parts' units follow one another.
-    let units: Vec<i64> = parts.iter().map(|p| Shape::new(kernel, p, buffers, target).units()).collect();
-    let total: i64 = units.iter().sum();
+    let shapes: Vec<Shape> = parts.iter().map(|p| Shape::new(kernel, p, buffers, target)).collect();
+    let total: i64 = shapes.iter().map(Shape::units).sum();
     b.bound_param(0, total.max(1));
     b.bound_param(1, total + 1);
-    for (part, n_units) in parts.iter().zip(&units) {
-        let shape = Shape::new(kernel, part, buffers, target);
-        work += shape.work();
-        let mut part = Part { kernel, part, buffers, s: &shape, b: &mut b, leaves, scratch: 0 };
-        part.emit(first_unit, *n_units, total);
+    let (mut scratch, mut first_unit) = (0, 0);
+    for (part, s) in parts.iter().zip(&shapes).filter(|(_, s)| s.units() > 0) {
+        let mut part = Part { kernel, part, buffers, s, b: &mut b, scratch: 0 };
+        part.emit(first_unit, total);
         scratch = scratch.max(part.scratch);
-        first_unit += n_units;
+        first_unit += s.units();
     }
+    let work: u64 = shapes.iter().map(Shape::work).sum();
     let parallel = total > 1 && work > PARALLEL_WORK;
     Scheduled { function: b.finish(), units: total as u64, parallel, scratch }
 }
 
-/// Collapsed extents and block sizes of one part.
+const fn ceil_div(a: i64, b: i64) -> i64 {
+    (a + b - 1) / b
+}
+
+/// How one part is cut into units, blocks and tiles.
 struct Shape {
     dtype: DType,
     /// Collapsed dimensions: batch, m, n, k.
     space: Collapsed,
-    m: i64,
+    batch: Vec<i64>,
+    m: Vec<i64>,
     n: i64,
-    k: i64,
+    k: Vec<i64>,
+    /// The dimension of m that the rows of a tile run along.
+    row_dim: usize,
     rows: i64,
     lanes: i64,
-    m_block: i64,
-    n_block: i64,
-    /// The dimension of k that is cut into blocks, and the positions of it in a block. Those before
-    /// it are taken one by one, those after it whole.
+    /// Lanes of an emitted vector are a multiple of this, unless there is one column.
+    lane_step: i64,
+    /// Lanes of loops that copy.
+    copy_lanes: u16,
+    /// Positions of each dimension of m in a unit; of the row dimension whole tiles.
+    m_block: Vec<i64>,
+    /// Column panels in a unit.
+    panels: i64,
+    /// The dimension of k that is cut into blocks of `k_chunk` positions. Those before it are taken
+    /// one by one, those after it whole.
     k_dim: usize,
     k_chunk: i64,
+    /// The left factor if it is read through a copy of the box that a unit needs.
+    window: Option<Window>,
+}
+
+/// A load that gives zero outside of its buffer.
+struct Window {
+    buffer: BufferId,
+    /// Index in each dimension, over the collapsed variables.
+    index: Vec<IndexExpr>,
+    dims: Vec<i64>,
+    /// Dimensions from the largest stride to the smallest.
+    order: Vec<usize>,
+}
+
+impl Window {
+    fn new(part: &ContractionPart, buffers: &[Buffer]) -> Option<Self> {
+        let ExprOp::Load { buffer, index, guards } = &part.lhs.exprs.get(part.lhs.value).op else {
+            return None;
+        };
+        if guards.is_empty() {
+            return None;
+        }
+        let b = &buffers[*buffer as usize];
+        let mut order: Vec<usize> = (0..index.len()).collect();
+        order.sort_by_key(|&d| std::cmp::Reverse(b.strides[d]));
+        let dims = b.dims.iter().map(|&d| d as i64).collect();
+        Some(Self { buffer: *buffer, index: index.clone(), dims, order })
+    }
 }
 
 impl Shape {
     fn new(kernel: &Kernel, part: &ContractionPart, buffers: &[Buffer], target: &Target) -> Self {
         let [nb, nm, nn, nk] = part.ranks;
         let groups = [0..nb, nb..nb + nm, nb + nm..nb + nm + nn, nb + nm + nn..nb + nm + nn + nk];
-        let mut exprs = exprs_linear(&part.lhs.exprs, buffers);
-        exprs.extend(exprs_linear(&part.rhs.exprs, buffers));
+        let mut exprs = exprs_linear(&part.rhs.exprs, buffers);
+        // Without a term of the sum nothing is read.
+        let terms = !part.space.extents[nb + nm + nn..].contains(&0);
+        let mut window = Window::new(part, buffers).filter(|_| terms);
+        match &window {
+            Some(w) => exprs.extend(w.index.iter().cloned()),
+            None => exprs.extend(exprs_linear(&part.lhs.exprs, buffers)),
+        }
         // Epilogue expressions are over the result's dimensions.
         let over_part = |e: &IndexExpr| e.substitute(&part.space, &|v| part.out[v as usize].clone());
         exprs.extend(exprs_linear(&kernel.exprs, buffers).iter().map(over_part));
@@ -81,51 +143,250 @@ impl Shape {
             exprs.push(over_part(&buffers[s.buffer as usize].linear(&s.index)));
         }
         let space = Collapsed::new(&part.space.extents, &groups, &exprs);
-        let size = |g: usize| space.extents[g].iter().product::<i64>();
-        let (m, n, k) = (size(1), size(2), size(3));
-        let dtype = part.lhs.exprs.get(part.lhs.value).dtype;
-        let rows = (target.tile_rows as i64).min(m.max(1));
-        let lanes = i64::from(target.tile_lanes);
-        // From the innermost dimension outwards, as many as fit a block.
-        let dims = &space.extents[3];
-        let mut k_dim = dims.len().saturating_sub(1);
-        let mut inner: i64 = 1;
-        while k_dim > 0 && inner * dims[k_dim] <= K_BLOCK {
-            inner *= dims[k_dim];
-            k_dim -= 1;
+        if let Some(w) = &mut window {
+            for e in &mut w.index {
+                *e = e.substitute(&part.space, &|v| space.vars[v as usize].clone());
+            }
         }
-        let extent = dims.get(k_dim).copied().unwrap_or(1);
-        let k_chunk = (K_BLOCK / inner.max(1)).clamp(1, extent.max(1));
-        let n_block = N_BLOCK.min((n + lanes - 1) / lanes * lanes).max(lanes);
-        // Enough units for a few threads where there are rows enough.
-        let wanted = ((m + 7) / 8 + rows - 1) / rows * rows;
-        let m_block = wanted.clamp(rows, M_BLOCK / rows * rows);
-        Self { dtype, space, m, n, k, rows, lanes, m_block, n_block, k_dim, k_chunk }
+        // A group without dimensions is one position.
+        let dims = |g: usize| if space.extents[g].is_empty() { vec![1] } else { space.extents[g].clone() };
+        let (batch, m, k) = (dims(0), dims(1), dims(3));
+        let n = dims(2).iter().product();
+        let dtype = part.lhs.exprs.get(part.lhs.value).dtype;
+        let tile = Tile::best(&m, n, dtype, target);
+        // From the innermost dimension outwards, as many as fit a block.
+        let (mut k_dim, mut k_chunk) = (0, k[0]);
+        if k.iter().product::<i64>() > K_WHOLE {
+            k_dim = k.len() - 1;
+            let mut inner = 1;
+            while k_dim > 0 && inner * k[k_dim] <= K_BLOCK {
+                inner *= k[k_dim];
+                k_dim -= 1;
+            }
+            k_chunk = (K_BLOCK / inner).clamp(1, k[k_dim]);
+        }
+        let mut m_block = m.clone();
+        m_block[tile.row_dim] = ceil_div(m[tile.row_dim], tile.rows) * tile.rows;
+        let mut s = Self {
+            dtype,
+            space,
+            batch,
+            m,
+            n,
+            k,
+            row_dim: tile.row_dim,
+            rows: tile.rows,
+            lanes: tile.lanes,
+            lane_step: tile.lane_step,
+            copy_lanes: target.map_lanes,
+            m_block,
+            panels: ceil_div(n, tile.lanes),
+            k_dim,
+            k_chunk,
+            window,
+        };
+        if s.points() > 0 {
+            s.divide();
+        }
+        s
     }
 
-    fn batch(&self) -> i64 {
-        self.space.extents[0].iter().product()
+    /// Result elements.
+    fn points(&self) -> i64 {
+        self.batch.iter().chain(&self.m).product::<i64>() * self.n
     }
 
-    fn m_units(&self) -> i64 {
-        (self.m + self.m_block - 1) / self.m_block
-    }
-
-    fn units(&self) -> i64 {
-        if self.n == 0 { 0 } else { self.batch() * self.m_units() }
-    }
-
-    fn work(&self) -> u64 {
-        (self.batch() * self.m * self.n * (self.k + 4)) as u64 / 4
-    }
-
-    /// Positions of k in a whole block.
-    fn k_block(&self) -> i64 {
-        self.k_inner() * self.k_chunk
+    fn k_size(&self) -> i64 {
+        self.k.iter().product()
     }
 
     fn k_inner(&self) -> i64 {
-        self.space.extents[3].iter().skip(self.k_dim + 1).product()
+        self.k[self.k_dim + 1..].iter().product()
+    }
+
+    fn k_split(&self) -> bool {
+        self.k_dim > 0 || self.k_chunk < self.k[0]
+    }
+
+    /// Chooses the sizes of blocks and units.
+    fn divide(&mut self) {
+        let limit = if self.window.is_some() { BOX_BYTES } else { LHS_BYTES };
+        if self.window.is_some() {
+            while self.lhs_bytes() > limit && self.k_chunk > 1 && self.k_chunk * self.k_inner() > K_LEAST {
+                self.k_chunk = ceil_div(self.k_chunk, 2);
+            }
+        }
+        self.balance_k();
+        while self.lhs_bytes() > limit && self.halve_rows() {}
+        while self.k_split() && self.accumulator_bytes() > ACCUMULATOR_BYTES {
+            if self.panels > 1 && self.panels * self.lanes > self.tiles_in_unit() * self.rows {
+                self.panels = ceil_div(self.panels, 2);
+            } else if !self.halve_rows() {
+                break;
+            }
+        }
+        if self.work() <= PARALLEL_WORK {
+            return;
+        }
+        // Rows are divided as long as a column panel is read for several tiles, then columns.
+        while self.units() < UNITS && self.tiles_in_unit() >= 8 && self.halve_rows() {}
+        while self.units() < UNITS && self.panels > 1 {
+            self.panels = ceil_div(self.panels, 2);
+        }
+        while self.units() < UNITS && self.halve_rows() {}
+    }
+
+    /// Makes the blocks of k equally large, of whole unrolled steps.
+    fn balance_k(&mut self) {
+        let extent = self.k[self.k_dim];
+        if self.k_chunk == 0 || self.k_chunk == extent {
+            return;
+        }
+        self.k_chunk = ceil_div(extent, ceil_div(extent, self.k_chunk));
+        if self.k_dim + 1 == self.k.len() {
+            self.k_chunk = ceil_div(self.k_chunk, UNROLL) * UNROLL;
+        }
+    }
+
+    /// Halves the dimension of m that makes what a unit reads of the left factor least, the
+    /// outermost of equals. False if all have one position or tile.
+    fn halve_rows(&mut self) -> bool {
+        let halved = |s: &Self, d: usize| {
+            let step = if d == s.row_dim { s.rows } else { 1 };
+            let block = ceil_div(ceil_div(s.m[d], step), 2 * s.m_count(d)) * step;
+            (s.m_block[d] > step).then_some(block)
+        };
+        let mut best: Option<(i64, usize, i64)> = None;
+        for d in 0..self.m.len() {
+            let Some(block) = halved(self, d) else { continue };
+            let before = std::mem::replace(&mut self.m_block[d], block);
+            let bytes = self.lhs_bytes();
+            self.m_block[d] = before;
+            if best.is_none_or(|b| bytes < b.0) {
+                best = Some((bytes, d, block));
+            }
+        }
+        let Some((_, d, block)) = best else { return false };
+        self.m_block[d] = block;
+        true
+    }
+
+    /// Units along dimension `d` of m.
+    fn m_count(&self, d: usize) -> i64 {
+        ceil_div(self.m[d], self.m_block[d])
+    }
+
+    /// Row tiles of a unit.
+    fn tiles_in_unit(&self) -> i64 {
+        self.m_block.iter().product::<i64>() / self.rows
+    }
+
+    /// Bytes of the left factor for a unit and a block of k.
+    fn lhs_bytes(&self) -> i64 {
+        let elements = match &self.window {
+            Some(w) => self.box_extents(w).iter().product(),
+            None => self.m_block.iter().product::<i64>() * self.k_chunk * self.k_inner(),
+        };
+        elements * self.dtype.size_bytes() as i64
+    }
+
+    fn accumulator_bytes(&self) -> i64 {
+        self.tiles_in_unit() * self.rows * self.panels * self.lanes * self.dtype.size_bytes() as i64
+    }
+
+    /// How many positions of each collapsed variable a unit and a block of k cover.
+    fn covered(&self) -> Vec<i64> {
+        let own = |g: usize| self.space.extents[g].len();
+        let mut all = vec![1; own(0)];
+        all.extend(self.m_block.iter().zip(&self.m).take(own(1)).map(|(b, e)| b.min(e)));
+        all.extend(vec![1; own(2)]);
+        let k = self.k.iter().enumerate().map(|(d, &e)| match d.cmp(&self.k_dim) {
+            std::cmp::Ordering::Less => 1,
+            std::cmp::Ordering::Equal => self.k_chunk,
+            std::cmp::Ordering::Greater => e,
+        });
+        all.extend(k.take(own(3)));
+        all
+    }
+
+    /// Extents of the box of the left factor that a unit and a block of k read.
+    fn box_extents(&self, w: &Window) -> Vec<i64> {
+        let covered = self.covered();
+        let reach = |e: &IndexExpr| -> i64 {
+            let each = covered.iter().enumerate();
+            each.map(|(v, n)| e.coefficient(v as u32).unwrap_or(0).abs() * (n - 1).max(0)).sum()
+        };
+        w.index.iter().map(|e| 1 + reach(e)).collect()
+    }
+
+    /// The dimension of k from which on the loops are unrolled.
+    fn unrolled(&self) -> usize {
+        let lowest = if self.k_split() { self.k_dim + 1 } else { 0 };
+        let (mut d, mut positions) = (self.k.len(), 1);
+        while d > lowest && positions * self.k[d - 1] <= UNROLL_WHOLE {
+            d -= 1;
+            positions *= self.k[d];
+        }
+        d
+    }
+
+    fn n_blocks(&self) -> i64 {
+        ceil_div(ceil_div(self.n, self.lanes), self.panels)
+    }
+
+    fn units(&self) -> i64 {
+        if self.points() == 0 {
+            return 0;
+        }
+        let m: i64 = (0..self.m.len()).map(|d| self.m_count(d)).product();
+        self.batch.iter().product::<i64>() * m * self.n_blocks()
+    }
+
+    fn work(&self) -> u64 {
+        (self.points() * (self.k_size() + 4)) as u64 / 4
+    }
+}
+
+/// The register tile.
+struct Tile {
+    row_dim: usize,
+    rows: i64,
+    lanes: i64,
+    lane_step: i64,
+}
+
+impl Tile {
+    /// The tile that takes the least time for all of m and n, in halves of a cycle for a position of
+    /// k: two multiply-adds or two loads begin in a cycle, a multiply-add takes four cycles, and the
+    /// loop costs something for each tile.
+    fn best(m: &[i64], n: i64, dtype: DType, target: &Target) -> Self {
+        let per_register = (i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(1);
+        // Truth values that go with the lanes come in fours.
+        let lane_step = per_register.max(4);
+        let cost = |rows: i64, vectors: i64| (rows * vectors).max(rows + vectors).max(8) + 1;
+        let mut best = (i64::MAX, Self { row_dim: 0, rows: 1, lanes: 1, lane_step });
+        for (row_dim, &extent) in m.iter().enumerate().filter(|d| *d.1 > 0) {
+            for step in 1..=MAX_VECTORS * per_register / lane_step {
+                let lanes = if n == 1 { 1 } else { step * lane_step };
+                let vectors = ceil_div(lanes, per_register);
+                let most = (i64::from(target.registers) - 2 - vectors) / vectors;
+                for rows in 1..=most.min(extent) {
+                    let columns =
+                        |columns: i64| ceil_div(ceil_div(columns, lane_step) * lane_step, per_register);
+                    let over_n = |rows: i64| {
+                        let rest = if n % lanes > 0 { cost(rows, columns(n % lanes)) } else { 0 };
+                        n / lanes * cost(rows, vectors) + rest
+                    };
+                    let rest = if extent % rows > 0 { over_n(extent % rows) } else { 0 };
+                    let others: i64 = m.iter().product::<i64>() / extent;
+                    let total = others * (extent / rows * over_n(rows) + rest);
+                    if total < best.0 {
+                        best = (total, Self { row_dim, rows, lanes, lane_step });
+                    }
+                }
+            }
+        }
+        best.1
     }
 }
 
@@ -135,19 +396,97 @@ struct Part<'a, 'b> {
     buffers: &'a [Buffer],
     s: &'a Shape,
     b: &'b mut VBuilder,
-    leaves: &'b mut Leaves,
     scratch: usize,
 }
 
-/// Which factor is packed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Lhs,
-    Rhs,
+/// Where a unit is.
+struct Unit {
+    batch: Vec<IndexExpr>,
+    /// First position in each dimension of m.
+    m: Vec<IndexExpr>,
+    /// First column panel.
+    panel: IndexExpr,
+}
+
+/// A block of k: the positions of dimensions before the one that is cut, and the first of that one.
+struct KBlock {
+    outer: Vec<IndexExpr>,
+    first: IndexExpr,
+}
+
+/// The left factor as tiles read it: element `index` of `base`, over the collapsed variables, with
+/// element `origin` being the first.
+struct Source {
+    base: Base,
+    index: IndexExpr,
+    origin: IndexExpr,
+}
+
+/// Addresses of the factors in a tile's loops over k.
+struct Terms {
+    /// Of the left factor: base, element at the block's first position, and the distances of
+    /// neighbouring rows and of neighbouring positions along each dimension of k.
+    lhs: (Base, IndexExpr, i64, Vec<i64>),
+    /// Of the right factor.
+    rhs: (Base, IndexExpr, Vec<i64>),
+    /// Position of the block along the dimension that is cut.
+    first: IndexExpr,
+    /// Dimensions from this one on are unrolled.
+    unrolled: usize,
+}
+
+/// A tile being written.
+struct At {
+    /// Position in each dimension of m, of the first row.
+    m: Vec<IndexExpr>,
+    /// The columns, one a lane, and the first of them.
+    column: IndexExpr,
+    first: IndexExpr,
+    rows: i64,
+    lanes: u16,
+    /// Place of the tile's accumulators among those of the unit.
+    slot: IndexExpr,
+}
+
+/// A run of tiles of one size along a dimension.
+struct Run {
+    lo: IndexExpr,
+    hi: Bound,
+    size: i64,
 }
 
 fn to(e: i64) -> Bound {
     Bound::Expr(IndexExpr::constant(e))
+}
+
+/// The end of the block that begins at `from`, no later than `limit`; all blocks together cover
+/// `0..total`.
+fn block_end(from: &IndexExpr, block: i64, total: i64, limit: i64) -> Bound {
+    if block >= total {
+        return to(limit);
+    }
+    let own = from.offset(block);
+    if limit == total && total % block == 0 {
+        Bound::Expr(own)
+    } else {
+        Bound::Min(own, IndexExpr::constant(limit))
+    }
+}
+
+/// The tiles of `size` positions of a dimension in a block of `block` tiles from tile `first` on;
+/// the last of all tiles may be smaller.
+fn runs(first: &IndexExpr, block: i64, extent: i64, size: i64) -> Vec<Run> {
+    let (whole, rest, total) = (extent / size, extent % size, ceil_div(extent, size));
+    let mut runs = Vec::new();
+    if whole > 0 {
+        runs.push(Run { lo: first.clone(), hi: block_end(first, block, total, whole), size });
+    }
+    if rest > 0 {
+        // Only the last block has an iteration.
+        let lo = IndexExpr::constant(whole);
+        runs.push(Run { lo, hi: block_end(first, block, total, total), size: rest });
+    }
+    runs
 }
 
 impl Part<'_, '_> {
@@ -157,387 +496,584 @@ impl Part<'_, '_> {
         at as u32
     }
 
-    fn scratch(&self, region: u32, index: IndexExpr) -> MemRef {
-        MemRef { base: Base::Scratch(region), dtype: self.s.dtype, index }
+    fn mem(&self, base: Base, index: IndexExpr) -> MemRef {
+        MemRef { base, dtype: self.s.dtype, index }
     }
 
-    fn emit(&mut self, first_unit: i64, n_units: i64, total: i64) {
-        let s = self.s;
-        if n_units == 0 {
-            return;
+    /// `e`, in `0..bound`, computed here once.
+    fn fixed(&mut self, e: &IndexExpr, bound: i64) -> IndexExpr {
+        if e.as_constant().is_some() {
+            return e.clone();
         }
-        let panels = s.n_block / s.lanes;
-        let a = self.region(s.k_block() * s.rows);
-        let bp = self.region(s.k_block() * s.n_block);
-        let acc = self.region(s.m_block * s.n_block);
+        let v = self.b.index(e);
+        self.b.dynamic(v, bound)
+    }
 
-        // Units first_unit.. of the kernel are this part's.
-        let (lo, hi) = if first_unit == 0 && n_units == total {
-            (self.b.param(0), Bound::Min(self.b.param(1), IndexExpr::constant(total)))
+    /// Units `first_unit..` of the kernel's `total` are this part's.
+    fn emit(&mut self, first_unit: i64, total: i64) {
+        let s = self.s;
+        let (begin, end) = (self.b.param(0), self.b.param(1));
+        let own = IndexExpr::constant(first_unit + s.units());
+        let lo = if first_unit == 0 {
+            begin
         } else {
-            let end = IndexExpr::constant(first_unit + n_units);
-            let begin = self.b.param(0);
-            let begin = self.b.index(&begin);
-            let own = self.b.i64(first_unit);
-            let begin = self.b.max(begin, own);
-            (self.b.dynamic(begin, total), Bound::Min(self.b.param(1), end))
+            let (begin, first) = (self.b.index(&begin), self.b.i64(first_unit));
+            let begin = self.b.max(begin, first);
+            self.b.dynamic(begin, total)
         };
-        let unit = self.b.open(lo, hi, 1, 1, &[]);
-        let own = unit.var.offset(-first_unit);
-        let at = delinearize(self.b, &own, &[s.batch(), s.m_units()]);
-        let batch = delinearize(self.b, &at[0], &s.space.extents[0]);
-        let m0 = at[1].scale(s.m_block);
-        let m_here = self.smaller(s.m_block, s.m, &m0);
-
-        let nc = self.b.open(IndexExpr::default(), to((s.n + s.n_block - 1) / s.n_block), 1, 1, &[]);
-        let n0 = nc.var.scale(s.n_block);
-        let n_here = self.smaller(s.n_block, s.n, &n0);
-        let n_panels = self.ceil_div(&n_here, s.lanes, panels);
-        let m_panels = self.ceil_div(&m_here, s.rows, s.m_block / s.rows);
-
-        self.k_blocks(&batch, &m0, &m_here, &n0, &n_here, (&m_panels, &n_panels), (a, bp, acc));
-        self.epilogue(&batch, &m0, &m_here, &n0, &n_here, (&m_panels, &n_panels), acc);
-        self.b.close(nc, &[]);
-        self.b.close(unit, &[]);
+        let loop_over_units = self.b.open(lo, Bound::Min(end, own), 1, 1, &[]);
+        let number = self.fixed(&loop_over_units.var.offset(-first_unit), s.units());
+        let unit = self.unit(&number);
+        if s.k_split() {
+            self.in_blocks(&unit);
+        } else {
+            let block = KBlock { outer: Vec::new(), first: IndexExpr::default() };
+            let source = self.source(&unit, &block);
+            let long = self.kernel.exprs.len() > SHORT_EPILOGUE;
+            let room = long.then(|| self.region(s.rows * s.lanes));
+            self.tiles(&unit, &mut |p, at| {
+                let zeros = p.zeros(at);
+                let sums = p.sums(&unit, &block, &source, at, zeros);
+                match room {
+                    None => p.finish(&unit, at, &sums),
+                    Some(region) => {
+                        let (base, slot) = (Base::Scratch(region), IndexExpr::default());
+                        p.rest(base, &slot, at, &sums);
+                        p.finish_from(&unit, at, base, &slot);
+                    }
+                }
+            });
+        }
+        self.b.close(loop_over_units, &[]);
     }
 
-    /// `min(block, extent - from)`
-    fn smaller(&mut self, block: i64, extent: i64, from: &IndexExpr) -> IndexExpr {
-        if extent % block == 0 {
-            return IndexExpr::constant(block);
-        }
-        if let Some(c) = from.as_constant() {
-            return IndexExpr::constant(block.min(extent - c));
-        }
-        let rest = IndexExpr::constant(extent).add(&from.scale(-1));
-        let (rest, limit) = (self.b.index(&rest), self.b.i64(block));
-        let v = self.b.min(rest, limit);
-        self.b.dynamic(v, block + 1)
-    }
-
-    fn ceil_div(&mut self, e: &IndexExpr, by: i64, bound: i64) -> IndexExpr {
-        let q = self.b.cx().div(&e.offset(by - 1), by);
-        if q.as_constant().is_some() {
-            return q;
-        }
-        let v = self.b.index(&q);
-        self.b.dynamic(v, bound + 1)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the coordinates of one block")]
-    fn k_blocks(
-        &mut self,
-        batch: &[IndexExpr],
-        m0: &IndexExpr,
-        m_here: &IndexExpr,
-        n0: &IndexExpr,
-        n_here: &IndexExpr,
-        (m_panels, n_panels): (&IndexExpr, &IndexExpr),
-        (a, bp, acc): (u32, u32, u32),
-    ) {
+    fn unit(&mut self, number: &IndexExpr) -> Unit {
         let s = self.s;
-        if s.k == 0 {
-            // No terms: the accumulators are zero.
-            let all = m_panels.scale(1);
-            let zero = Scalar::from_f64(s.dtype, 0.0);
-            let mp = self.b.open(IndexExpr::default(), Bound::Expr(all), 1, 1, &[]);
-            let l = self.b.open(IndexExpr::default(), to(s.rows * s.n_block), s.lanes, s.lanes as u16, &[]);
-            let v = self.b.constant(zero);
-            let mem = self.scratch(acc, mp.var.scale(s.rows * s.n_block).add(&l.var));
+        let m_counts = (0..s.m.len()).map(|d| s.m_count(d));
+        let counts: Vec<i64> = s.batch.iter().copied().chain(m_counts).chain([s.n_blocks()]).collect();
+        let at = delinearize(self.b, number, &counts);
+        let mut at = at.iter().zip(&counts).map(|(e, &n)| self.fixed(e, n)).collect::<Vec<_>>().into_iter();
+        Unit {
+            batch: at.by_ref().take(s.batch.len()).collect(),
+            m: at.by_ref().take(s.m.len()).zip(&s.m_block).map(|(e, &b)| e.scale(b)).collect(),
+            panel: at.next().unwrap_or_default().scale(s.panels),
+        }
+    }
+
+    /// One block of k after the other; then the epilogue.
+    fn in_blocks(&mut self, unit: &Unit) {
+        let s = self.s;
+        let tile = s.rows * s.lanes;
+        let region = self.region(s.tiles_in_unit() * s.panels * tile);
+        let base = Base::Scratch(region);
+        let lead: i64 = s.k[..s.k_dim].iter().product();
+        let chunks = ceil_div(s.k[s.k_dim], s.k_chunk);
+        let l = self.b.open(IndexExpr::default(), to(lead * chunks), 1, 1, &[]);
+        let counts: Vec<i64> = s.k[..s.k_dim].iter().copied().chain([chunks]).collect();
+        let at = delinearize(self.b, &l.var, &counts);
+        let mut outer: Vec<IndexExpr> = at.iter().zip(&counts).map(|(e, &n)| self.fixed(e, n)).collect();
+        let first = outer.pop().unwrap_or_default().scale(s.k_chunk);
+        let block = KBlock { outer, first };
+        let source = self.source(unit, &block);
+        let (number, none) = (self.b.index(&l.var), self.b.i64(0));
+        let start = self.b.cmp(CmpKind::Eq, number, none);
+        self.tiles(unit, &mut |p, at| {
+            let zeros = p.zeros(at);
+            let slot = at.slot.scale(tile);
+            let init = zeros.iter().enumerate().map(|(i, &zero)| {
+                let before = p.mem(base, slot.offset(i as i64 * s.lanes).add(&at.lane()));
+                let before = p.b.load(before, &[]);
+                p.b.select(start, zero, before)
+            });
+            let init = init.collect();
+            let sums = p.sums(unit, &block, &source, at, init);
+            p.rest(base, &slot, at, &sums);
+        });
+        self.b.close(l, &[]);
+        self.tiles(unit, &mut |p, at| p.finish_from(unit, at, base, &at.slot.scale(tile)));
+    }
+
+    /// Writes accumulators to scratch memory.
+    fn rest(&mut self, base: Base, slot: &IndexExpr, at: &At, sums: &[Val]) {
+        for (i, &v) in sums.iter().enumerate() {
+            let mem = self.mem(base, slot.offset(i as i64 * self.s.lanes).add(&at.lane()));
             self.b.store(mem, v);
-            self.b.close(l, &[]);
-            self.b.close(mp, &[]);
-            return;
         }
-        let dims = s.space.extents[3].clone();
-        let extent = dims.get(s.k_dim).copied().unwrap_or(1);
-        let lead: i64 = dims[..s.k_dim.min(dims.len())].iter().product();
-        let chunks = (extent + s.k_chunk - 1) / s.k_chunk;
-        let o = self.b.open(IndexExpr::default(), to(lead), 1, 1, &[]);
-        let kb = self.b.open(IndexExpr::default(), to(chunks), 1, 1, &[]);
-        let outer = delinearize(self.b, &o.var, &dims[..s.k_dim.min(dims.len())]);
-        let k0 = kb.var.scale(s.k_chunk);
-        let k_here = self.smaller(s.k_chunk, extent, &k0);
-        let kc = k_here.scale(s.k_inner());
-        // 0 in the first block, where accumulators start from zero.
-        let block = o.var.scale(chunks).add(&kb.var);
-
-        // Columns, once for all rows of the unit.
-        let np = self.b.open(IndexExpr::default(), Bound::Expr(n_panels.clone()), 1, 1, &[]);
-        let columns = self.smaller_dynamic(s.lanes, n_here, &np.var.scale(s.lanes), s.n);
-        let at = (bp, np.var.scale(s.k_block() * s.lanes));
-        self.pack(
-            Side::Rhs,
-            at,
-            s.lanes,
-            &columns,
-            &n0.add(&np.var.scale(s.lanes)),
-            batch,
-            &outer,
-            &k0,
-            &k_here,
-        );
-        self.b.close(np, &[]);
-
-        let mp = self.b.open(IndexExpr::default(), Bound::Expr(m_panels.clone()), 1, 1, &[]);
-        let rows = self.smaller_dynamic(s.rows, m_here, &mp.var.scale(s.rows), s.m);
-        let at = (a, IndexExpr::default());
-        self.pack(Side::Lhs, at, s.rows, &rows, &m0.add(&mp.var.scale(s.rows)), batch, &outer, &k0, &k_here);
-        let np = self.b.open(IndexExpr::default(), Bound::Expr(n_panels.clone()), 1, 1, &[]);
-        let leaf = self.leaf();
-        let tile = mp.var.scale(s.rows * s.n_block).add(&np.var.scale(s.rows * s.lanes));
-        let pointers = vec![
-            self.scratch(a, IndexExpr::default()),
-            self.scratch(bp, np.var.scale(s.k_block() * s.lanes)),
-            self.scratch(acc, tile),
-        ];
-        self.b.call(leaf, pointers, vec![kc, block]);
-        self.b.close(np, &[]);
-        self.b.close(mp, &[]);
-        self.b.close(kb, &[]);
-        self.b.close(o, &[]);
     }
 
-    /// `min(block, here - from)`; `extent` is what `here` is a part of.
-    fn smaller_dynamic(&mut self, block: i64, here: &IndexExpr, from: &IndexExpr, extent: i64) -> IndexExpr {
-        if extent % block == 0 {
-            return IndexExpr::constant(block);
-        }
-        let rest = here.add(&from.scale(-1));
-        if let Some(c) = rest.as_constant() {
-            return IndexExpr::constant(block.min(c));
-        }
-        let (rest, limit) = (self.b.index(&rest), self.b.i64(block));
-        let v = self.b.min(rest, limit);
-        self.b.dynamic(v, block + 1)
-    }
-
-    /// Packs a panel: element (position of k, row) goes to `k * width + row`. Rows that do not
-    /// exist are left as they are; what they give is never stored.
-    #[expect(clippy::too_many_arguments, reason = "the coordinates of one panel")]
-    fn pack(
-        &mut self,
-        side: Side,
-        (region, offset): (u32, IndexExpr),
-        width: i64,
-        rows: &IndexExpr,
-        first: &IndexExpr,
-        batch: &[IndexExpr],
-        outer: &[IndexExpr],
-        k0: &IndexExpr,
-        k_here: &IndexExpr,
-    ) {
+    /// Writes `body` for the tiles of a unit: column panels outside, row tiles inside. Tiles at the
+    /// ends have copies of their own.
+    fn tiles(&mut self, unit: &Unit, body: &mut dyn FnMut(&mut Self, &At)) {
         let s = self.s;
-        let (factor, group): (&Factor, usize) = match side {
-            Side::Lhs => (&self.part.lhs, 1),
-            Side::Rhs => (&self.part.rhs, 2),
+        for panels in runs(&unit.panel, s.panels, s.n, s.lanes) {
+            let lanes = if s.n == 1 { 1 } else { ceil_div(panels.size, s.lane_step) * s.lane_step };
+            let p = self.b.open(panels.lo, panels.hi, 1, 1, &[]);
+            let mut loops = Vec::new();
+            let mut m = unit.m.clone();
+            let mut slot = IndexExpr::default();
+            for d in (0..m.len()).filter(|&d| d != s.row_dim) {
+                let l = self.b.open(m[d].clone(), block_end(&m[d], s.m_block[d], s.m[d], s.m[d]), 1, 1, &[]);
+                slot = slot.scale(s.m_block[d]).add(&l.var).add(&m[d].scale(-1));
+                m[d] = l.var.clone();
+                loops.push(l);
+            }
+            let row_tiles = s.m_block[s.row_dim] / s.rows;
+            let first_tile = self.b.cx().div(&unit.m[s.row_dim], s.rows);
+            for rows in runs(&first_tile, row_tiles, s.m[s.row_dim], s.rows) {
+                let t = self.b.open(rows.lo, rows.hi, 1, 1, &[]);
+                m[s.row_dim] = t.var.scale(s.rows);
+                let slot = slot.scale(row_tiles).add(&t.var).add(&first_tile.scale(-1));
+                let slot = slot.scale(s.panels).add(&p.var).add(&unit.panel.scale(-1));
+                let first = p.var.scale(s.lanes);
+                let j = self.b.open(
+                    first.clone(),
+                    Bound::Expr(first.offset(panels.size)),
+                    lanes,
+                    lanes as u16,
+                    &[],
+                );
+                let at = At {
+                    m: m.clone(),
+                    column: j.var.clone(),
+                    first,
+                    rows: rows.size,
+                    lanes: lanes as u16,
+                    slot,
+                };
+                body(self, &at);
+                self.b.close(j, &[]);
+                self.b.close(t, &[]);
+            }
+            self.close(loops);
+            self.b.close(p, &[]);
+        }
+    }
+
+    fn zeros(&mut self, at: &At) -> Vec<Val> {
+        let zero = self.b.constant_lanes(Scalar::from_f64(self.s.dtype, 0.0), at.lanes);
+        vec![zero; at.rows as usize]
+    }
+
+    /// What the collapsed variables stand for.
+    fn point(&self, unit: &Unit, m: &[IndexExpr], column: &IndexExpr, k: &[IndexExpr]) -> Vec<IndexExpr> {
+        let s = self.s;
+        let own = |g: usize| s.space.extents[g].len();
+        let mut all: Vec<IndexExpr> = unit.batch.iter().take(own(0)).cloned().collect();
+        all.extend(m.iter().take(own(1)).cloned());
+        all.extend(delinearize(self.b, column, &s.space.extents[2]));
+        all.extend(k.iter().take(own(3)).cloned());
+        all
+    }
+
+    /// Element of a load over the collapsed variables.
+    fn linear(&self, buffer: BufferId, index: &[IndexExpr]) -> IndexExpr {
+        let linear = self.buffers[buffer as usize].linear(index);
+        linear.substitute(&self.part.space, &|v| self.s.space.vars[v as usize].clone())
+    }
+
+    fn load_of(factor: &Factor) -> (BufferId, &[IndexExpr]) {
+        match &factor.exprs.get(factor.value).op {
+            ExprOp::Load { buffer, index, .. } => (*buffer, index),
+            other => unreachable!("{other:?} was written to a buffer before"),
+        }
+    }
+
+    /// The left factor for a unit and a block of k.
+    fn source(&mut self, unit: &Unit, block: &KBlock) -> Source {
+        let s = self.s;
+        let Some(w) = &s.window else {
+            let (buffer, index) = Self::load_of(&self.part.lhs);
+            let index = self.linear(buffer, index);
+            return Source { base: Base::Buffer(buffer), index, origin: IndexExpr::default() };
         };
-        let dims = s.space.extents[group].clone();
-        let mut e = Emit::new(&factor.exprs, self.buffers, Vec::new());
-        if self.in_order(factor, group) {
-            // Neighbouring rows lie side by side in memory: lanes along them.
-            let (k, k_position, kn) = self.open_k(outer, k0, k_here);
-            let lanes = if width % 8 == 0 { 8 } else { 4 };
-            let i = self.b.open(IndexExpr::default(), Bound::Expr(rows.clone()), lanes, lanes as u16, &[]);
-            let row = vec![first.add(&i.var)];
-            self.set_vars(&mut e, side, batch, &row, &k);
-            let v = e.value(self.b, factor.value);
-            let mem = self.scratch(region, offset.add(&k_position.scale(width)).add(&i.var));
-            self.b.store(mem, v);
-            self.b.close(i, &[]);
-            self.close_k(kn);
-            return;
+        let start = self.point(unit, &unit.m, &IndexExpr::default(), &self.k_at(block));
+        let covered = s.covered();
+        // The least index that occurs, in each dimension.
+        let lowest = w.index.iter().map(|e| {
+            let at = |v: graphc_ir::Var| match e.coefficient(v) {
+                Some(c) if c < 0 => start[v as usize].offset(covered[v as usize] - 1),
+                _ => start[v as usize].clone(),
+            };
+            e.substitute(self.b.cx(), &at)
+        });
+        let lowest: Vec<IndexExpr> = lowest.collect();
+        let extents = s.box_extents(w);
+        let mut strides = vec![1; extents.len()];
+        let mut size = 1;
+        for &d in w.order.iter().rev() {
+            strides[d] = size;
+            size *= extents[d];
         }
-        let i = self.b.open(IndexExpr::default(), Bound::Expr(rows.clone()), 1, 1, &[]);
-        let row = first.add(&i.var);
-        let row = delinearize(self.b, &row, &dims);
-        let (k, k_position, kn) = self.open_k(outer, k0, k_here);
-        self.set_vars(&mut e, side, batch, &row, &k);
-        let v = e.value(self.b, factor.value);
-        let mem = self.scratch(region, offset.add(&k_position.scale(width)).add(&i.var));
-        self.b.store(mem, v);
-        self.close_k(kn);
-        self.b.close(i, &[]);
+        let base = Base::Scratch(self.region(size));
+        self.fill_box(w, base, &lowest, &extents, &strides);
+        let weighted = |index: &[IndexExpr]| {
+            index.iter().zip(&strides).fold(IndexExpr::default(), |sum, (e, &c)| sum.add(&e.scale(c)))
+        };
+        Source { base, index: weighted(&w.index), origin: weighted(&lowest) }
     }
 
-    /// Whether the factor's rows are one dimension along which all its loads are contiguous and
-    /// unguarded.
-    fn in_order(&self, factor: &Factor, group: usize) -> bool {
-        let s = self.s;
-        if s.space.extents[group].len() != 1 || !factor.exprs.dynamics.is_empty() {
-            return false;
-        }
-        let var = s.space.first(group) as u32;
-        factor.exprs.loads(&[factor.value]).iter().all(|(buffer, index, guards)| {
-            let sub = |e: &IndexExpr| e.substitute(&self.part.space, &|v| s.space.vars[v as usize].clone());
-            matches!(sub(&self.buffers[*buffer as usize].linear(index)).coefficient(var), Some(0 | 1))
-                && !guards.iter().any(|g| sub(&g.expr).uses(var))
-        })
-    }
-
-    /// Opens the loops over a block of k. Gives its dimensions, the position within the block, and
-    /// the loops.
-    fn open_k(
-        &mut self,
-        outer: &[IndexExpr],
-        k0: &IndexExpr,
-        k_here: &IndexExpr,
-    ) -> (Vec<IndexExpr>, IndexExpr, Vec<crate::vector::builder::OpenLoop>) {
-        let s = self.s;
-        let dims = &s.space.extents[3];
-        if dims.is_empty() {
-            return (Vec::new(), IndexExpr::default(), Vec::new());
-        }
-        let mut k = outer.to_vec();
-        let mut loops = vec![self.b.open(IndexExpr::default(), Bound::Expr(k_here.clone()), 1, 1, &[])];
-        let mut position = loops[0].var.clone();
-        k.push(k0.add(&position));
-        for &d in &dims[s.k_dim + 1..] {
-            let l = self.b.open(IndexExpr::default(), to(d), 1, 1, &[]);
-            position = position.scale(d).add(&l.var);
-            k.push(l.var.clone());
+    /// Copies a box of the left factor to scratch memory, zeros where it is outside of the buffer.
+    fn fill_box(&mut self, w: &Window, base: Base, lowest: &[IndexExpr], extents: &[i64], strides: &[i64]) {
+        let Some((&last, outer)) = w.order.split_last() else { return };
+        let mut loops = Vec::new();
+        let mut index = lowest.to_vec();
+        let mut to_box = IndexExpr::default();
+        for &d in outer {
+            let l = self.b.open(IndexExpr::default(), to(extents[d]), 1, 1, &[]);
+            index[d] = index[d].add(&l.var);
+            to_box = to_box.add(&l.var.scale(strides[d]));
             loops.push(l);
         }
-        (k, position, loops)
+        let mut guards = Vec::new();
+        for &d in outer {
+            guards.push(Guard { expr: index[d].clone(), lo: 0, hi: w.dims[d] });
+        }
+        // Positions outside along the last dimension are known beforehand, unless its place varies.
+        let (mut inside, mut guarded) = ((0, extents[last]), true);
+        if let Some(lowest) = lowest[last].as_constant() {
+            let within = |x: i64| x.clamp(0, extents[last]);
+            inside = (within(-lowest), within(w.dims[last] - lowest));
+            guarded = false;
+        }
+        let pieces = [(0, inside.0, false), (inside.0, inside.1, true), (inside.1, extents[last], false)];
+        for (from, end, copied) in pieces.into_iter().filter(|p| p.0 < p.1) {
+            let lanes = self.s.copy_lanes;
+            let l = self.b.open(IndexExpr::constant(from), to(end), i64::from(lanes), lanes, &[]);
+            let value = if copied {
+                let mut index = index.clone();
+                index[last] = index[last].add(&l.var);
+                let mut guards = guards.clone();
+                if guarded {
+                    guards.push(Guard { expr: index[last].clone(), lo: 0, hi: w.dims[last] });
+                }
+                guards.retain(|g| !g.always(self.b.cx()));
+                self.b.load(element(self.buffers, w.buffer, &index), &guards)
+            } else {
+                self.b.constant(Scalar::from_f64(self.s.dtype, 0.0))
+            };
+            self.b.store(self.mem(base, to_box.add(&l.var)), value);
+            self.b.close(l, &[]);
+        }
+        self.close(loops);
     }
 
-    fn close_k(&mut self, loops: Vec<crate::vector::builder::OpenLoop>) {
+    fn close(&mut self, loops: Vec<OpenLoop>) {
         for l in loops.into_iter().rev() {
             self.b.close(l, &[]);
         }
     }
 
-    /// Sets the variables of a factor's expressions.
-    fn set_vars(
-        &self,
-        e: &mut Emit<'_>,
-        side: Side,
-        batch: &[IndexExpr],
-        row: &[IndexExpr],
-        k: &[IndexExpr],
-    ) {
-        let s = self.s;
-        let mut new: Vec<IndexExpr> = batch.to_vec();
-        let other = |g: usize| vec![IndexExpr::default(); s.space.extents[g].len()];
-        match side {
-            Side::Lhs => {
-                new.extend_from_slice(row);
-                new.extend(other(2));
-            }
-            Side::Rhs => {
-                new.extend(other(1));
-                new.extend_from_slice(row);
-            }
-        }
-        new.extend_from_slice(k);
-        e.vars =
-            s.space.vars.iter().map(|x| x.substitute(self.b.cx(), &|v| new[v as usize].clone())).collect();
+    /// The first position of a block in each dimension of k.
+    fn k_at(&self, block: &KBlock) -> Vec<IndexExpr> {
+        let mut k = block.outer.clone();
+        k.push(block.first.clone());
+        k.resize(self.s.k.len(), IndexExpr::default());
+        k
     }
 
-    /// Applies the epilogue to the finished tiles.
-    #[expect(clippy::too_many_arguments, reason = "the coordinates of one block")]
-    fn epilogue(
-        &mut self,
-        batch: &[IndexExpr],
-        m0: &IndexExpr,
-        m_here: &IndexExpr,
-        n0: &IndexExpr,
-        n_here: &IndexExpr,
-        (m_panels, n_panels): (&IndexExpr, &IndexExpr),
-        acc: u32,
-    ) {
+    /// The accumulators of a tile after a block of k.
+    fn sums(&mut self, unit: &Unit, block: &KBlock, source: &Source, at: &At, acc: Vec<Val>) -> Vec<Val> {
         let s = self.s;
-        let mp = self.b.open(IndexExpr::default(), Bound::Expr(m_panels.clone()), 1, 1, &[]);
-        let rows = self.smaller_dynamic(s.rows, m_here, &mp.var.scale(s.rows), s.m);
-        let i = self.b.open(IndexExpr::default(), Bound::Expr(rows), 1, 1, &[]);
-        let row = m0.add(&mp.var.scale(s.rows)).add(&i.var);
-        let row = delinearize(self.b, &row, &s.space.extents[1]);
-        let np = self.b.open(IndexExpr::default(), Bound::Expr(n_panels.clone()), 1, 1, &[]);
-        let columns = self.smaller_dynamic(s.lanes, n_here, &np.var.scale(s.lanes), s.n);
-        let l = self.b.open(IndexExpr::default(), Bound::Expr(columns), s.lanes, s.lanes as u16, &[]);
-        let column = n0.add(&np.var.scale(s.lanes)).add(&l.var);
-        let column = delinearize(self.b, &column, &s.space.extents[2]);
-        let new: Vec<IndexExpr> = batch.iter().chain(&row).chain(&column).cloned().collect();
-        let part = self.part;
-        let get = |v: u32| new.get(v as usize).cloned().unwrap_or_default();
+        if s.k_size() == 0 {
+            return acc;
+        }
+        let first_var = |g: usize| s.space.first(g) as u32;
+        let along_k = |e: &IndexExpr| {
+            let own = s.space.extents[3].len() as u32;
+            let coefficient = |d: u32| if d < own { e.coefficient(first_var(3) + d).unwrap_or(0) } else { 0 };
+            (0..s.k.len() as u32).map(coefficient).collect::<Vec<i64>>()
+        };
+        let along_rows = if s.space.extents[1].is_empty() {
+            0
+        } else {
+            source.index.coefficient(first_var(1) + s.row_dim as u32).unwrap_or(0)
+        };
+        // Without the column, which is added to it.
+        let start = self.point(unit, &at.m, &IndexExpr::default(), &self.k_at(block));
+        let here = |p: &Self, e: &IndexExpr| e.substitute(p.b.cx(), &|v| start[v as usize].clone());
+        let (lhs_steps, lhs) = (along_k(&source.index), here(self, &source.index));
+        let lhs = self.fixed(&lhs.add(&source.origin.scale(-1)), MAX_ELEMENTS as i64);
+        let (buffer, index) = Self::load_of(&self.part.rhs);
+        let index = self.linear(buffer, index);
+        let (rhs_steps, rhs) = (along_k(&index), here(self, &index));
+        let rhs = self.fixed(&rhs, MAX_ELEMENTS as i64).add(&at.column);
+        let terms = Terms {
+            lhs: (source.base, lhs, along_rows, lhs_steps),
+            rhs: (Base::Buffer(buffer), rhs, rhs_steps),
+            first: block.first.clone(),
+            unrolled: s.unrolled(),
+        };
+        self.over_k(&terms, &mut vec![IndexExpr::default(); s.k_dim], acc)
+    }
+
+    /// The loops over the dimensions of k that are not in `k` yet, around the multiply-adds.
+    fn over_k(&mut self, terms: &Terms, k: &mut Vec<IndexExpr>, acc: Vec<Val>) -> Vec<Val> {
+        let s = self.s;
+        let d = k.len();
+        if d == s.k.len() {
+            return self.multiply_add(terms, k, acc);
+        }
+        let each = |p: &mut Self, k: &mut Vec<IndexExpr>, positions: &[IndexExpr], mut acc: Vec<Val>| {
+            for position in positions {
+                k.push(position.clone());
+                acc = p.over_k(terms, k, acc);
+                k.pop();
+            }
+            acc
+        };
+        let extent = s.k[d];
+        let constants = |range: std::ops::Range<i64>| range.map(IndexExpr::constant).collect::<Vec<_>>();
+        if d >= terms.unrolled {
+            return each(self, k, &constants(0..extent), acc);
+        }
+        let step = if d + 1 == s.k.len() { UNROLL } else { 1 };
+        let whole = extent / step * step;
+        let cut = d == s.k_dim && s.k_chunk < extent;
+        // Positions count from the block's first.
+        let end = |limit: i64| {
+            if !cut {
+                return to(limit);
+            }
+            let (own, rest) = (IndexExpr::constant(s.k_chunk), terms.first.scale(-1).offset(limit));
+            if limit == extent && extent % s.k_chunk == 0 { Bound::Expr(own) } else { Bound::Min(own, rest) }
+        };
+        let l = self.b.open(IndexExpr::default(), end(whole), step, 1, &acc);
+        let positions: Vec<IndexExpr> = (0..step).map(|u| l.var.offset(u)).collect();
+        let next = each(self, k, &positions, l.values.clone());
+        let acc = self.b.close(l, &next);
+        if whole == extent {
+            return acc;
+        }
+        if !cut {
+            return each(self, k, &constants(whole..extent), acc);
+        }
+        // Only the last block has an iteration.
+        let l = self.b.open(terms.first.scale(-1).offset(whole), end(extent), 1, 1, &acc);
+        let next = each(self, k, std::slice::from_ref(&l.var), l.values.clone());
+        self.b.close(l, &next)
+    }
+
+    /// `acc[i] += lhs[i, k] * rhs[k, columns]`
+    fn multiply_add(&mut self, terms: &Terms, k: &[IndexExpr], acc: Vec<Val>) -> Vec<Val> {
+        let at = |first: &IndexExpr, steps: &[i64]| {
+            k.iter().zip(steps).fold(first.clone(), |sum, (k, &c)| sum.add(&k.scale(c)))
+        };
+        let (base, first, row, steps) = &terms.lhs;
+        let lhs = at(first, steps);
+        let columns = self.mem(terms.rhs.0, at(&terms.rhs.1, &terms.rhs.2));
+        let columns = self.b.load(columns, &[]);
+        let each = acc.into_iter().enumerate().map(|(i, acc)| {
+            let x = self.mem(*base, lhs.offset(i as i64 * row));
+            let x = self.b.load(x, &[]);
+            if self.s.dtype.is_float() {
+                return self.b.fma(x, columns, acc);
+            }
+            let product = self.b.mul(x, columns);
+            self.b.add(product, acc)
+        });
+        each.collect()
+    }
+
+    /// What the kernel's variables stand for, `row` rows below the tile's first.
+    fn row_vars(&self, unit: &Unit, at: &At, row: &IndexExpr) -> Vec<IndexExpr> {
+        let mut m = at.m.clone();
+        m[self.s.row_dim] = m[self.s.row_dim].add(row);
+        let point = self.point(unit, &m, &at.column, &[]);
+        let get = |v: graphc_ir::Var| point.get(v as usize).cloned().unwrap_or_default();
         let cx = self.b.cx();
-        let vars: Vec<IndexExpr> = s.space.vars.iter().map(|x| x.substitute(cx, &get)).collect();
-        let out = part.out.iter().map(|x| x.substitute(cx, &|v| vars[v as usize].clone())).collect();
-        let mut e = Emit::new(&self.kernel.exprs, self.buffers, out);
-        let tile = mp.var.scale(s.rows * s.n_block).add(&np.var.scale(s.rows * s.lanes));
-        let sum = self.scratch(acc, tile.add(&i.var.scale(s.lanes)).add(&l.var));
-        e.reduced = vec![self.b.load(sum, &[])];
-        let values: Vec<Val> = self.kernel.stores.iter().map(|st| e.value(self.b, st.value)).collect();
-        for (st, v) in self.kernel.stores.iter().zip(values) {
+        let vars: Vec<IndexExpr> = self.s.space.vars.iter().map(|x| x.substitute(cx, &get)).collect();
+        self.part.out.iter().map(|x| x.substitute(cx, &|v| vars[v as usize].clone())).collect()
+    }
+
+    /// Begins the epilogue: what is the same for all rows of a tile.
+    fn epilogue<'k>(&mut self, kernel: &'k Kernel, buffers: &'k [Buffer], unit: &Unit, at: &At) -> Emit<'k> {
+        let s = self.s;
+        let row_var = (!s.space.extents[1].is_empty()).then(|| (s.space.first(1) + s.row_dim) as u32);
+        let along_rows = self.part.out.iter().map(|x| {
+            let over_collapsed = x.substitute(&self.part.space, &|v| s.space.vars[v as usize].clone());
+            row_var.is_some_and(|v| over_collapsed.uses(v))
+        });
+        let along_rows: Vec<bool> = along_rows.collect();
+        let vars = self.row_vars(unit, at, &IndexExpr::default());
+        let mut e = Emit::new(&kernel.exprs, buffers, vars);
+        e.hoist(self.b, &kernel.roots(), &|v| along_rows[v as usize]);
+        e
+    }
+
+    fn finish_row(&mut self, e: &mut Emit<'_>, unit: &Unit, at: &At, row: &IndexExpr, sum: Val) {
+        e.open();
+        e.vars = self.row_vars(unit, at, row);
+        e.reduced = vec![sum];
+        let stores = &self.kernel.stores;
+        let values: Vec<Val> = stores.iter().map(|st| e.value(self.b, st.value)).collect();
+        for (st, v) in stores.iter().zip(values) {
             let mem = e.element(self.b, st.buffer, &st.index);
             self.b.store(mem, v);
         }
-        self.b.close(l, &[]);
-        self.b.close(np, &[]);
-        self.b.close(i, &[]);
-        self.b.close(mp, &[]);
+        e.close();
     }
 
-    fn leaf(&mut self) -> u32 {
-        let s = self.s;
-        let name = format!("tile_{}_{}x{}", s.dtype, s.rows, s.lanes);
-        let (dtype, rows, lanes) = (s.dtype, s.rows, s.lanes as u16);
-        self.leaves.get(name, |name| tile(name, dtype, rows, lanes))
+    /// Applies the epilogue to a tile.
+    fn finish(&mut self, unit: &Unit, at: &At, sums: &[Val]) {
+        let mut e = self.epilogue(self.kernel, self.buffers, unit, at);
+        for (i, &sum) in sums.iter().enumerate() {
+            self.finish_row(&mut e, unit, at, &IndexExpr::constant(i as i64), sum);
+        }
+    }
+
+    /// Applies the epilogue to a tile whose sums are in scratch memory.
+    fn finish_from(&mut self, unit: &Unit, at: &At, base: Base, slot: &IndexExpr) {
+        let mut e = self.epilogue(self.kernel, self.buffers, unit, at);
+        let row = self.b.open(IndexExpr::default(), to(at.rows), 1, 1, &[]);
+        let mem = self.mem(base, slot.add(&row.var.scale(self.s.lanes)).add(&at.lane()));
+        let sum = self.b.load(mem, &[]);
+        self.finish_row(&mut e, unit, at, &row.var.clone(), sum);
+        self.b.close(row, &[]);
     }
 }
 
-/// Multiply-adds unrolled in the tile's loop over k: they amortize the loop's copies.
-const UNROLL: i64 = 4;
+impl At {
+    /// Position among the tile's columns.
+    fn lane(&self) -> IndexExpr {
+        self.column.add(&self.first.scale(-1))
+    }
+}
 
-/// The register tile: `acc[i][j] += sum over k of a[k][i] * b[k][j]`, in order of k; the
-/// accumulators start from zero if scalar argument 1 (the number of the block of k) is 0. Argument
-/// 0 is the number of positions of k.
-fn tile(name: &str, dtype: DType, rows: i64, lanes: u16) -> VFunc {
-    let mut b = VBuilder::leaf(name, 2, 3);
-    let kc = b.param(0);
-    let block = b.param(1);
-    let at = |param, index| MemRef { base: Base::Param(param), dtype, index };
-    let width = i64::from(lanes);
-    let j = b.open(IndexExpr::default(), to(width), width, lanes, &[]);
-    let zero = b.constant_lanes(Scalar::from_f64(dtype, 0.0), lanes);
-    let block = b.index(&block);
-    let none = b.i64(0);
-    let first = b.cmp(graphc_ir::CmpKind::Eq, block, none);
-    let init: Vec<Val> = (0..rows)
-        .map(|i| {
-            let before = b.load(at(2, j.var.offset(i * width)), &[]);
-            b.select(first, zero, before)
-        })
-        .collect();
-    let step = |b: &mut VBuilder, k: &IndexExpr, acc: &[Val]| -> Vec<Val> {
-        let column = b.load(at(1, k.scale(width).add(&j.var)), &[]);
-        acc.iter()
-            .enumerate()
-            .map(|(i, &acc)| {
-                let x = b.load(at(0, k.scale(rows).offset(i as i64)), &[]);
-                if dtype.is_float() {
-                    return b.fma(x, column, acc);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assemble::assemble;
+    use crate::codegen::Isa;
+    use crate::compile::state_layout;
+    use crate::fuse::{Fusion, fuse};
+    use crate::operands::make_direct;
+    use crate::vector::interp::run_program;
+    use crate::{kernel, optimize, vector};
+    use graphc_ir::{Literal, Module, ModuleBuilder, evaluate, gradients};
+
+    /// 128, 256 and 512 bits.
+    const TARGETS: [Target; 3] = [Target::V128, Target::of(Isa::Avx2), Target::of(Isa::Avx512)];
+
+    fn numbers(dtype: DType, dims: &[usize], seed: u64) -> Literal {
+        let at =
+            |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_mul(2 * seed + 1) >> 48;
+        Literal::from_fn(dtype, dims, |i| Scalar::from_f64(dtype, (at(i) as f64 / 16384.0 - 2.0) * 4.0))
+    }
+
+    /// Compares the schedules for all targets with the interpreter. Gives the kernels' names.
+    fn check(module: &Module, inputs: &[Literal]) -> Vec<String> {
+        let f = module.function("f").unwrap();
+        let expected = evaluate(f, inputs, |_| unreachable!("no state")).unwrap();
+        let layout = state_layout(module).unwrap();
+        let (optimized, _) = optimize(f, &crate::PassOptions::default()).unwrap();
+        let mut names = Vec::new();
+        for target in &TARGETS {
+            let mut fused = fuse(&optimized, Fusion::Full);
+            make_direct(&mut fused);
+            let p = assemble(&optimized, fused, &layout, target, 3).unwrap().program;
+            p.kernels.iter().for_each(|k| assert_eq!(kernel::verify::verify(k, &p.buffers), Ok(())));
+            for s in &p.scheduled {
+                assert_eq!(vector::verify::verify(&s.function, &p.buffers), Ok(()));
+            }
+            let got = run_program(&p, inputs, &mut Vec::new(), 3).unwrap();
+            for (e, g) in expected.outputs.iter().zip(&got) {
+                let different = (0..e.len()).find(|&i| e.get(i) != g.get(i));
+                assert_eq!(different.map(|i| (i, e.get(i), g.get(i))), None, "{target:?} {}", module.name);
+            }
+            names = p.kernels.iter().map(|k| k.name.clone()).collect();
+        }
+        names
+    }
+
+    fn product(dtype: DType, m: usize, k: usize, n: usize, transposed: [bool; 2]) -> Vec<String> {
+        let b = ModuleBuilder::new(&format!("{dtype} {m} {k} {n} {transposed:?}"));
+        let dims = |t: bool, a: usize, b: usize| if t { [b, a] } else { [a, b] };
+        let (x_dims, y_dims) = (dims(transposed[0], m, k), dims(transposed[1], k, n));
+        b.function("f", |f| {
+            let (x, y) = (f.input("x", dtype, x_dims), f.input("y", dtype, y_dims));
+            let x = if transposed[0] { x.transpose(&[1, 0]) } else { x };
+            let y = if transposed[1] { y.transpose(&[1, 0]) } else { y };
+            f.output("z", x.dot(y));
+        });
+        check(&b.build().unwrap(), &[numbers(dtype, &x_dims, 1), numbers(dtype, &y_dims, 2)])
+    }
+
+    #[test]
+    fn products_of_many_shapes() {
+        for dtype in [DType::F32, DType::F64, DType::I32, DType::I64] {
+            for (m, k, n) in [(1, 40, 70), (33, 17, 70), (61, 9, 1), (2, 1, 3), (7, 12, 31), (90, 64, 90)] {
+                assert_eq!(product(dtype, m, k, n, [false; 2]).len(), 1);
+            }
+            for (m, k, n) in [(0, 3, 4), (3, 0, 40), (3, 4, 0)] {
+                product(dtype, m, k, n, [false; 2]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_sum_is_taken_in_blocks() {
+        for (m, k, n) in [(17, 2051, 21), (1, 5000, 40), (3, 4096, 1)] {
+            product(DType::F32, m, k, n, [false; 2]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_order_is_copied_first() {
+        let names = product(DType::F32, 23, 34, 45, [true, true]);
+        assert_eq!(names, ["k0_dot_general_rhs0", "k0_dot_general"]);
+        // Rows that collide in the cache.
+        let names = product(DType::F32, 32, 32, 1024, [false; 2]);
+        assert_eq!(names, ["k0_dot_general_rhs0", "k0_dot_general"]);
+    }
+
+    #[test]
+    fn epilogues_of_any_length() {
+        for (m, n) in [(40, 35), (1, 100), (80, 80)] {
+            let b = ModuleBuilder::new("epilogue");
+            b.function("f", |f| {
+                let (x, y) = (f.input("x", DType::F32, [m, 20]), f.input("y", DType::F32, [20, n]));
+                let bias = f.input("b", DType::F32, [n]).broadcast([m, n], &[1]);
+                let z = x.dot(y) + bias;
+                f.output("z", z.max(0.0));
+                f.output("t", (z * 0.125).tanh() + (z * z).sigmoid());
+            });
+            let of = |dims: &[usize], seed| numbers(DType::F32, dims, seed);
+            check(&b.build().unwrap(), &[of(&[m, 20], 3), of(&[20, n], 4), of(&[n], 5)]);
+        }
+    }
+
+    #[test]
+    fn convolutions_with_padding_and_their_gradients() {
+        let cases = [
+            ([2, 3, 11, 9], 4, 3, 1, 1),
+            ([1, 5, 12, 13], 3, 5, 2, 3),
+            ([2, 24, 40, 40], 2, 3, 1, 1),
+            ([3, 2, 34, 34], 3, 3, 1, 1),
+        ];
+        for (x_dims, out, size, stride, padding) in cases {
+            let w_dims = [out, x_dims[1], size, size];
+            let b = ModuleBuilder::new(&format!("{x_dims:?} {out} {size} {stride} {padding}"));
+            b.function("f", |f| {
+                let (x, w) = (f.input("x", DType::F32, x_dims), f.input("w", DType::F32, w_dims));
+                let y = x.conv2d(w, stride, padding);
+                f.output("y", y.max(0.0));
+                let loss = (y * y).reduce_sum(&[0, 1, 2, 3]);
+                for (name, g) in ["dx", "dw"].into_iter().zip(gradients(loss, &[x, w])) {
+                    f.output(name, g);
                 }
-                let product = b.mul(x, column);
-                b.add(product, acc)
-            })
-            .collect()
-    };
-    let whole = b.cx().div(&kc, UNROLL);
-    let whole = b.index(&whole);
-    let whole = b.dynamic(whole, graphc_ir::MAX_ELEMENTS as i64).scale(UNROLL);
-    let l = b.open(IndexExpr::default(), Bound::Expr(whole.clone()), UNROLL, 1, &init);
-    let mut acc = l.values.clone();
-    for u in 0..UNROLL {
-        acc = step(&mut b, &l.var.offset(u), &acc);
+            });
+            check(&b.build().unwrap(), &[numbers(DType::F32, &x_dims, 6), numbers(DType::F32, &w_dims, 7)]);
+        }
     }
-    let acc = b.close(l, &acc);
-    let l = b.open(whole, Bound::Expr(kc), 1, 1, &acc);
-    let acc = step(&mut b, &l.var.clone(), &l.values.clone());
-    let acc = b.close(l, &acc);
-    for (i, v) in acc.into_iter().enumerate() {
-        b.store(at(2, j.var.offset(i as i64 * width)), v);
+
+    #[test]
+    fn tiles_fill_the_registers() {
+        let tile = |m: i64, n: i64, target: &Target| {
+            let t = Tile::best(&[m], n, DType::F32, target);
+            (t.rows, t.lanes)
+        };
+        assert_eq!(TARGETS.map(|t| tile(840, 1024, &t)), [(5, 8), (6, 16), (14, 32)]);
+        assert_eq!(tile(112, 16, &TARGETS[2]), (28, 16));
+        assert_eq!(TARGETS.map(|t| tile(1, 960, &t).0), [1, 1, 1]);
     }
-    b.close(j, &[]);
-    b.finish()
 }

@@ -8,7 +8,7 @@ use crate::codegen::Isa;
 use crate::kernel::{BufferId, ExprId, ExprOp, Exprs, Kernel, KernelBody};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::VBuilder;
-use crate::vector::{Base, MemRef, VFunc, Val};
+use crate::vector::{Base, MemRef, Val};
 use graphc_ir::{Atom, Guard, IndexExpr, ScalarBuilder, row_major_strides};
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -16,63 +16,36 @@ use std::collections::HashMap;
 /// What the scheduler knows of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Target {
-    /// Rows of a contraction's register tile.
-    pub tile_rows: usize,
-    /// Columns of a contraction's register tile; also its lanes.
-    pub tile_lanes: u16,
+    /// Lanes of `f32` in a register.
+    pub vector_lanes: u16,
+    /// Vector registers that a contraction's tile may take: accumulators, a row of the right factor,
+    /// an element of the left one, and one more.
+    pub registers: u16,
     /// Lanes of an elementwise vector loop.
     pub map_lanes: u16,
 }
 
 impl Target {
-    /// 128-bit vectors, 16 registers: 5 x 8 accumulators of f32 fill 10 of them.
-    pub(crate) const V128: Self = Self { tile_rows: 5, tile_lanes: 8, map_lanes: 8 };
+    /// 128-bit vectors; of the 16 registers Cranelift's allocator needs two to move values around.
+    pub(crate) const V128: Self = Self { vector_lanes: 4, registers: 14, map_lanes: 8 };
 
     /// The machine with these vector instructions.
     pub(crate) const fn of(isa: Isa) -> Self {
         match isa {
-            Isa::Portable | Isa::Avx2 => Self::V128,
-            Isa::Avx512 => Self { map_lanes: 16, ..Self::V128 },
+            Isa::Portable => Self::V128,
+            Isa::Avx2 => Self { vector_lanes: 8, registers: 16, map_lanes: 8 },
+            Isa::Avx512 => Self { vector_lanes: 16, registers: 32, map_lanes: 16 },
         }
-    }
-}
-
-/// Leaf functions, shared by structure.
-#[derive(Default)]
-pub(crate) struct Leaves {
-    functions: Vec<VFunc>,
-    known: HashMap<String, u32>,
-}
-
-impl Leaves {
-    /// The number of the leaf of that name; `make` writes it at first use.
-    fn get(&mut self, name: String, make: impl FnOnce(&str) -> VFunc) -> u32 {
-        if let Some(&i) = self.known.get(&name) {
-            return i;
-        }
-        self.functions.push(make(&name));
-        self.known.insert(name, (self.functions.len() - 1) as u32);
-        (self.functions.len() - 1) as u32
-    }
-
-    /// All of them.
-    pub(crate) fn into_functions(self) -> Vec<VFunc> {
-        self.functions
     }
 }
 
 /// Schedules one kernel.
-pub(crate) fn schedule(
-    kernel: &Kernel,
-    buffers: &[Buffer],
-    target: &Target,
-    leaves: &mut Leaves,
-) -> Scheduled {
+pub(crate) fn schedule(kernel: &Kernel, buffers: &[Buffer], target: &Target) -> Scheduled {
     match &kernel.body {
         KernelBody::Loop { outer, reductions } => {
             loops::schedule(kernel, *outer, reductions, buffers, target)
         }
-        KernelBody::Contraction(parts) => contraction::schedule(kernel, parts, buffers, target, leaves),
+        KernelBody::Contraction(parts) => contraction::schedule(kernel, parts, buffers, target),
         KernelBody::ArgReduce { value, largest, out } => {
             odd::arg_reduce(kernel, *value, *largest, *out, buffers)
         }

@@ -15,7 +15,6 @@ pub struct VBuilder {
     /// Ranges of the loop variables and of scalar `I64` values, for simplifying index expressions.
     cx: IndexCx,
     params: Vec<Val>,
-    n_pointers: u32,
     scheduled: bool,
     /// Statements of the open scopes, innermost last.
     scopes: Vec<Scope>,
@@ -43,24 +42,19 @@ pub struct OpenLoop {
 impl VBuilder {
     /// A kernel: its two scalar parameters are the first unit and the end of the units.
     pub fn kernel(name: &str) -> Self {
-        Self::with_params(name, 2, 0, false)
-    }
-
-    /// A leaf: called by kernels with pointers and scalars.
-    pub fn leaf(name: &str, n_scalars: usize, n_pointers: u32) -> Self {
-        Self::with_params(name, n_scalars, n_pointers, true)
-    }
-
-    fn with_params(name: &str, n_scalars: usize, n_pointers: u32, scheduled: bool) -> Self {
         Self {
             name: name.to_owned(),
-            types: vec![VType { dtype: DType::I64, lanes: 1 }; n_scalars],
-            cx: IndexCx { extents: Vec::new(), dynamic: vec![MAX_ELEMENTS as i64; n_scalars] },
-            params: (0..n_scalars as Val).collect(),
-            n_pointers,
-            scheduled,
+            types: vec![VType { dtype: DType::I64, lanes: 1 }; 2],
+            cx: IndexCx { extents: Vec::new(), dynamic: vec![MAX_ELEMENTS as i64; 2] },
+            params: vec![0, 1],
+            scheduled: false,
             scopes: vec![Scope::default()],
         }
+    }
+
+    /// Asks the emitter to keep the order of instructions.
+    pub fn keep_order(&mut self) {
+        self.scheduled = true;
     }
 
     /// Scalar parameter `i` as an index.
@@ -77,7 +71,6 @@ impl VBuilder {
             types: self.types,
             n_vars: self.cx.extents.len() as u32,
             params: self.params,
-            n_pointers: self.n_pointers,
             body,
             scheduled: self.scheduled,
         }
@@ -186,11 +179,6 @@ impl VBuilder {
         let lanes = self.lanes_of(|v| mem.index.uses(v)).max(self.ty(value).lanes);
         let value = self.splat(value, lanes);
         self.scope().body.push(Stmt::Store { mem, value });
-    }
-
-    /// Calls a leaf.
-    pub fn call(&mut self, leaf: u32, pointers: Vec<MemRef>, scalars: Vec<IndexExpr>) {
-        self.scope().body.push(Stmt::Call { leaf, pointers, scalars });
     }
 
     /// Opens a loop `for var in (lo..hi).step_by(step)` of `lanes` lanes with carried values that

@@ -214,7 +214,7 @@ pub fn run_kernel(
     memory.arena[start..start + s.scratch].fill(RUBBISH);
     let scratch = Window { region: Region::Arena, start, bytes: s.scratch, at: 0 };
     let scalars = [first as i64, end as i64];
-    Machine::new(program, memory, &s.function, scratch, Vec::new(), &scalars).run()
+    Machine::new(program, memory, &s.function, scratch, &scalars).run()
 }
 
 /// Buffers of the outputs in order.
@@ -289,7 +289,6 @@ struct Machine<'a> {
     memory: &'a mut Memory,
     f: &'a VFunc,
     scratch: Window,
-    pointers: Vec<Window>,
     values: Vec<Lanes>,
     vars: Vec<i64>,
     vector: Option<Vector>,
@@ -301,14 +300,13 @@ impl<'a> Machine<'a> {
         memory: &'a mut Memory,
         f: &'a VFunc,
         scratch: Window,
-        pointers: Vec<Window>,
         scalars: &[i64],
     ) -> Self {
         let mut values = vec![Lanes::new(); f.types.len()];
         for (&p, &x) in f.params.iter().zip(scalars) {
             values[p as usize] = smallvec![Scalar::I64(x)];
         }
-        Self { program, memory, f, scratch, pointers, values, vars: vec![0; f.n_vars as usize], vector: None }
+        Self { program, memory, f, scratch, values, vars: vec![0; f.n_vars as usize], vector: None }
     }
 
     fn run(mut self) -> Result<(), InterpError> {
@@ -330,13 +328,6 @@ impl<'a> Machine<'a> {
                             self.store(mem, lane, x)?;
                         }
                     }
-                }
-                Stmt::Call { leaf, pointers, scalars } => {
-                    let windows: Vec<Window> =
-                        pointers.iter().map(|m| self.window(m, 0)).collect::<Result<_, _>>()?;
-                    let scalars: Vec<i64> = scalars.iter().map(|e| self.index(e, 0)).collect();
-                    let f = &self.program.leaves[*leaf as usize];
-                    Machine::new(self.program, self.memory, f, self.scratch, windows, &scalars).run()?;
                 }
                 Stmt::Loop(l) => self.repeat(l)?,
             }
@@ -445,7 +436,6 @@ impl<'a> Machine<'a> {
         let base = match mem.base {
             Base::Buffer(i) => buffer_window(self.program, self.memory, i)?,
             Base::Scratch(offset) => Window { at: i64::from(offset), ..self.scratch },
-            Base::Param(i) => self.pointers[i as usize],
         };
         Ok(Window { at: base.at + self.index(&mem.index, lane) * mem.dtype.size_bytes() as i64, ..base })
     }

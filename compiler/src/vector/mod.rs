@@ -38,8 +38,6 @@ pub enum Base {
     Buffer(u32),
     /// The worker's scratch memory, at a byte offset.
     Scratch(u32),
-    /// A pointer parameter of a leaf function.
-    Param(u32),
 }
 
 /// Element `index` of `base`, in units of `dtype`. Variables of the index are loop variables of the
@@ -142,18 +140,9 @@ pub enum Stmt {
     },
     /// A loop.
     Loop(Loop),
-    /// Calls a leaf function with the addresses `pointers` and scalar `I64` arguments.
-    Call {
-        /// Number of the function in the program's leaves.
-        leaf: u32,
-        /// Pointer arguments.
-        pointers: Vec<MemRef>,
-        /// Scalar arguments.
-        scalars: Vec<IndexExpr>,
-    },
 }
 
-/// A function: a kernel's body, or a leaf that kernels call.
+/// A function: a kernel's body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VFunc {
     /// Name in dumps.
@@ -162,13 +151,10 @@ pub struct VFunc {
     pub types: Vec<VType>,
     /// Number of loop variables.
     pub n_vars: u32,
-    /// Scalar parameters: for a kernel the first unit and the end of its units; for a leaf its
-    /// scalar arguments.
+    /// Scalar parameters: the first unit and the end of the units.
     pub params: Vec<Val>,
-    /// Number of pointer parameters (leaves only).
-    pub n_pointers: u32,
     /// The statements.
     pub body: Vec<Stmt>,
-    /// Whether the emitter should keep the order of instructions: hand-scheduled leaf bodies.
+    /// Whether the emitter should keep the order of instructions: that of register tiles.
     pub scheduled: bool,
 }

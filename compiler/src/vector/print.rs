@@ -23,14 +23,10 @@ pub fn print_function(f: &VFunc) -> String {
 }
 
 fn function(out: &mut String, f: &VFunc) -> fmt::Result {
-    let leaf = f.n_pointers > 0;
-    let mut params: Vec<String> = (0..f.n_pointers).map(|p| format!("p{p}")).collect();
-    let roles = if leaf { [""; 2] } else { [" first", " end"] };
-    let role = |i: usize| roles.get(i).copied().unwrap_or_default();
-    params.extend(f.params.iter().enumerate().map(|(i, v)| format!("%{v}{}", role(i))));
-    let kind = if leaf { "leaf" } else { "kernel" };
+    let params: Vec<String> =
+        f.params.iter().zip(["first", "end"]).map(|(v, role)| format!("%{v} {role}")).collect();
     let scheduled = if f.scheduled { " scheduled" } else { "" };
-    writeln!(out, "{kind} {}({}){scheduled} {{", f.name, params.join(", "))?;
+    writeln!(out, "kernel {}({}){scheduled} {{", f.name, params.join(", "))?;
     block(out, f, &f.body, 1)?;
     writeln!(out, "}}")
 }
@@ -45,11 +41,6 @@ fn block(out: &mut String, f: &VFunc, body: &[Stmt], depth: usize) -> fmt::Resul
                 writeln!(out, "%{dst} = {} : {ty}", operation(op, &args))?;
             }
             Stmt::Store { mem, value } => writeln!(out, "store {} = %{value}", memory(mem))?,
-            Stmt::Call { leaf, pointers, scalars } => {
-                let pointers = pointers.iter().map(|m| format!("&{}", memory(m)));
-                let args: Vec<String> = pointers.chain(scalars.iter().map(local)).collect();
-                writeln!(out, "call leaf{leaf}({})", args.join(", "))?;
-            }
             Stmt::Loop(l) => {
                 writeln!(out, "{}", header(l))?;
                 block(out, f, &l.body, depth + 1)?;
@@ -90,12 +81,11 @@ fn operation(op: &VOp, args: &[String]) -> String {
     }
 }
 
-/// `b3[i0*4 + 1]`, `scratch@64[i0]`, `p0[i0]`.
+/// `b3[i0*4 + 1]`, `scratch@64[i0]`.
 pub(super) fn memory(m: &MemRef) -> String {
     let base = match m.base {
         Base::Buffer(i) => format!("b{i}"),
         Base::Scratch(offset) => format!("scratch@{offset}"),
-        Base::Param(i) => format!("p{i}"),
     };
     format!("{base}[{}]", local(&m.index))
 }

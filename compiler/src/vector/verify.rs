@@ -36,7 +36,7 @@ pub enum VectorError {
         /// What does not fit.
         message: String,
     },
-    /// A loop or call breaks a rule of its own.
+    /// A loop breaks a rule of its own.
     #[error("{user}: {message}")]
     Structure {
         /// The statement.
@@ -54,15 +54,13 @@ pub enum VectorError {
     },
 }
 
-/// Checks a kernel's or leaf's function. `leaves` are those it may call, `buffers` those it may
-/// name: a leaf is given none of either.
+/// Checks a kernel's function. `buffers` are those it may name.
 ///
 /// # Errors
 /// Every broken rule, in order of the statements.
-pub fn verify(f: &VFunc, leaves: &[VFunc], buffers: &[Buffer]) -> Result<(), Vec<VectorError>> {
+pub fn verify(f: &VFunc, buffers: &[Buffer]) -> Result<(), Vec<VectorError>> {
     let mut v = Verifier {
         f,
-        leaves,
         buffers,
         defined: vec![false; f.types.len()],
         visible: vec![false; f.types.len()],
@@ -81,7 +79,6 @@ pub fn verify(f: &VFunc, leaves: &[VFunc], buffers: &[Buffer]) -> Result<(), Vec
 
 struct Verifier<'a> {
     f: &'a VFunc,
-    leaves: &'a [VFunc],
     buffers: &'a [Buffer],
     /// Values defined anywhere so far.
     defined: Vec<bool>,
@@ -96,10 +93,6 @@ struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    fn is_leaf(&self) -> bool {
-        self.f.n_pointers > 0
-    }
-
     fn mismatch(&mut self, user: &str, message: String) {
         self.errors.push(VectorError::Type { user: user.to_owned(), message });
     }
@@ -162,25 +155,17 @@ impl Verifier<'_> {
     fn uniform(&mut self, e: &IndexExpr, user: &str) {
         self.index(e, user);
         if self.vector.is_some_and(|(var, _)| e.uses(var)) {
-            self.structure(user, "bounds and arguments are the same for all lanes");
+            self.structure(user, "bounds are the same for all lanes");
         }
     }
 
     fn guards(&mut self, guards: &[Guard], user: &str) {
         guards.iter().for_each(|g| self.index(&g.expr, user));
-        if self.is_leaf() && !guards.is_empty() {
-            self.structure(user, "a leaf has no guards");
-        }
     }
 
     fn memory(&mut self, m: &MemRef, user: &str) {
         self.index(&m.index, user);
         match m.base {
-            Base::Param(i) if i >= self.f.n_pointers => self.missing(user, format!("pointer p{i}")),
-            Base::Param(_) => {}
-            Base::Buffer(_) | Base::Scratch(_) if self.is_leaf() => {
-                self.structure(user, "a leaf reaches memory by its pointers only");
-            }
             Base::Buffer(i) => match self.buffers.get(i as usize) {
                 None => self.missing(user, format!("buffer b{i}")),
                 Some(b) if b.dtype != m.dtype => {
@@ -222,7 +207,6 @@ impl Verifier<'_> {
                         self.lanes_of(ty.lanes, &[&mem.index], &user);
                     }
                 }
-                Stmt::Call { leaf, pointers, scalars } => self.call(*leaf, pointers, scalars),
                 Stmt::Loop(l) => self.enter(l),
             }
         }
@@ -281,22 +265,6 @@ impl Verifier<'_> {
                 of(DType::Bool)
             }
             _ => None,
-        }
-    }
-
-    fn call(&mut self, leaf: u32, pointers: &[MemRef], scalars: &[IndexExpr]) {
-        let user = format!("call leaf{leaf}");
-        if self.vector.is_some() {
-            self.structure(&user, "vector loops call nothing");
-        }
-        pointers.iter().for_each(|m| self.memory(m, &user));
-        scalars.iter().for_each(|e| self.uniform(e, &user));
-        match self.leaves.get(leaf as usize) {
-            None => self.missing(&user, format!("leaf {leaf}")),
-            Some(l) if l.n_pointers as usize != pointers.len() || l.params.len() != scalars.len() => {
-                self.structure(&user, "a leaf is called with as many arguments as it has parameters");
-            }
-            Some(_) => {}
         }
     }
 
@@ -385,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_well_formed_function_passes() {
-        assert_eq!(verify(&sum_of_squares(), &[], &[]), Ok(()));
+        assert_eq!(verify(&sum_of_squares(), &[]), Ok(()));
     }
 
     #[test]
@@ -393,7 +361,7 @@ mod tests {
         let broken = |change: &dyn Fn(&mut VFunc)| {
             let mut f = sum_of_squares();
             change(&mut f);
-            let errors = verify(&f, &[], &[]).unwrap_err();
+            let errors = verify(&f, &[]).unwrap_err();
             errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
         let step = broken(&|f| first_loop(f).step = 8);
@@ -414,8 +382,6 @@ mod tests {
         assert!(var.contains("out of scope"), "{var}");
         let ty = broken(&|f| f.types[2].dtype = DType::F64);
         assert!(ty.contains("does not give"), "{ty}");
-        let call = broken(&|f| f.body.push(Stmt::Call { leaf: 0, pointers: vec![], scalars: vec![] }));
-        assert!(call.contains("no leaf 0"), "{call}");
         let buffer = broken(&|f| {
             let mem = MemRef { base: Base::Buffer(3), dtype: DType::F32, index: IndexExpr::default() };
             f.body.push(Stmt::Store { mem, value: 0 });

@@ -133,7 +133,7 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
             }
         }
         Emit::Vector => {
-            for f in p.leaves.iter().chain(p.scheduled.iter().map(|s| &s.function)) {
+            for f in p.scheduled.iter().map(|s| &s.function) {
                 writeln!(out, "{}", print_vector(f))?;
             }
         }

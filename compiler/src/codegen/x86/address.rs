@@ -463,7 +463,6 @@ impl Emitter<'_> {
                 program::Place::Constant(offset) => (self.bases.constants, offset as i64),
                 program::Place::Input(_) | program::Place::Output(_) => (self.bases.ports[&i], 0),
             },
-            Base::Param(_) => unreachable!("kernels have no pointer parameters"),
         }
     }
 

@@ -382,7 +382,6 @@ impl<'a> Emitter<'a> {
                     }
                 }
                 Stmt::Loop(l) => self.emit_loop(l, n)?,
-                Stmt::Call { .. } => return Err(Refused("a call")),
             }
         }
         Ok(())
@@ -533,6 +532,13 @@ impl<'a> Emitter<'a> {
     /// `for var in (lo..hi).step_by(step)`, tested at the bottom; `sure` if it has an iteration.
     fn counted(&mut self, l: &'a Loop, n: &Node<'a>, lo: Place, hi: Place, step: i64, sure: bool) -> Emitted {
         self.position = n.begin;
+        // What was needed for initial values only.
+        for v in 0..self.r.placed.len() as Val {
+            let carried = l.carried.iter().any(|c| c.phi == v);
+            if !carried && self.r.placed[v as usize].is_some() && self.dies(v) {
+                self.drop_value(v);
+            }
+        }
         self.settle_carried(l);
         self.make_room(n.begin, n.end);
         let head = self.r.clone();
@@ -768,7 +774,6 @@ impl<'a> Analysis<'_, 'a> {
                     self.index(&mem.index);
                     self.r#use(*value, begin);
                 }
-                Stmt::Call { .. } => return Err(Refused("a call")),
                 Stmt::Loop(l) => {
                     self.bound(&l.lo);
                     self.bound(&l.hi);

@@ -1,0 +1,168 @@
+//! Makes the factors of contractions direct: tiles read them in place, without further arithmetic.
+//!
+//! A factor is direct if it is a load whose index is affine and, for the right one, whose own
+//! dimensions lie side by side in memory, so that the lanes of a tile are neighbours. A left factor
+//! that is zero outside of its buffer (a padded convolution) is direct too: the schedule copies what
+//! a unit of work needs. Every other factor is written to a buffer of its own by a kernel before the
+//! contraction: transposed, computed, or with rows that do not collide in the cache.
+
+use crate::fuse::{Fused, FusedBuffer};
+use crate::kernel::{BufferId, ContractionPart, ExprOp, Exprs, Factor, Kernel, KernelBody, Store};
+use graphc_ir::{Atom, Guard, IndexCx, IndexExpr, NodeId, StaticType, Var, row_major_strides};
+use std::ops::Range;
+
+/// Rows at multiples of this many bytes collide in the first-level cache.
+const ALIAS_BYTES: usize = 4096;
+/// Elements after which a row of a buffer is continued if it would collide with the next.
+const ALIAS_GAP: usize = 16;
+/// A factor of fewer bytes fits in caches in spite of collisions.
+const ALIAS_LEAST: usize = 128 << 10;
+/// Positions that may collide without harm: the cache holds as many of a kind.
+const ALIAS_ROWS: i64 = 16;
+/// Times that each element of a colliding factor is used at least for a copy to pay.
+const ALIAS_REUSE: i64 = 32;
+
+/// Puts a kernel before each contraction for every factor that is not direct.
+pub(crate) fn make_direct(fused: &mut Fused) {
+    let mut kernels = Vec::with_capacity(fused.kernels.len());
+    for mut kernel in std::mem::take(&mut fused.kernels) {
+        let (name, node) = (kernel.name.clone(), kernel.sources[0]);
+        if let KernelBody::Contraction(parts) = &mut kernel.body {
+            // Where there is no point or no term, nothing is read.
+            for (i, part) in parts.iter_mut().enumerate().filter(|(_, p)| !p.space.extents.contains(&0)) {
+                let [batch, m, n, k] = groups(part);
+                if !is_direct_lhs(part, &fused.buffers) {
+                    let own = [batch.clone(), m, k.clone()];
+                    let name = format!("{name}_lhs{i}");
+                    kernels.push(pack(name, node, &mut part.lhs, own, &part.space, &mut fused.buffers));
+                }
+                if !is_direct_rhs(part, &fused.buffers) {
+                    let own = [batch, k, n];
+                    let name = format!("{name}_rhs{i}");
+                    kernels.push(pack(name, node, &mut part.rhs, own, &part.space, &mut fused.buffers));
+                }
+            }
+        }
+        kernels.push(kernel);
+    }
+    fused.kernels = kernels;
+}
+
+/// The variables of batch, m, n and k.
+fn groups(part: &ContractionPart) -> [Range<Var>; 4] {
+    let mut from = 0;
+    part.ranks.map(|n| {
+        let own = from..from + n as Var;
+        from = own.end;
+        own
+    })
+}
+
+/// A factor's buffer with the index of the element in it, if it is a load and affine.
+fn affine<'a>(
+    factor: &'a Factor,
+    buffers: &'a [FusedBuffer],
+) -> Option<(&'a FusedBuffer, &'a [IndexExpr], &'a [Guard])> {
+    let ExprOp::Load { buffer, index, guards } = &factor.exprs.get(factor.value).op else { return None };
+    let is_affine = |e: &IndexExpr| e.terms().iter().all(|(atom, _)| matches!(atom, Atom::Var(_)));
+    index.iter().all(is_affine).then(|| (&buffers[*buffer as usize], index.as_slice(), guards.as_slice()))
+}
+
+fn is_direct_lhs(part: &ContractionPart, buffers: &[FusedBuffer]) -> bool {
+    let Some((buffer, index, guards)) = affine(&part.lhs, buffers) else { return false };
+    // Zero outside of the buffer, and only there.
+    let is_range = |g: &Guard| {
+        index.iter().zip(&buffer.ty.dims).any(|(e, &d)| {
+            let shift = g.expr.add(&e.scale(-1)).as_constant();
+            shift.is_some_and(|c| g.lo <= c && d as i64 + c <= g.hi)
+        })
+    };
+    if !guards.is_empty() {
+        return guards.iter().all(is_range);
+    }
+    let [_, m, n, k] = groups(part);
+    !collides(buffer, index, part, m.chain(k), n)
+}
+
+fn is_direct_rhs(part: &ContractionPart, buffers: &[FusedBuffer]) -> bool {
+    let Some((buffer, index, guards)) = affine(&part.rhs, buffers) else { return false };
+    let [_, m, n, k] = groups(part);
+    let linear = IndexExpr::linear(index, &buffer.strides);
+    let mut next = 1;
+    let in_order = n.rev().filter(|&v| part.space.extents[v as usize] > 1).all(|v| {
+        let expected = next;
+        next *= part.space.extents[v as usize];
+        linear.coefficient(v) == Some(expected)
+    });
+    guards.is_empty() && in_order && !collides(buffer, index, part, k, m)
+}
+
+/// Whether positions along one of the variables collide in the cache and are read so often, once
+/// for each of `uses`, that a copy pays.
+fn collides(
+    buffer: &FusedBuffer,
+    index: &[IndexExpr],
+    part: &ContractionPart,
+    mut along: impl Iterator<Item = Var>,
+    uses: Range<Var>,
+) -> bool {
+    let size = buffer.ty.dtype.size_bytes();
+    let extent = |v: Var| part.space.extents[v as usize];
+    let linear = IndexExpr::linear(index, &buffer.strides);
+    let aliases = |v: Var| {
+        let stride = linear.coefficient(v).unwrap_or(0).unsigned_abs() as usize * size;
+        stride > 0 && stride.is_multiple_of(ALIAS_BYTES) && extent(v) >= ALIAS_ROWS
+    };
+    let bytes = buffer.ty.dims.iter().product::<usize>() * size;
+    bytes >= ALIAS_LEAST && uses.map(extent).product::<i64>() >= ALIAS_REUSE && along.any(aliases)
+}
+
+/// A kernel that writes a factor to a new buffer over its own variables, in this order; the factor
+/// becomes a load of it.
+fn pack(
+    name: String,
+    node: NodeId,
+    factor: &mut Factor,
+    order: [Range<Var>; 3],
+    part: &IndexCx,
+    buffers: &mut Vec<FusedBuffer>,
+) -> Kernel {
+    let needed = factor.exprs.needed(&[factor.value]);
+    let used = |v: &Var| {
+        let mut exprs = factor.exprs.iter().filter(|(id, _)| needed[*id as usize]);
+        exprs.any(|(_, e)| e.op.index_exprs().iter().any(|x| x.uses(*v)))
+    };
+    let [_, _, row] = &order;
+    // Each lane has an element of its own even where all are equal.
+    let vars: Vec<Var> = order.iter().cloned().flatten().filter(|v| row.contains(v) || used(v)).collect();
+    let dims: Vec<usize> = vars.iter().map(|&v| part.extents[v as usize] as usize).collect();
+    let dtype = factor.exprs.get(factor.value).dtype;
+    let mut strides = row_major_strides(&dims);
+    let columns: usize = vars.iter().zip(&dims).filter(|(v, _)| row.contains(v)).map(|(_, d)| d).product();
+    if (columns * dtype.size_bytes()).is_multiple_of(ALIAS_BYTES) {
+        for (stride, _) in strides.iter_mut().zip(&vars).filter(|(_, v)| !row.contains(v)) {
+            *stride = *stride / columns * (columns + ALIAS_GAP);
+        }
+    }
+    let buffer = buffers.len() as BufferId;
+    buffers.push(FusedBuffer { node, ty: StaticType { dtype, dims }, strides });
+    let mut space = IndexCx::default();
+    let index: Vec<IndexExpr> = vars.iter().map(|&v| space.var(part.extents[v as usize] as usize)).collect();
+    let own =
+        |v: Var| vars.iter().position(|&u| u == v).map_or_else(IndexExpr::default, |i| index[i].clone());
+    let mut exprs = Exprs::default();
+    let over_own = |e: &IndexExpr| e.substitute(&space, &own);
+    let value = factor.exprs.copy_into(&mut exprs, &[factor.value], &over_own, &mut |_, _| None)[0];
+    let mut direct = Exprs::default();
+    let place = vars.iter().map(|&v| IndexExpr::var(v)).collect();
+    let load = direct.load(buffer, place, Vec::new(), dtype);
+    *factor = Factor { exprs: direct, value: load };
+    Kernel {
+        name,
+        exprs,
+        body: KernelBody::Loop { outer: space.extents.len(), reductions: Vec::new() },
+        space,
+        stores: vec![Store { buffer, index, value, inner: false }],
+        sources: vec![node],
+    }
+}
