@@ -188,7 +188,7 @@ impl<'a> Assembler<'a> {
         let (node, outer) = (source.node, vars.len());
         self.buffers.push(Buffer { place, ..source });
         Kernel {
-            name: format!("k{}_copy", self.kernels.len()),
+            name: format!("copy_b{to}"),
             space,
             exprs,
             body: KernelBody::Loop { outer, reductions: Vec::new() },

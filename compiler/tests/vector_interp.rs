@@ -209,6 +209,21 @@ fn a_gradient_step_updates_state_in_place() {
 }
 
 #[test]
+fn several_copies_into_state() {
+    let b = ModuleBuilder::new("m");
+    let states = ["s", "t", "u"].map(|n| b.state(n, DType::F32, [5], graphc_ir::Initializer::Constant(0.0)));
+    b.function("f", |f| {
+        let x = f.input("x", DType::F32, [5]);
+        for s in &states {
+            f.update(s, x);
+        }
+        f.output("y", f.read(&states[0]) + x);
+    });
+    let state: Vec<Literal> = (1..4).map(|seed| numbers(DType::F32, &[5], seed)).collect();
+    check(&b.build().unwrap(), &[numbers(DType::F32, &[5], 16)], &state);
+}
+
+#[test]
 fn movement_fuses_into_consumers() {
     let b = ModuleBuilder::new("m");
     let i = Literal::new(&[5], vec![3i32, 0, 7, 7, 2]).unwrap();
