@@ -190,7 +190,8 @@ impl<'a> Assembler<'a> {
         let (node, outer) = (source.node, vars.len());
         self.buffers.push(Buffer { place, ..source });
         Kernel {
-            name: format!("k{}_copy", self.kernels.len()),
+            // Kernels run late have no number yet; each copy has a buffer of its own.
+            name: format!("copy_to_{to}"),
             space,
             exprs,
             body: KernelBody::Loop { outer, reductions: Vec::new() },

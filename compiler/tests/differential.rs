@@ -3,7 +3,7 @@
 
 use graphc_compiler::{CompileOptions, Features, OptLevel, compile};
 use graphc_ir::testing::Sample;
-use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, evaluate};
+use graphc_ir::{Bindings, DType, Initializer, Literal, Module, ModuleBuilder, Op, Scalar, evaluate};
 use graphc_runtime::{RunContext, State, ThreadPool, Value, ValueMut};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -159,4 +159,28 @@ fn every_operation_gives_the_interpreters_bits() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Every new value is the old one of another variable, so none can be written before all are read.
+#[test]
+fn state_variables_change_places() {
+    let m = ModuleBuilder::new("m");
+    let variables = ["a", "b", "c"].map(|name| m.state(name, DType::F32, [3], Initializer::ZEROS));
+    m.function("f", |f| {
+        for (i, variable) in variables.iter().enumerate() {
+            f.update(variable, f.read(&variables[(i + 1) % 3]));
+        }
+    });
+    let module = m.build().unwrap();
+    for level in [OptLevel::O0, OptLevel::O3] {
+        let exe = compile(&module, "f", &Bindings::new(), &CompileOptions::at(level)).unwrap();
+        let mut cx = RunContext::new(&exe, Arc::new(ThreadPool::new(1).unwrap())).unwrap();
+        let mut state = State::zeros(exe.state_layout().clone()).unwrap();
+        for (name, value) in [("a", 1.0f32), ("b", 2.0), ("c", 3.0)] {
+            state.get_mut(name).unwrap().fill(value);
+        }
+        exe.run(&mut cx, &mut state, &[], &mut []).unwrap();
+        let got = ["a", "b", "c"].map(|name| state.get::<f32>(name).unwrap().to_vec());
+        assert_eq!(got, [[2.0; 3], [3.0; 3], [1.0; 3]], "{level:?}");
+    }
 }
