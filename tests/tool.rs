@@ -128,3 +128,42 @@ fn mistakes_are_named() {
     assert!(message.contains("examples/mlp.gir:"), "{message}");
     assert!(failure(&["run", "examples/mlp.gir", "--input", "z=1"]).0.contains("no input `z`"));
 }
+
+#[test]
+fn a_workload_reports_its_losses_and_times() {
+    let text =
+        stdout(&["bench", "mlp_small", "--json", "--threads", "2", "--seconds", "0.01", "--isa", "avx2"]);
+    let row: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(row["workload"], "mlp_small");
+    assert_eq!((&row["engine"], &row["threads"]), (&"graphc-avx2".into(), &2.into()));
+    assert_eq!((&row["params"], &row["losses_ok"]), (&4810.into(), &true.into()));
+    for (after, expected) in [("0", 2.301695277), ("1", 2.291636766), ("10", 1.920064025), ("50", 0.02156774)]
+    {
+        let loss = row["losses"][after].as_f64().unwrap();
+        assert!((loss / expected - 1.0f64).abs() < 1e-5, "{after}: {loss}");
+    }
+    assert!((row["param_norm_after_50"].as_f64().unwrap() - 9.090390).abs() < 1e-4, "{row}");
+    for key in ["median_us", "min_us", "p10_us", "first_step_s", "compile_s", "gflops"] {
+        assert!(row[key].as_f64().is_some_and(|v| v > 0.0), "{key}: {row}");
+    }
+    assert!(row["iters"].as_u64().is_some_and(|n| n >= 10), "{row}");
+}
+
+#[test]
+fn single_operations_are_compared_with_the_peak() {
+    let text = stdout(&["bench", "--micro", "gemm_32_32", "sum_1m", "--threads", "1", "--seconds", "0.01"]);
+    let names: Vec<&str> = text.lines().map(|l| l.split_whitespace().next().unwrap()).collect();
+    assert_eq!(names, ["operation", "peak", "gemm_32_32_32", "sum_1m"]);
+}
+
+#[test]
+fn unknown_workloads_and_operations_are_named() {
+    let (message, code) = failure(&["bench", "mlp_tiny"]);
+    assert!(
+        message.starts_with("error: there is no workload `mlp_tiny`; there are `mlp_small`, "),
+        "{message}"
+    );
+    assert_eq!(code, 1);
+    let (message, _) = failure(&["bench", "--micro", "fft"]);
+    assert!(message.starts_with("error: no operation begins with `fft`; there are `gemm_32_"), "{message}");
+}

@@ -1,9 +1,11 @@
-//! The `graphc` tool: checks, shows and runs modules in the text form.
+//! The `graphc` tool: checks, shows and runs modules in the text form, and measures the compiler.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod bench;
 mod check;
 mod dump;
+mod host;
 mod load;
 mod run;
 
@@ -11,7 +13,7 @@ use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Checks, shows and runs graphc modules.
+/// Checks, shows, runs and measures graphc modules.
 #[derive(Parser)]
 #[command(name = "graphc", version, about, arg_required_else_help = true)]
 struct Cli {
@@ -27,6 +29,8 @@ enum Command {
     Dump(dump::Args),
     /// Compiles a function and runs it
     Run(run::Args),
+    /// Measures training steps and single operations
+    Bench(bench::Args),
 }
 
 /// Why a command failed: printed after `error: `; the exit code is 1, or 2 for a file that cannot be
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut out),
         Command::Dump(args) => dump::run(&args, &mut out),
         Command::Run(args) => run::run(&args, &mut out),
+        Command::Bench(args) => bench::run(&args, &mut out),
     };
     let result = result.and_then(|()| Ok(out.flush()?));
     match result {

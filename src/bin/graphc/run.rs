@@ -1,8 +1,9 @@
 //! `graphc run`: compiles a function and runs it on given or made-up inputs.
 
+use super::host::Host;
 use super::{Failure, dump, load};
 use graphc::ir::{Native, Scalar, ScalarBuilder, math};
-use graphc::{CompileOptions, DType, Function, Module, Session, ThreadPool, Value};
+use graphc::{CompileOptions, Function, Module, Session, ThreadPool, Value};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -33,37 +34,6 @@ fn values(text: &str) -> Result<(String, Vec<f64>), String> {
     let numbers = list.split(',').map(|v| v.trim().parse().map_err(|_| format!("`{v}` is not a number")));
     let numbers: Vec<f64> = numbers.collect::<Result<_, _>>()?;
     if numbers.is_empty() { Err("no values".to_owned()) } else { Ok((name.to_owned(), numbers)) }
-}
-
-/// Elements of one input.
-enum Host {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    I32(Vec<i32>),
-    I64(Vec<i64>),
-    Bool(Vec<bool>),
-}
-
-impl Host {
-    fn new(dtype: DType, n: usize, mut value: impl FnMut(usize) -> f64) -> Self {
-        match dtype {
-            DType::F32 => Self::F32((0..n).map(|i| value(i) as f32).collect()),
-            DType::F64 => Self::F64((0..n).map(value).collect()),
-            DType::I32 => Self::I32((0..n).map(|i| value(i) as i32).collect()),
-            DType::I64 => Self::I64((0..n).map(|i| value(i) as i64).collect()),
-            DType::Bool => Self::Bool((0..n).map(|i| value(i) != 0.0).collect()),
-        }
-    }
-
-    fn value(&self) -> Value<'_> {
-        match self {
-            Self::F32(v) => v.into(),
-            Self::F64(v) => v.into(),
-            Self::I32(v) => v.into(),
-            Self::I64(v) => v.into(),
-            Self::Bool(v) => v.into(),
-        }
-    }
 }
 
 pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {

@@ -5,11 +5,13 @@ mod activation;
 mod conv;
 mod dense;
 mod flatten;
+mod norm;
 
 pub use activation::Activation;
 pub use conv::{Conv2d, MaxPool2d};
 pub use dense::Dense;
 pub use flatten::Flatten;
+pub use norm::BatchNorm;
 
 use graphc_ir::Tensor;
 

@@ -1,0 +1,166 @@
+//! `graphc bench`: time of training steps and of single operations.
+
+mod generator;
+mod micro;
+mod peak;
+mod prepared;
+mod timing;
+mod workloads;
+
+use super::Failure;
+use graphc::{Isa, ThreadPool};
+use prepared::Setup;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::sync::Arc;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Workloads; with `--micro` how names of operations begin (all unless given)
+    names: Vec<String>,
+    /// Threads (all of the machine unless given)
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Vector instructions: sse (128-bit, by Cranelift), avx2 or avx512; the widest of the machine
+    /// unless given
+    #[arg(long)]
+    isa: Option<Isa>,
+    /// Measures single operations, and the peaks of the machine, instead of training steps
+    #[arg(long)]
+    micro: bool,
+    /// Prints a line of JSON for each measurement instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Shortest time of each measurement (1.5 for training steps, 0.5 for operations unless given)
+    #[arg(long)]
+    seconds: Option<f64>,
+}
+
+/// One measurement.
+struct Report {
+    /// An object with all that is known of it.
+    row: Value,
+    /// Results that are not what they should be.
+    wrong: Vec<String>,
+}
+
+/// A column of the table: key in the row, title, width, digits after the point.
+type Column = (&'static str, &'static str, usize, usize);
+
+const STEPS: [Column; 9] = [
+    ("workload", "workload", 12, 0),
+    ("median_us", "median us", 12, 1),
+    ("min_us", "min us", 12, 1),
+    ("gflops", "GFLOP/s", 9, 1),
+    ("first_step_s", "first step s", 13, 4),
+    ("compile_s", "compile s", 10, 4),
+    ("peak_rss_mb", "peak MB", 9, 1),
+    ("losses_ok", "losses ok", 10, 0),
+    ("other_cpus", "other CPUs", 11, 2),
+];
+
+const OPERATIONS: [Column; 7] = [
+    ("micro", "operation", 24, 0),
+    ("median_us", "median us", 12, 2),
+    ("min_us", "min us", 12, 2),
+    ("gflops", "GFLOP/s", 9, 1),
+    ("gb_s", "GB/s", 9, 1),
+    ("of_peak", "of peak", 9, 3),
+    ("other_cpus", "other CPUs", 11, 2),
+];
+
+pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+    let pool = match args.threads {
+        Some(n) => Arc::new(ThreadPool::new(n).map_err(Failure::other)?),
+        None => ThreadPool::global().map_err(Failure::other)?,
+    };
+    let setup = Setup { pool, isa: args.isa.unwrap_or_default() };
+    if args.micro { operations(args, &setup, out) } else { steps(args, &setup, out) }
+}
+
+fn steps(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Failure> {
+    for name in &args.names {
+        if !workloads::ALL.iter().any(|w| w.name == name) {
+            let known = workloads::ALL.map(|w| format!("`{}`", w.name)).join(", ");
+            return Err(Failure::Other(format!("there is no workload `{name}`; there are {known}")));
+        }
+    }
+    title(args, &STEPS, out)?;
+    let mut wrong = Vec::new();
+    let selected = |name: &str| args.names.is_empty() || args.names.iter().any(|n| n == name);
+    for workload in workloads::ALL.iter().filter(|w| selected(w.name)) {
+        let report = workload.measure(setup, args.seconds.unwrap_or(1.5))?;
+        print(args, setup, &STEPS, report.row, out)?;
+        wrong.extend(report.wrong);
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::Other(wrong.join("\n"))) }
+}
+
+fn operations(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Failure> {
+    let all = micro::all();
+    for name in &args.names {
+        if !all.iter().any(|m| m.name.starts_with(name)) {
+            let known: Vec<String> = all.iter().map(|m| format!("`{}`", m.name)).collect();
+            return Err(Failure::Other(format!(
+                "no operation begins with `{name}`; there are {}",
+                known.join(", ")
+            )));
+        }
+    }
+    let peak = peak::measure(setup.pool.num_threads());
+    let row = json!({ "micro": "peak", "gflops": round(peak.gflops, 1), "gb_s": round(peak.gb_s, 1) });
+    title(args, &OPERATIONS, out)?;
+    print(args, setup, &OPERATIONS, row, out)?;
+    let selected = |name: &str| args.names.is_empty() || args.names.iter().any(|n| name.starts_with(n));
+    for operation in all.iter().filter(|m| selected(&m.name)) {
+        let row = operation.measure(setup, &peak, args.seconds.unwrap_or(0.5))?;
+        print(args, setup, &OPERATIONS, row, out)?;
+    }
+    Ok(())
+}
+
+fn title(args: &Args, columns: &[Column], out: &mut impl Write) -> Result<(), Failure> {
+    if args.json { Ok(()) } else { line(columns, |column| column.1.to_owned(), out) }
+}
+
+/// Prints a row as soon as it is there.
+fn print(
+    args: &Args,
+    setup: &Setup,
+    columns: &[Column],
+    mut row: Value,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    if args.json {
+        row["engine"] = match &args.isa {
+            Some(isa) => format!("graphc-{isa}").into(),
+            None => "graphc".into(),
+        };
+        row["threads"] = setup.pool.num_threads().into();
+        writeln!(out, "{row}")?;
+    } else {
+        let cell = |&(key, _, _, digits): &Column| match &row[key] {
+            Value::String(s) => s.clone(),
+            Value::Number(n) => format!("{:.digits$}", n.as_f64().unwrap_or(f64::NAN)),
+            Value::Null => String::new(),
+            other => other.to_string(),
+        };
+        line(columns, cell, out)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// A line of the table: the first column to the left, the others to the right.
+fn line(columns: &[Column], cell: impl Fn(&Column) -> String, out: &mut impl Write) -> Result<(), Failure> {
+    for (i, column) in columns.iter().enumerate() {
+        let (width, cell) = (column.2, cell(column));
+        if i == 0 { write!(out, "{cell:<width$}")? } else { write!(out, "{cell:>width$}")? }
+    }
+    Ok(writeln!(out)?)
+}
+
+/// `x` with so many digits after the point.
+fn round(x: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (x * scale).round() / scale
+}

@@ -1,0 +1,83 @@
+//! A compiled function with all that it takes to run it.
+
+use super::generator::initial_state;
+use super::timing::{Timing, measure};
+use crate::Failure;
+use crate::host::Host;
+use graphc::compiler::{compile_function, state_layout};
+use graphc::{
+    Bindings, CompileOptions, Executable, Isa, Module, RunContext, State, ThreadPool, Value, ValueMut,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Threads and instructions that everything measured uses.
+pub(super) struct Setup {
+    pub(super) pool: Arc<ThreadPool>,
+    pub(super) isa: Isa,
+}
+
+/// The first function of a module, compiled, with its state, inputs and outputs in place.
+pub(super) struct Prepared {
+    executable: Executable,
+    cx: RunContext,
+    state: State,
+    inputs: Vec<Host>,
+    outputs: Vec<Host>,
+    /// Time from the graph to executable code.
+    pub(super) compile: Duration,
+    /// Size of the memory plan, in bytes.
+    pub(super) plan_bytes: usize,
+}
+
+impl Prepared {
+    /// Compiles the first function of `module`, whose extents are all numbers, for these inputs.
+    pub(super) fn new(module: &Module, inputs: Vec<Host>, setup: &Setup) -> Result<Self, Failure> {
+        let max_threads = setup.pool.num_threads();
+        let options = CompileOptions { max_threads, isa: setup.isa, ..CompileOptions::default() };
+        let started = Instant::now();
+        let layout = Arc::new(state_layout(module).map_err(Failure::other)?);
+        let (executable, stages) =
+            compile_function(&module.functions[0], &layout, &Bindings::new(), &options)
+                .map_err(Failure::other)?;
+        let compile = started.elapsed();
+        let cx = RunContext::new(&executable, setup.pool.clone()).map_err(Failure::other)?;
+        let state = initial_state(module, layout)?;
+        let outputs = executable.outputs().iter().map(|p| Host::new(p.dtype, p.num_elements(), |_| 0.0));
+        let (outputs, plan_bytes) = (outputs.collect(), stages.assembled.plan.bytes);
+        Ok(Self { executable, cx, state, inputs, outputs, compile, plan_bytes })
+    }
+
+    /// Runs the function once.
+    pub(super) fn run(&mut self) -> Result<(), Failure> {
+        self.call()()
+    }
+
+    /// Measures runs, see [`measure`].
+    pub(super) fn measure(
+        &mut self,
+        seconds: f64,
+        min_iters: usize,
+        inner: usize,
+    ) -> Result<Timing, Failure> {
+        measure(seconds, min_iters, inner, self.call())
+    }
+
+    /// A call runs the function; what it borrows is looked up once.
+    fn call(&mut self) -> impl FnMut() -> Result<(), Failure> {
+        let Self { executable, cx, state, inputs, outputs, .. } = self;
+        let inputs: Vec<Value<'_>> = inputs.iter().map(Host::value).collect();
+        let mut outputs: Vec<ValueMut<'_>> = outputs.iter_mut().map(Host::value_mut).collect();
+        move || executable.run(cx, state, &inputs, &mut outputs).map_err(Failure::other)
+    }
+
+    /// The state as the last run left it.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The first element of the first output, if it is an `f32`.
+    pub(super) fn loss(&self) -> Option<f32> {
+        self.outputs.first()?.value().get::<f32>()?.first().copied()
+    }
+}

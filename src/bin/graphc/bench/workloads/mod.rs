@@ -1,0 +1,141 @@
+//! Fixed training problems, each defined by formulas and by the numbers of
+//! [`generator`](super::generator) alone, so that other frameworks can run the same. The same batch is
+//! used in every step.
+
+mod autoencoder;
+mod lenet5;
+mod mlp;
+mod mlp_small;
+mod resnet20;
+
+use super::generator::{self, Values};
+use super::prepared::{Prepared, Setup};
+use super::timing::{peak_memory_mb, reset_peak_memory};
+use super::{Report, round};
+use crate::Failure;
+use crate::host::Host;
+use graphc::nn::Layer;
+use graphc::{DType, Initializer, Module, ModuleBuilder, Param, Tensor};
+use serde_json::{Map, Value, json};
+use std::time::Instant;
+
+/// All workloads.
+pub(super) const ALL: [Workload; 5] =
+    [mlp_small::WORKLOAD, mlp::WORKLOAD, autoencoder::WORKLOAD, lenet5::WORKLOAD, resnet20::WORKLOAD];
+
+/// Fewest steps that are timed.
+const MIN_STEPS: usize = 10;
+
+/// A training problem.
+pub(super) struct Workload {
+    pub(super) name: &'static str,
+    /// Floating-point operations of the products and convolutions in one step.
+    flops: u64,
+    /// What fills the inputs, in order.
+    data: &'static [Values],
+    /// Number of updates done, the loss of the forward pass that follows, computed in f64, and how far
+    /// from it, relatively, one in f32 may be: thrice what other frameworks are off, at least 1e-5.
+    losses: [(usize, f64, f64); 4],
+    /// Declares parameters and the training step, whose output is the loss.
+    declare: fn(&ModuleBuilder),
+}
+
+impl Workload {
+    /// Checks the losses, times steps and reports both.
+    pub(super) fn measure(&self, setup: &Setup, seconds: f64) -> Result<Report, Failure> {
+        reset_peak_memory();
+        let m = ModuleBuilder::new(self.name);
+        (self.declare)(&m);
+        let module = m.build().map_err(Failure::other)?;
+        let inputs = self.inputs(&module);
+
+        let started = Instant::now();
+        let mut step = Prepared::new(&module, inputs, setup)?;
+        step.run()?;
+        let first_step = started.elapsed();
+
+        let (mut losses, mut norm, mut wrong) = (Map::new(), 0.0, Vec::new());
+        let mut updates = 0;
+        for (after, expected, tolerance) in self.losses {
+            // A run gives the loss before its own update.
+            while updates < after {
+                if updates + 1 == after {
+                    norm = parameter_norm(&module, &step)?;
+                }
+                step.run()?;
+                updates += 1;
+            }
+            let loss = step.loss().map_or(f64::NAN, f64::from);
+            if !((loss - expected).abs() <= tolerance * expected.abs()) {
+                let name = self.name;
+                wrong.push(format!(
+                    "{name}: the loss after {after} updates is {loss}, which is not {expected} to a relative {tolerance}"
+                ));
+            }
+            losses.insert(after.to_string(), json!(loss));
+        }
+
+        let timing = step.measure(seconds, MIN_STEPS, 1)?;
+        let parameters: usize =
+            module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
+        let row = json!({
+            "workload": self.name,
+            "median_us": round(timing.median_us, 2),
+            "min_us": round(timing.min_us, 2),
+            "p10_us": round(timing.p10_us, 2),
+            "iters": timing.iters,
+            "cpus": round(timing.cpus, 2),
+            "other_cpus": round(timing.other_cpus, 2),
+            "first_step_s": round(first_step.as_secs_f64(), 5),
+            "compile_s": round(step.compile.as_secs_f64(), 5),
+            "peak_rss_mb": round(peak_memory_mb(), 1),
+            "plan_peak_bytes": step.plan_bytes,
+            "params": parameters,
+            "flops": self.flops,
+            "gflops": round(self.flops as f64 / timing.median_us / 1e3, 2),
+            "losses": Value::Object(losses),
+            "param_norm_after_50": norm,
+            "losses_ok": wrong.is_empty(),
+        });
+        Ok(Report { row, wrong })
+    }
+
+    fn inputs(&self, module: &Module) -> Vec<Host> {
+        let f = &module.functions[0];
+        let elements = f.inputs.iter().map(|&i| f.graph.ty(i).shape.num_elements().unwrap_or(0));
+        elements.zip(self.data).enumerate().map(|(j, (n, &values))| generator::input(j, n, values)).collect()
+    }
+}
+
+/// Euclidean norm of all parameters together.
+fn parameter_norm(module: &Module, step: &Prepared) -> Result<f64, Failure> {
+    let mut squares = 0.0;
+    for id in module.trainable() {
+        let values = step.state().get::<f32>(&module.state[id.index()].name).map_err(Failure::other)?;
+        squares += values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+    }
+    Ok(squares.sqrt())
+}
+
+/// A fully connected layer with its weight stored as `[in, out]`, so that its product needs no
+/// transposition.
+struct Linear {
+    weight: Param,
+    bias: Param,
+}
+
+impl Linear {
+    fn new(m: &ModuleBuilder, name: &str, n_in: usize, n_out: usize) -> Self {
+        let init = Initializer::torch_default(n_in);
+        let weight = m.param(&format!("{name}/weight"), DType::F32, [n_in, n_out], init);
+        let bias = m.param(&format!("{name}/bias"), DType::F32, [n_out], init);
+        Self { weight, bias }
+    }
+}
+
+impl Layer for Linear {
+    fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
+        let f = x.builder();
+        x.dot(f.read(&self.weight)) + f.read(&self.bias)
+    }
+}
