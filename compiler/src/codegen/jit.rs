@@ -19,6 +19,7 @@ use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, default_libcall_names};
 use graphc_runtime::abi;
 use std::any::Any;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -119,6 +120,7 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
     let compiled = compile_all(&jobs, &speed, &none)?;
     let mut functions = Vec::new();
     let mut code_bytes = 0;
+    let mut symbols: Vec<(FuncId, usize, String)> = Vec::new();
     for (job, code) in jobs.iter().zip(&compiled) {
         let relocs: Vec<ModuleReloc> = code
             .buffer
@@ -130,6 +132,7 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
             .define_function_bytes(job.id, u64::from(code.buffer.alignment), code.code_buffer(), &relocs)
             .map_err(|e| backend(&job.name, e))?;
         code_bytes += code.code_buffer().len();
+        symbols.push((job.id, code.code_buffer().len(), job.name.clone()));
         if keep {
             functions.push(CompiledFunction {
                 name: job.name.clone(),
@@ -144,6 +147,7 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
         let name = &s.function.name;
         module.define_function_bytes(id, 64, &code.bytes, &[]).map_err(|e| backend(name, e))?;
         code_bytes += code.bytes.len();
+        symbols.push((id, code.bytes.len(), name.clone()));
         if keep {
             functions.push(CompiledFunction {
                 name: name.clone(),
@@ -154,11 +158,26 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
         }
     }
     module.finalize_definitions().map_err(|e| backend(&program.name, e))?;
+    if std::env::var_os("GRAPHC_PERF_MAP").is_some() {
+        perf_map(&module, &symbols).map_err(|e| backend(&program.name, e))?;
+    }
     let address = module.get_finalized_function(entry);
     // SAFETY: the function was declared with the signature of `EntryFn` in the default calling
     // convention, and its memory lives as long as `code`.
     let entry = unsafe { std::mem::transmute::<*const u8, abi::EntryFn>(address) };
     Ok(Generated { entry, code: Arc::new(CodeMemory(Mutex::new(Some(module)))), functions, code_bytes })
+}
+
+/// Tells the profiler `perf` which code is where (`GRAPHC_PERF_MAP=1 perf record ..`), in the form of
+/// the kernel's `tools/perf/Documentation/jit-interface.txt`.
+fn perf_map(module: &JITModule, symbols: &[(FuncId, usize, String)]) -> std::io::Result<()> {
+    let path = std::env::temp_dir().join(format!("perf-{}.map", std::process::id()));
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    for (id, size, name) in symbols {
+        let address = module.get_finalized_function(*id).addr();
+        writeln!(file, "{address:x} {size:x} {name}")?;
+    }
+    Ok(())
 }
 
 /// Code of the kernels that the emitter of wide vectors takes.

@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// Measures single operations, and the peaks of the machine, instead of training steps
     #[arg(long)]
     micro: bool,
+    /// Prints the modules of the named workloads in the text form instead, for `graphc dump`
+    #[arg(long, conflicts_with = "micro")]
+    module: bool,
     /// Prints a line of JSON for each measurement instead of a table
     #[arg(long)]
     json: bool,
@@ -84,6 +87,12 @@ fn steps(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Failure
             let known = workloads::ALL.map(|w| format!("`{}`", w.name)).join(", ");
             return Err(Failure::Other(format!("there is no workload `{name}`; there are {known}")));
         }
+    }
+    if args.module {
+        for workload in workloads::ALL.iter().filter(|w| args.names.iter().any(|n| n == w.name)) {
+            write!(out, "{}", workload.module()?)?;
+        }
+        return Ok(());
     }
     title(args, &STEPS, out)?;
     let mut wrong = Vec::new();

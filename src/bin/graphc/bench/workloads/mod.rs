@@ -41,12 +41,17 @@ pub(super) struct Workload {
 }
 
 impl Workload {
+    /// The module that declares it.
+    pub(super) fn module(&self) -> Result<Module, Failure> {
+        let m = ModuleBuilder::new(self.name);
+        (self.declare)(&m);
+        m.build().map_err(Failure::other)
+    }
+
     /// Checks the losses, times steps and reports both.
     pub(super) fn measure(&self, setup: &Setup, seconds: f64) -> Result<Report, Failure> {
         reset_peak_memory();
-        let m = ModuleBuilder::new(self.name);
-        (self.declare)(&m);
-        let module = m.build().map_err(Failure::other)?;
+        let module = self.module()?;
         let inputs = self.inputs(&module);
 
         let started = Instant::now();
