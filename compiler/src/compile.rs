@@ -149,7 +149,7 @@ pub fn compile_function(
     lap("layout");
     operands::make_direct(&mut fused);
     lap("operands");
-    let target = Target::of(options.isa);
+    let target = Target::of(options.isa, options.max_threads);
     let assembled = assemble(&optimized, fused, layout, &target, options.max_threads)?;
     if cfg!(debug_assertions) {
         check_plan(&assembled.requests, &assembled.plan).map_err(|errors| CompileError::BrokenPass {

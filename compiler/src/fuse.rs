@@ -169,12 +169,9 @@ impl<'a> Fuser<'a> {
         match &self.patterns[user.index()] {
             Pattern::Gather { .. } | Pattern::CheckIndex { .. } | Pattern::SelectAndScatter(_) => true,
             Pattern::ScatterAdd { .. } => position > 0,
-            // Packing reads each element of a product's factor a few times, of a window many times.
-            Pattern::Contraction(parts) => {
-                let windowed =
-                    parts.len() > 1 || parts.iter().any(|p| !p.lhs.guards.is_empty() || overlapping(p));
-                cost > if windowed { 0 } else { CHEAP + 1 }
-            }
+            // Tiles read their factors in place, and what computes them is there once as the epilogue
+            // of what comes before.
+            Pattern::Contraction(_) => cost > 0,
             Pattern::Reduce(r) => {
                 cost > CHEAP && (!r.access.guards.is_empty() || n(user) * product(&r.extents) > n(id))
             }
@@ -441,7 +438,7 @@ impl<'a> Fuser<'a> {
         let mut writer: HashMap<BufferId, usize> = HashMap::new();
         let mut readers: HashMap<BufferId, Vec<usize>> = HashMap::new();
         let mut kept: Vec<Option<Kernel>> = Vec::new();
-        for q in std::mem::take(&mut self.kernels) {
+        for q in scalars_first(std::mem::take(&mut self.kernels)) {
             let reads = q.reads();
             let producers: BTreeSet<usize> = reads.iter().filter_map(|b| writer.get(b)).copied().collect();
             let siblings = reads.iter().filter_map(|b| readers.get(b)).flatten().copied();
@@ -496,9 +493,22 @@ fn product(dims: &[usize]) -> usize {
     dims.iter().product()
 }
 
-/// True if the contraction reads an element of its left operand at several places.
-fn overlapping(c: &Contraction) -> bool {
-    c.lhs.index.iter().any(|e| e.terms().len() > 1)
+/// The kernels with those in front that compute single numbers from nothing but such: step counts and
+/// learning rates, which are then there for whatever they could be merged with.
+fn scalars_first(kernels: Vec<Kernel>) -> Vec<Kernel> {
+    let mut late: HashSet<BufferId> = HashSet::new();
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    for k in kernels {
+        let single = matches!(&k.body, KernelBody::Loop { .. }) && k.space.extents.iter().all(|&e| e == 1);
+        if single && k.reads().iter().all(|b| !late.contains(b)) {
+            first.push(k);
+        } else {
+            late.extend(k.writes());
+            rest.push(k);
+        }
+    }
+    first.append(&mut rest);
+    first
 }
 
 /// The index and guards of an access for given values of its variables; guards that always hold are

@@ -10,12 +10,12 @@
 //! taken in blocks, between which the accumulators rest in scratch memory, which does not change a
 //! bit.
 
-use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, element, exprs_linear};
+use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, exprs_linear};
 use crate::kernel::{BufferId, ContractionPart, ExprOp, Factor, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
-use graphc_ir::{CmpKind, DType, Guard, IndexExpr, MAX_ELEMENTS, Scalar, ScalarBuilder};
+use graphc_ir::{CmpKind, DType, IndexExpr, MAX_ELEMENTS, Scalar, ScalarBuilder};
 
 /// A k of at most this many positions is one block.
 const K_WHOLE: i64 = 2048;
@@ -153,7 +153,8 @@ impl Shape {
         let (batch, m, k) = (dims(0), dims(1), dims(3));
         let n = dims(2).iter().product();
         let dtype = part.lhs.exprs.get(part.lhs.value).dtype;
-        let tile = Tile::best(&m, n, dtype, target);
+        let strides = lhs_strides(part, buffers, &space, m.len());
+        let tile = Tile::best(&m, &strides, n, dtype, target);
         // From the innermost dimension outwards, as many as fit a block.
         let (mut k_dim, mut k_chunk) = (0, k[0]);
         if k.iter().product::<i64>() > K_WHOLE {
@@ -165,8 +166,19 @@ impl Shape {
             }
             k_chunk = (K_BLOCK / inner).clamp(1, k[k_dim]);
         }
+        let mut rows = tile.rows;
+        // Blocks of k through boxes: every unit copies every box, so there is one unit for a thread,
+        // all of one size.
+        let k_split = k_dim > 0 || k_chunk < k[0];
+        let threads = target.threads as i64;
+        let one_each = window.is_some() && k_split && batch.iter().product::<i64>() == 1;
+        let split_panels = ceil_div(n, tile.lanes) % threads == 0;
+        if one_each && !split_panels && m[tile.row_dim] >= 4 * threads {
+            let tiles = ceil_div(ceil_div(m[tile.row_dim], rows), threads) * threads;
+            rows = ceil_div(m[tile.row_dim], tiles);
+        }
         let mut m_block = m.clone();
-        m_block[tile.row_dim] = ceil_div(m[tile.row_dim], tile.rows) * tile.rows;
+        m_block[tile.row_dim] = ceil_div(m[tile.row_dim], rows) * rows;
         let mut s = Self {
             dtype,
             space,
@@ -175,7 +187,7 @@ impl Shape {
             n,
             k,
             row_dim: tile.row_dim,
-            rows: tile.rows,
+            rows,
             lanes: tile.lanes,
             lane_step: tile.lane_step,
             copy_lanes: target.map_lanes,
@@ -186,7 +198,15 @@ impl Shape {
             window,
         };
         if s.points() > 0 {
-            s.divide();
+            s.divide(if one_each { threads } else { UNITS });
+            if one_each && s.units() == 1 && s.work() > PARALLEL_WORK {
+                let tiles = ceil_div(s.m[s.row_dim], s.rows);
+                if split_panels {
+                    s.panels /= threads;
+                } else if tiles % threads == 0 {
+                    s.m_block[s.row_dim] = tiles / threads * s.rows;
+                }
+            }
         }
         s
     }
@@ -208,8 +228,9 @@ impl Shape {
         self.k_dim > 0 || self.k_chunk < self.k[0]
     }
 
-    /// Chooses the sizes of blocks and units.
-    fn divide(&mut self) {
+    /// Chooses the sizes of blocks and units; about `wanted` of these, if that is not too few for
+    /// a kernel that may be cut freely.
+    fn divide(&mut self, wanted: i64) {
         let limit = if self.window.is_some() { BOX_BYTES } else { LHS_BYTES };
         if self.window.is_some() {
             while self.lhs_bytes() > limit && self.k_chunk > 1 && self.k_chunk * self.k_inner() > K_LEAST {
@@ -225,15 +246,15 @@ impl Shape {
                 break;
             }
         }
-        if self.work() <= PARALLEL_WORK {
+        if self.work() <= PARALLEL_WORK || wanted < UNITS {
             return;
         }
         // Rows are divided as long as a column panel is read for several tiles, then columns.
-        while self.units() < UNITS && self.tiles_in_unit() >= 8 && self.halve_rows() {}
-        while self.units() < UNITS && self.panels > 1 {
+        while self.units() < wanted && self.tiles_in_unit() >= 8 && self.halve_rows() {}
+        while self.units() < wanted && self.panels > 1 {
             self.panels = ceil_div(self.panels, 2);
         }
-        while self.units() < UNITS && self.halve_rows() {}
+        while self.units() < wanted && self.halve_rows() {}
     }
 
     /// Makes the blocks of k equally large, of whole unrolled steps.
@@ -359,13 +380,18 @@ impl Tile {
     /// The tile that takes the least time for all of m and n, in halves of a cycle for a position of
     /// k: two multiply-adds or two loads begin in a cycle, a multiply-add takes four cycles, and the
     /// loop costs something for each tile.
-    fn best(m: &[i64], n: i64, dtype: DType, target: &Target) -> Self {
+    fn best(m: &[i64], strides: &[i64], n: i64, dtype: DType, target: &Target) -> Self {
         let per_register = (i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(1);
         // Truth values that go with the lanes come in fours.
         let lane_step = per_register.max(4);
         let cost = |rows: i64, vectors: i64| (rows * vectors).max(rows + vectors).max(8) + 1;
         let mut best = (i64::MAX, Self { row_dim: 0, rows: 1, lanes: 1, lane_step });
-        for (row_dim, &extent) in m.iter().enumerate().filter(|d| *d.1 > 0) {
+        // Rows that lie side by side come first: others must be better by a twentieth.
+        let mut dims: Vec<usize> = (0..m.len()).filter(|&d| m[d] > 0).collect();
+        dims.sort_by_key(|&d| strides[d]);
+        let mut limit = i64::MAX;
+        for row_dim in dims {
+            let extent = m[row_dim];
             for step in 1..=MAX_VECTORS * per_register / lane_step {
                 let lanes = if n == 1 { 1 } else { step * lane_step };
                 let vectors = ceil_div(lanes, per_register);
@@ -380,14 +406,26 @@ impl Tile {
                     let rest = if extent % rows > 0 { over_n(extent % rows) } else { 0 };
                     let others: i64 = m.iter().product::<i64>() / extent;
                     let total = others * (extent / rows * over_n(rows) + rest);
-                    if total < best.0 {
+                    if total < best.0.min(limit) {
                         best = (total, Self { row_dim, rows, lanes, lane_step });
                     }
                 }
             }
+            limit = best.0 - best.0 / 20;
         }
         best.1
     }
+}
+
+/// Distance in memory of neighbours in the left factor along each of the `n` dimensions of m.
+fn lhs_strides(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, n: usize) -> Vec<i64> {
+    let ExprOp::Load { buffer, index, .. } = &part.lhs.exprs.get(part.lhs.value).op else {
+        return vec![0; n];
+    };
+    let linear = buffers[*buffer as usize].linear(index);
+    let linear = linear.substitute(&part.space, &|v| space.vars[v as usize].clone());
+    let first = space.first(1);
+    (first..first + n).map(|v| linear.coefficient(v as u32).unwrap_or(i64::MAX).saturating_abs()).collect()
 }
 
 struct Part<'a, 'b> {
@@ -712,49 +750,65 @@ impl Part<'_, '_> {
         Source { base, index: weighted(&w.index), origin: weighted(&lowest) }
     }
 
-    /// Copies a box of the left factor to scratch memory, zeros where it is outside of the buffer.
+    /// Copies a box of the left factor to scratch memory, with zeros where it is outside of the buffer.
     fn fill_box(&mut self, w: &Window, base: Base, lowest: &[IndexExpr], extents: &[i64], strides: &[i64]) {
-        let Some((&last, outer)) = w.order.split_last() else { return };
-        let mut loops = Vec::new();
-        let mut index = lowest.to_vec();
-        let mut to_box = IndexExpr::default();
-        for &d in outer {
-            let l = self.b.open(IndexExpr::default(), to(extents[d]), 1, 1, &[]);
-            index[d] = index[d].add(&l.var);
-            to_box = to_box.add(&l.var.scale(strides[d]));
-            loops.push(l);
-        }
-        let mut guards = Vec::new();
-        for &d in outer {
-            guards.push(Guard { expr: index[d].clone(), lo: 0, hi: w.dims[d] });
-        }
-        // Positions outside along the last dimension are known beforehand, unless its place varies.
-        let (mut inside, mut guarded) = ((0, extents[last]), true);
-        if let Some(lowest) = lowest[last].as_constant() {
-            let within = |x: i64| x.clamp(0, extents[last]);
-            inside = (within(-lowest), within(w.dims[last] - lowest));
-            guarded = false;
-        }
-        let pieces = [(0, inside.0, false), (inside.0, inside.1, true), (inside.1, extents[last], false)];
-        for (from, end, copied) in pieces.into_iter().filter(|p| p.0 < p.1) {
-            let lanes = self.s.copy_lanes;
-            let l = self.b.open(IndexExpr::constant(from), to(end), i64::from(lanes), lanes, &[]);
-            let value = if copied {
-                let mut index = index.clone();
-                index[last] = index[last].add(&l.var);
-                let mut guards = guards.clone();
-                if guarded {
-                    guards.push(Guard { expr: index[last].clone(), lo: 0, hi: w.dims[last] });
-                }
-                guards.retain(|g| !g.always(self.b.cx()));
-                self.b.load(element(self.buffers, w.buffer, &index), &guards)
-            } else {
-                self.b.constant(Scalar::from_f64(self.s.dtype, 0.0))
-            };
-            self.b.store(self.mem(base, to_box.add(&l.var)), value);
+        let lanes = self.s.copy_lanes;
+        let cut = |d: usize| {
+            let (lo, hi) = self.b.cx().range(&lowest[d]);
+            lo < 0 || hi + extents[d] > w.dims[d]
+        };
+        let cut: Vec<bool> = (0..extents.len()).map(cut).collect();
+        if cut.contains(&true) {
+            let l =
+                self.b.open(IndexExpr::default(), to(extents.iter().product()), i64::from(lanes), lanes, &[]);
+            let zero = self.b.constant(Scalar::from_f64(self.s.dtype, 0.0));
+            self.b.store(self.mem(base, l.var.clone()), zero);
             self.b.close(l, &[]);
         }
+        // Loops over the positions that the buffer has; dimensions that lie side by side in both are
+        // one loop.
+        let source = &self.buffers[w.buffer as usize];
+        let mut loops = Vec::new();
+        let (mut from, mut into) = (IndexExpr::default(), IndexExpr::default());
+        let mut rest = &w.order[..];
+        while let Some((&d, more)) = rest.split_first() {
+            rest = more;
+            let (mut run, mut stride) = (1, source.strides[d] as i64);
+            while let (Some((&inner, more)), Some(_)) = (rest.split_first(), lowest[d].as_constant())
+                && !cut[inner]
+                && extents[inner] == w.dims[inner]
+                && stride == source.strides[inner] as i64 * extents[inner]
+            {
+                run *= extents[inner];
+                stride = source.strides[inner] as i64;
+                rest = more;
+            }
+            let (lo, hi) = if cut[d] {
+                self.in_buffer(&lowest[d], extents[d], w.dims[d])
+            } else {
+                (IndexExpr::default(), to(extents[d]))
+            };
+            let hi = if let Bound::Expr(e) = hi { Bound::Expr(e.scale(run)) } else { hi };
+            let step = if rest.is_empty() && stride == 1 { lanes } else { 1 };
+            let l = self.b.open(lo.scale(run), hi, i64::from(step), step, &[]);
+            from = from.add(&lowest[d].scale(source.strides[d] as i64)).add(&l.var.scale(stride));
+            into = into.add(&l.var.scale(strides[d] / run));
+            loops.push(l);
+        }
+        let value = self.b.load(self.mem(Base::Buffer(w.buffer), from), &[]);
+        self.b.store(self.mem(base, into), value);
         self.close(loops);
+    }
+
+    /// Positions of `0..extent` whose index, `lowest` for the first, is in `0..dim`.
+    fn in_buffer(&mut self, lowest: &IndexExpr, extent: i64, dim: i64) -> (IndexExpr, Bound) {
+        if let Some(c) = lowest.as_constant() {
+            return (IndexExpr::constant((-c).max(0)), to(extent.min(dim - c)));
+        }
+        let (below, zero) = (self.b.index(&lowest.scale(-1)), self.b.i64(0));
+        let lo = self.b.max(below, zero);
+        let lo = self.b.dynamic(lo, extent + 1);
+        (lo, Bound::Min(IndexExpr::constant(extent), IndexExpr::constant(dim).add(&lowest.scale(-1))))
     }
 
     fn close(&mut self, loops: Vec<OpenLoop>) {
@@ -952,7 +1006,7 @@ mod tests {
     use graphc_ir::{Literal, Module, ModuleBuilder, evaluate, gradients};
 
     /// 128, 256 and 512 bits.
-    const TARGETS: [Target; 3] = [Target::V128, Target::of(Isa::Avx2), Target::of(Isa::Avx512)];
+    const TARGETS: [Target; 3] = [Target::V128, Target::of(Isa::Avx2, 2), Target::of(Isa::Avx512, 3)];
 
     fn numbers(dtype: DType, dims: &[usize], seed: u64) -> Literal {
         let at =
