@@ -123,6 +123,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
                     self.values[*dst as usize] = parts;
                 }
                 Stmt::Store { mem, value } => self.store(mem, *value),
+                // Cranelift has no such instruction.
+                Stmt::Prefetch(_) => {}
                 Stmt::Loop(l) => self.emit_loop(l),
             }
         }
@@ -625,6 +627,7 @@ pub(crate) fn buffers_of(body: &[Stmt]) -> Vec<u32> {
         for s in body {
             match s {
                 Stmt::Def { op: VOp::Load(m, _), .. } | Stmt::Store { mem: m, .. } => add(m, out),
+                Stmt::Prefetch(m) => add(m, out),
                 Stmt::Def { .. } => {}
                 Stmt::Loop(l) => walk(&l.body, out),
             }

@@ -10,7 +10,7 @@
 //! taken in blocks, between which the accumulators rest in scratch memory, which does not change a
 //! bit.
 
-use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, exprs_linear};
+use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, element, exprs_linear};
 use crate::kernel::{BufferId, ContractionPart, ExprOp, Factor, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
@@ -570,6 +570,7 @@ impl Part<'_, '_> {
             let long = self.kernel.exprs.len() > SHORT_EPILOGUE;
             let room = long.then(|| self.region(s.rows * s.lanes));
             self.tiles(&unit, &mut |p, at| {
+                p.prefetch(&unit, at);
                 let zeros = p.zeros(at);
                 let sums = p.sums(&unit, &block, &source, at, zeros);
                 match room {
@@ -684,6 +685,33 @@ impl Part<'_, '_> {
             }
             self.close(loops);
             self.b.close(p, &[]);
+        }
+    }
+
+    /// Asks for what the epilogue of a tile will read, row by row, while the sums are computed.
+    fn prefetch(&mut self, unit: &Unit, at: &At) {
+        let kernel = self.kernel;
+        let line = 64 / self.s.dtype.size_bytes() as i64;
+        for i in 0..at.rows {
+            let vars = self.row_vars(unit, at, &IndexExpr::constant(i));
+            let cx = self.b.cx();
+            let of_row = |e: &IndexExpr| e.substitute(cx, &|v| vars[v as usize].clone());
+            let rows: Vec<MemRef> = kernel
+                .exprs
+                .loads(&kernel.roots())
+                .into_iter()
+                .filter(|(_, index, guards)| guards.is_empty() && index.len() == vars.len())
+                .map(|(buffer, index, _)| {
+                    let index: Vec<IndexExpr> = index.iter().map(of_row).collect();
+                    element(self.buffers, buffer, &index)
+                })
+                .filter(|m| m.index.terms().len() > 1)
+                .collect();
+            for mem in rows {
+                for l in (0..i64::from(at.lanes)).step_by(line as usize) {
+                    self.b.prefetch(MemRef { index: mem.index.offset(l), ..mem.clone() });
+                }
+            }
         }
     }
 
@@ -1123,7 +1151,7 @@ mod tests {
     #[test]
     fn tiles_fill_the_registers() {
         let tile = |m: i64, n: i64, target: &Target| {
-            let t = Tile::best(&[m], n, DType::F32, target);
+            let t = Tile::best(&[m], &[1], n, DType::F32, target);
             (t.rows, t.lanes)
         };
         assert_eq!(TARGETS.map(|t| tile(840, 1024, &t)), [(5, 8), (6, 16), (14, 32)]);

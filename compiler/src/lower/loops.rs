@@ -177,15 +177,31 @@ impl<'a> Schedule<'a> {
             self.nest(&mut e, &[], &[Along { var: last, lo, hi, lanes }]);
             return units;
         }
-        let RowUnits { units, unit, at, lo, hi } = self.open_rows(&lead, CHUNK / extent);
+        // Rows that are read across: a few at a time, so that what one of them brings into the cache
+        // serves the others.
+        let across = lanes > 1 && self.reads_across(last);
+        let chunk = if across { LANES } else { CHUNK / extent };
+        let RowUnits { units, unit, at, lo, hi } = self.open_rows(&lead, chunk);
         let rows = Along { var: last - 1, lo, hi, lanes: 1 };
         let hi = Bound::Expr(IndexExpr::constant(extent));
         let row = Along { var: last, lo: IndexExpr::default(), hi, lanes };
-        let short = lanes > 1 && (i64::from(lanes)..SHORT).contains(&extent);
+        let short = across || lanes > 1 && (i64::from(lanes)..SHORT).contains(&extent);
         let mut e = self.emit(&at);
         self.nest(&mut e, &at, &if short { [row, rows] } else { [rows, row] });
         self.b.close(unit, &[]);
         units
+    }
+
+    /// Whether a load lies in order along the dimension before collapsed variable `last`, but not
+    /// along that one.
+    fn reads_across(&self, last: usize) -> bool {
+        let roots = self.roots(false);
+        self.kernel.exprs.loads(&roots).iter().any(|(buffer, index, _)| {
+            let linear = self.buffers[*buffer as usize].linear(index);
+            let linear = linear.substitute(&self.kernel.space, &|v| self.space.vars[v as usize].clone());
+            let along = |v: usize| linear.coefficient(v as u32).unwrap_or(0);
+            along(last - 1) == 1 && along(last) > 1
+        })
     }
 
     /// Opens units of up to `chunk` neighbours in the last of the dimensions `lead`.

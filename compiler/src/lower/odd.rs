@@ -125,6 +125,9 @@ pub(super) fn select_and_scatter(
     buffers: &[Buffer],
     target: &Target,
 ) -> Scheduled {
+    if let Some(scheduled) = select_in_blocks(kernel, window, [x, ct, out], buffers, target) {
+        return scheduled;
+    }
     let mut b = VBuilder::kernel(&kernel.name);
     let [dims, windows] =
         [x, ct].map(|i| buffers[i as usize].dims.iter().map(|&d| d as i64).collect::<Vec<_>>());
@@ -235,4 +238,91 @@ pub(super) fn select_and_scatter(
     b.close(u, &[]);
     let parallel = units > 1 && (units * n_windows * size * 8) as u64 > PARALLEL_WORK;
     Scheduled { function: b.finish(), units: units as u64, parallel, scratch: 0 }
+}
+
+/// Windows of at most so many elements are written out.
+const SMALL_WINDOW: i64 = 16;
+
+/// [`select_and_scatter`] where the windows cover everything once: each result is written once, from
+/// its own window.
+fn select_in_blocks(
+    kernel: &Kernel,
+    window: &Window,
+    [x, ct, out]: [BufferId; 3],
+    buffers: &[Buffer],
+    target: &Target,
+) -> Option<Scheduled> {
+    let [dims, windows] = [x, ct].map(|i| &buffers[i as usize].dims);
+    let rank = dims.len();
+    let covers = |d: usize| {
+        window.strides[d] == window.size[d]
+            && (window.dilation[d] == 1 || window.size[d] == 1)
+            && window.padding[d] == (0, 0)
+            && dims[d] == windows[d] * window.size[d]
+    };
+    let sizes: Vec<i64> = window.size.iter().map(|&s| s as i64).collect();
+    let size: i64 = sizes.iter().product();
+    if !(0..rank).all(covers) || size > SMALL_WINDOW || dims.contains(&0) {
+        return None;
+    }
+    // Loops over the windows as they lie in memory; lanes where all three lie in order.
+    let mut order: Vec<usize> = (0..rank).collect();
+    order.sort_by_key(|&d| std::cmp::Reverse(buffers[ct as usize].strides[d]));
+    let (&last, outer) = order.split_last()?;
+    let in_order =
+        window.size[last] == 1 && [x, ct, out].iter().all(|&i| buffers[i as usize].strides[last] == 1);
+    let lanes = if in_order { target.map_lanes } else { 1 };
+    let mut b = VBuilder::kernel(&kernel.name);
+    let (unit_dims, inner_dims) = outer.split_at(outer.len().min(2));
+    let units: i64 = unit_dims.iter().map(|&d| windows[d] as i64).product();
+    b.bound_param(0, units);
+    b.bound_param(1, units + 1);
+    let u = b.open(b.param(0), Bound::Min(b.param(1), IndexExpr::constant(units)), 1, 1, &[]);
+    let mut place = vec![IndexExpr::default(); rank];
+    let extents: Vec<i64> = unit_dims.iter().map(|&d| windows[d] as i64).collect();
+    for (&d, e) in unit_dims.iter().zip(delinearize(&b, &u.var, &extents)) {
+        place[d] = e;
+    }
+    let mut loops = Vec::new();
+    for &d in inner_dims {
+        let l = b.open(IndexExpr::default(), to(windows[d] as i64), 1, 1, &[]);
+        place[d] = l.var.clone();
+        loops.push(l);
+    }
+    let l = b.open(IndexExpr::default(), to(windows[last] as i64), i64::from(lanes), lanes, &[]);
+    place[last] = l.var.clone();
+    let elements: Vec<Vec<IndexExpr>> = (0..size)
+        .map(|w| {
+            let within = delinearize(&b, &IndexExpr::constant(w), &sizes);
+            place.iter().zip(&sizes).zip(within).map(|((o, &s), w)| o.scale(s).add(&w)).collect()
+        })
+        .collect();
+    let mut best = b.load(element(buffers, x, &elements[0]), &[]);
+    let dtype = buffers[out as usize].dtype;
+    let mut best_at = b.constant(Scalar::I32(0));
+    for (w, at) in elements.iter().enumerate().skip(1) {
+        let value = b.load(element(buffers, x, at), &[]);
+        let wins = better(&mut b, value, best, true);
+        let own = b.constant(Scalar::I32(w as i32));
+        best = b.select(wins, value, best);
+        best_at = b.select(wins, own, best_at);
+    }
+    let y = b.load(element(buffers, ct, &place), &[]);
+    let zero = b.constant(Scalar::from_f64(dtype, 0.0));
+    // Adding to zero makes -0 positive.
+    let y = b.add(zero, y);
+    for (w, at) in elements.iter().enumerate() {
+        let own = b.constant(Scalar::I32(w as i32));
+        let wins = b.cmp(CmpKind::Eq, best_at, own);
+        let value = b.select(wins, y, zero);
+        b.store(element(buffers, out, at), value);
+    }
+    b.close(l, &[]);
+    for l in loops.into_iter().rev() {
+        b.close(l, &[]);
+    }
+    b.close(u, &[]);
+    let points: usize = dims.iter().product();
+    let parallel = units > 1 && points as u64 * 8 > PARALLEL_WORK;
+    Some(Scheduled { function: b.finish(), units: units as u64, parallel, scratch: 0 })
 }

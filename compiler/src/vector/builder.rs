@@ -181,6 +181,11 @@ impl VBuilder {
         self.scope().body.push(Stmt::Store { mem, value });
     }
 
+    /// Says that an element is needed soon.
+    pub fn prefetch(&mut self, mem: MemRef) {
+        self.scope().body.push(Stmt::Prefetch(mem));
+    }
+
     /// Opens a loop `for var in (lo..hi).step_by(step)` of `lanes` lanes with carried values that
     /// start as `init`. What is appended until [`VBuilder::close`] is its body. A scalar loop of
     /// exactly one iteration is unrolled.

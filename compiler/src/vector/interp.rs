@@ -329,6 +329,7 @@ impl<'a> Machine<'a> {
                         }
                     }
                 }
+                Stmt::Prefetch(_) => {}
                 Stmt::Loop(l) => self.repeat(l)?,
             }
         }

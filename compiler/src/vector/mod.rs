@@ -138,6 +138,9 @@ pub enum Stmt {
         /// What; of the element type of `mem`.
         value: Val,
     },
+    /// Says that the line of memory around an element is needed soon. It changes nothing, and the
+    /// element need not exist.
+    Prefetch(MemRef),
     /// A loop.
     Loop(Loop),
 }

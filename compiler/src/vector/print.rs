@@ -41,6 +41,7 @@ fn block(out: &mut String, f: &VFunc, body: &[Stmt], depth: usize) -> fmt::Resul
                 writeln!(out, "%{dst} = {} : {ty}", operation(op, &args))?;
             }
             Stmt::Store { mem, value } => writeln!(out, "store {} = %{value}", memory(mem))?,
+            Stmt::Prefetch(mem) => writeln!(out, "prefetch {}", memory(mem))?,
             Stmt::Loop(l) => {
                 writeln!(out, "{}", header(l))?;
                 block(out, f, &l.body, depth + 1)?;

@@ -207,6 +207,7 @@ impl Verifier<'_> {
                         self.lanes_of(ty.lanes, &[&mem.index], &user);
                     }
                 }
+                Stmt::Prefetch(mem) => self.memory(mem, &format!("prefetch {}", memory(mem))),
                 Stmt::Loop(l) => self.enter(l),
             }
         }

@@ -634,7 +634,7 @@ impl Emitter<'_> {
 /// What a statement reads or writes.
 fn memory_of<'n>(n: &Node<'n>) -> Option<&'n MemRef> {
     match n.stmt {
-        Stmt::Def { op: VOp::Load(mem, _), .. } | Stmt::Store { mem, .. } => Some(mem),
+        Stmt::Def { op: VOp::Load(mem, _), .. } | Stmt::Store { mem, .. } | Stmt::Prefetch(mem) => Some(mem),
         _ => None,
     }
 }

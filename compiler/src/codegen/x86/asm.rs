@@ -478,6 +478,11 @@ impl Assembler {
         self.integer(true, &[0xf7], 6, Rm::Reg(src.0), 0);
     }
 
+    /// Into all caches.
+    pub(super) fn prefetch(&mut self, mem: Mem) {
+        self.integer(false, &[0x0f, 0x18], 1, Rm::Mem(mem), 0);
+    }
+
     pub(super) fn shl(&mut self, dst: Gpr, by: u8) {
         self.integer(true, &[0xc1], 4, Rm::Reg(dst.0), 1);
         self.byte(by);

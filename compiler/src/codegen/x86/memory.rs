@@ -316,8 +316,18 @@ impl Emitter<'_> {
         let size = mem.dtype.size_bytes();
         let (width, parts) = self.shape_of(dst);
         let per = if self.class_of(dst) == Class::Mask { 16 } else { width.bytes() / lane_bytes(mem.dtype) };
+        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
         for p in 0..parts {
             let lanes_here = per.min(lanes - p * per);
+            if let (Some(s), 4, true, true) = (stride, size, guards.is_empty(), whole) {
+                let r = self.take(Class::Vector);
+                let first = self.address(mem, 0);
+                let at = |lane: usize| Rm::Mem(first.offset((((p * per) + lane) as i64 * s) as i32 * 4));
+                self.collect(r, lanes_here, at);
+                self.own(dst, p, r);
+                self.unlock(Class::Vector, r);
+                continue;
+            }
             self.gather(p * per, lanes_here, lane_bytes(mem.dtype), |e, lane, slot| {
                 let at = match stride {
                     Some(s) if guards.is_empty() => {
@@ -334,6 +344,25 @@ impl Emitter<'_> {
             self.gathered(dst, p, width);
         }
         Ok(())
+    }
+
+    /// 4, 8 or 16 elements of 32 bits, from anywhere, into a register.
+    fn collect(&mut self, r: u8, n: usize, at: impl Fn(usize) -> Rm) {
+        let other = self.take(Class::Vector);
+        let x = Evex::default();
+        for quarter in 0..n / 4 {
+            let q = if quarter == 0 { r } else { other };
+            self.a.vector(table::MOVSS_LOAD, Width::X, q, 0, at(4 * quarter), None, x);
+            for l in 1..4 {
+                let place = Some((l as u8) << 4);
+                self.a.vector(table::INSERTPS, Width::X, q, q, at(4 * quarter + l), place, x);
+            }
+            if quarter > 0 {
+                let width = Width::of(n * 4);
+                self.a.vector(table::INSERT128, width, r, r, Rm::Reg(other), Some(quarter as u8), x);
+            }
+        }
+        self.unlock(Class::Vector, other);
     }
 
     /// Writes lanes `first..first + n` to the frame, those that exist by `each` and zero for others.

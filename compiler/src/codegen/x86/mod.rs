@@ -381,6 +381,10 @@ impl<'a> Emitter<'a> {
                         self.drop_value(*value);
                     }
                 }
+                Stmt::Prefetch(mem) => {
+                    let mem = self.address(mem, 0);
+                    self.a.prefetch(mem);
+                }
                 Stmt::Loop(l) => self.emit_loop(l, n)?,
             }
         }
@@ -774,6 +778,7 @@ impl<'a> Analysis<'_, 'a> {
                     self.index(&mem.index);
                     self.r#use(*value, begin);
                 }
+                Stmt::Prefetch(mem) => self.index(&mem.index),
                 Stmt::Loop(l) => {
                     self.bound(&l.lo);
                     self.bound(&l.hi);

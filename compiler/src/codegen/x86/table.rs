@@ -74,6 +74,8 @@ pub(super) const EXTRACT128: Ins = ins(1, 3, 0, 0x39);
 pub(super) const EXTRACT256: Ins = ins(1, 3, 1, 0x3b);
 pub(super) const INSERT128: Ins = ins(1, 3, 0, 0x38);
 pub(super) const INSERT256: Ins = ins(1, 3, 1, 0x3a);
+/// A 32-bit element of memory into the lane that the immediate names.
+pub(super) const INSERTPS: Ins = ins(1, 3, 0, 0x21).tuple(Tuple::Scalar(4));
 /// `mask ? last : second`, the mask a vector register in the immediate.
 pub(super) const BLENDVPS: Ins = ins(1, 3, 0, 0x4a);
 pub(super) const BLENDVPD: Ins = ins(1, 3, 0, 0x4b);
