@@ -175,7 +175,13 @@ impl<'a> Fuser<'a> {
             Pattern::Reduce(r) => {
                 cost > CHEAP && (!r.access.guards.is_empty() || n(user) * product(&r.extents) > n(id))
             }
-            Pattern::Injective(_) => cost > CHEAP && n(user) > n(id),
+            // What is only moved on its way to a product is stored where it is computed.
+            Pattern::Injective(accesses) => {
+                let moved = accesses.len() == 1 && n(user) == n(id);
+                let product = |u: NodeId| matches!(&self.patterns[u.index()], Pattern::Contraction(_));
+                cost > CHEAP && n(user) > n(id)
+                    || cost > 0 && moved && self.f.graph.users(user).any(|u| product(u.0))
+            }
             _ => false,
         }
     }

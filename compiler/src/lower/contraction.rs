@@ -233,6 +233,14 @@ impl Shape {
     fn divide(&mut self, wanted: i64) {
         let limit = if self.window.is_some() { BOX_BYTES } else { LHS_BYTES };
         if self.window.is_some() {
+            // Images first: they share nothing. Then positions of k, before rows that overlap.
+            while self.lhs_bytes() > limit {
+                let before = (self.lhs_bytes(), self.m_block.clone());
+                if !self.halve_rows() || 5 * self.lhs_bytes() > 3 * before.0 {
+                    self.m_block = before.1;
+                    break;
+                }
+            }
             while self.lhs_bytes() > limit && self.k_chunk > 1 && self.k_chunk * self.k_inner() > K_LEAST {
                 self.k_chunk = ceil_div(self.k_chunk, 2);
             }

@@ -76,8 +76,7 @@ impl Emitter<'_> {
         };
         if let Some(mem) = self.broadcasts.get(&x).cloned() {
             self.place(dst);
-            let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. }) && self.tail_depth == 0;
-            if self.foldable.contains(&dst) && self.isa == Isa::Avx512 && whole && parts == 1 {
+            if self.foldable.contains(&dst) && self.isa == Isa::Avx512 && parts == 1 {
                 self.folded.insert(dst, (mem, true));
                 return Ok(());
             }
@@ -125,6 +124,12 @@ impl Emitter<'_> {
         }
     }
 
+    /// Puts a mask of the lowest `n` lanes into a mask register.
+    pub(super) fn lowest_mask(&mut self, k: u8, n: usize) {
+        self.a.mov_imm(RAX, (1 << n) - 1);
+        self.a.vex(table::KMOVW_FROM_GPR, 0, k, 0, Rm::Reg(RAX.0), None);
+    }
+
     /// Which lanes of part `p`, of `per` lanes, exist. Uses `rax` and the temporaries.
     fn active(&mut self, p: usize, per: usize, size: usize) -> Lanes {
         let Mode::Vector { active, .. } = self.mode else { return Lanes::All };
@@ -139,9 +144,12 @@ impl Emitter<'_> {
                     return Lanes::None;
                 }
                 if isa == Isa::Avx512 {
-                    self.a.mov_imm(RAX, (1 << here) - 1);
-                    self.a.vex(table::KMOVW_FROM_GPR, 0, MASK_TAIL, 0, Rm::Reg(RAX.0), None);
-                    return Lanes::Mask(MASK_TAIL);
+                    // That for parts of 16 lanes is there already.
+                    if here == n % 16 {
+                        return Lanes::Mask(MASK_TAIL);
+                    }
+                    self.lowest_mask(MASK_TEMP, here);
+                    return Lanes::Mask(MASK_TEMP);
                 }
                 let bytes: Vec<u8> = (0..32).map(|b| if b / size < here { 0xff } else { 0 }).collect();
                 let label = self.a.constant(bytes);

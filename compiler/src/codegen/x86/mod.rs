@@ -619,6 +619,9 @@ impl<'a> Emitter<'a> {
             unreachable!("the caller states how many")
         };
         self.a.note(format!("last {active} lanes of i{}", l.var));
+        if self.isa == Isa::Avx512 {
+            self.lowest_mask(MASK_TAIL, active % 16);
+        }
         self.vars.insert(l.var, at);
         self.region(None, &n.body, n.begin);
         self.kept.extend(l.carried.iter().map(|c| c.phi));
