@@ -205,6 +205,8 @@ impl Shape {
                     s.panels /= threads;
                 } else if tiles % threads == 0 {
                     s.m_block[s.row_dim] = tiles / threads * s.rows;
+                } else if let Some(d) = (0..s.m.len()).filter(|&d| d != s.row_dim).max_by_key(|&d| s.m[d]) {
+                    s.m_block[d] = ceil_div(s.m[d], threads);
                 }
             }
         }
