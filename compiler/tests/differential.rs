@@ -1,6 +1,8 @@
 //! Generated code against the interpreter, bit for bit: every operation's own samples, at several
 //! levels, on one and two threads, with the host's instructions and with fewer.
 
+mod common;
+
 use graphc_compiler::{CompileOptions, Features, OptLevel, compile};
 use graphc_ir::testing::Sample;
 use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, evaluate};
@@ -159,4 +161,16 @@ fn every_operation_gives_the_interpreters_bits() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn stages_over_rows_give_the_interpreters_bits() {
+    for (rows, columns) in common::SHAPES {
+        for c in common::row_cases(rows, columns) {
+            for (level, threads) in [(OptLevel::O0, 1), (OptLevel::O3, 2)] {
+                check_function(&c.module, &c.inputs, level, threads, Features::Host)
+                    .unwrap_or_else(|e| panic!("{} of {rows} x {columns}: {e}", c.name));
+            }
+        }
+    }
 }

@@ -466,7 +466,7 @@ impl Part<'_, '_> {
         let mut e = Emit::new(&self.kernel.exprs, self.buffers, out);
         let tile = mp.var.scale(s.rows * s.n_block).add(&np.var.scale(s.rows * s.lanes));
         let sum = self.scratch(acc, tile.add(&i.var.scale(s.lanes)).add(&l.var));
-        e.reduced = vec![self.b.load(sum, &[])];
+        e.reduced.insert(0, self.b.load(sum, &[]));
         let values: Vec<Val> = self.kernel.stores.iter().map(|st| e.value(self.b, st.value)).collect();
         for (st, v) in self.kernel.stores.iter().zip(values) {
             let mem = e.element(self.b, st.buffer, &st.index);
