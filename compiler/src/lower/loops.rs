@@ -14,6 +14,7 @@ use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
 use graphc_ir::{DType, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
+use std::collections::{BTreeSet, HashMap};
 
 /// Elements of a one-dimensional map that make one unit of parallel work.
 const CHUNK: i64 = 2048;
@@ -97,27 +98,25 @@ struct Stage<'a> {
 }
 
 impl<'a> Schedule<'a> {
-    /// The kernel's stages. Values that are kept take `width` elements of scratch memory at each of
-    /// `inner_points` positions.
-    fn stages(&mut self, inner_points: i64, width: i64) -> Vec<Stage<'a>> {
+    /// The kernel's stages, which keep nothing yet.
+    fn stages(&self) -> Vec<Stage<'a>> {
         let kernel = self.kernel;
         let numbers = kernel.stages();
         let inner: Vec<&Store> = kernel.stores.iter().filter(|s| s.inner).collect();
         let store_stages: Vec<usize> = inner.iter().map(|s| kernel.stage(s.value, &numbers)).collect();
         let count = numbers.iter().chain(&store_stages).max().map_or(0, |last| last + 1);
-        let mut stages: Vec<Stage<'a>> = (0..count)
+        (0..count)
             .map(|n| Stage {
                 reductions: (0..).zip(&numbers).filter(|(_, s)| **s == n).map(|(r, _)| r).collect(),
                 stores: inner.iter().zip(&store_stages).filter(|(_, s)| **s == n).map(|(s, _)| *s).collect(),
                 keeps: Vec::new(),
                 loads: Vec::new(),
             })
-            .collect();
-        self.keep(&mut stages, inner_points * width, width);
-        stages
+            .collect()
     }
 
-    /// Decides which values are kept from one stage for later ones, in `len` elements each.
+    /// Decides which values are kept from one stage for later ones, in `len` elements of scratch memory
+    /// each, `width` at each place.
     fn keep(&mut self, stages: &mut [Stage<'a>], len: i64, width: i64) {
         let kernel = self.kernel;
         let exprs = &kernel.exprs;
@@ -290,17 +289,47 @@ impl<'a> Schedule<'a> {
     }
 
     /// The 16 lanes run along the inner space. Returns the number of units.
+    ///
+    /// A stage runs through several short rows before the next one begins: each row's chain of
+    /// operations is long, those of different rows do not wait for each other.
     fn rows(&mut self, inner_points: i64) -> i64 {
-        let units: i64 = self.outer.iter().product();
-        let u = self.open_units(units);
-        let at = delinearize(&self.b, &u.var, &self.outer.clone());
-        let mut e = self.emit(&at);
+        let rows: i64 = self.outer.iter().product();
         let inside = self.inside(self.outer.len()..self.outer.len() + self.inner.len());
         let first = self.outer.len();
         let scattered = (first..first + self.inner.len()).any(|v| self.lanes_along(v, 2) == 1);
         let width = if scattered { LANES } else { 1 };
-        for stage in self.stages(inner_points, width) {
-            e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
+        let mut stages = self.stages();
+        let last = stages.len() - 1;
+        let group = if last == 0 { 1 } else { (CHUNK / inner_points.max(1)).clamp(1, rows) };
+        self.keep(&mut stages, group * inner_points * width, width);
+        let kernel = self.kernel;
+        // What is reduced before the last stage, for all rows of a group.
+        let mut known: HashMap<u32, Partial> = HashMap::new();
+        for &r in stages[..last].iter().flat_map(|s| &s.reductions) {
+            let dtype = kernel.exprs.get(self.reductions[r as usize].1).dtype;
+            known.insert(r, self.partial(dtype, group, 1));
+        }
+        let (units, lo, hi) = self.unit_range(rows, group);
+        let unit = self.b.open(lo, hi, group, 1, &[]);
+        for (n, mut stage) in stages.into_iter().enumerate() {
+            let end = unit.var.offset(group);
+            let end = if group == 1 { Bound::Expr(end) } else { Bound::Min(end, IndexExpr::constant(rows)) };
+            let row = self.b.open(unit.var.clone(), end, 1, 1, &[]);
+            let in_group = row.var.add(&unit.var.scale(-1));
+            for (_, kept) in stage.keeps.iter_mut().chain(&mut stage.loads) {
+                kept.lane = in_group.scale(inner_points * width);
+            }
+            let at = delinearize(&self.b, &row.var, &self.outer);
+            let mut e = self.emit(&at);
+            let mut roots = self.stage_roots(&stage);
+            if n == last {
+                roots.extend(self.roots(false));
+            }
+            let used: BTreeSet<u32> = roots.iter().flat_map(|&r| kernel.exprs.reduced(r)).collect();
+            for r in used.into_iter().filter(|r| !stage.reductions.contains(r)) {
+                e.reduced.insert(r, self.b.load(known[&r].at(&in_group), &[]));
+            }
+            e.hoist(&mut self.b, &roots, &|v| inside[v as usize]);
             let results = if inner_points == 0 {
                 self.identities(&stage, 1)
             } else if scattered {
@@ -318,10 +347,18 @@ impl<'a> Schedule<'a> {
             } else {
                 self.blocks_along_inner(&mut e, &stage, &at, inner_points)
             };
-            e.reduced.extend(stage.reductions.iter().copied().zip(results));
+            for (&r, v) in stage.reductions.iter().zip(results) {
+                e.reduced.insert(r, v);
+                if let Some(known) = known.get(&r) {
+                    self.b.store(known.at(&in_group), v);
+                }
+            }
+            if n == last {
+                self.outer_stores(&mut e);
+            }
+            self.b.close(row, &[]);
         }
-        self.outer_stores(&mut e);
-        self.b.close(u, &[]);
+        self.b.close(unit, &[]);
         units
     }
 
@@ -497,7 +534,9 @@ impl<'a> Schedule<'a> {
         let inside = self.inside(first + 1..first + 1 + self.inner.len());
         // The position within a vector, which is the same for all vectors of an aligned loop.
         let lane = self.b.cx().rem(&v.var, LANES);
-        for mut stage in self.stages(inner_points, LANES) {
+        let mut stages = self.stages();
+        self.keep(&mut stages, inner_points * LANES, LANES);
+        for mut stage in stages {
             e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
             for (_, kept) in stage.keeps.iter_mut().chain(&mut stage.loads) {
                 kept.lane = lane.clone();
