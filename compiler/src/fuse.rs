@@ -5,8 +5,9 @@
 //! as a kernel of its own, whose expressions take in all unrealized nodes above it (elementwise
 //! chains, broadcasts and data movement into consumers, reductions and packing of contractions).
 //! Then kernels are merged into earlier ones over the same index space: epilogues into reductions
-//! and contractions, producers into the reductions that read them, siblings. A buffer that only its
-//! own kernel read is never stored.
+//! and contractions, producers into the reductions that read them, siblings, and what runs through
+//! the points of a reduction again, as a later stage. A buffer that only its own kernel read is never
+//! stored.
 
 use crate::kernel::{
     BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store,
@@ -62,6 +63,14 @@ pub(crate) struct Fused {
     /// Checks; each is made as soon as its buffer is there.
     pub checks: Vec<IndexCheck>,
 }
+
+/// Points of an inner space that may be run through several times: what they read stays in the
+/// second-level cache.
+const ROW: i64 = 1 << 16;
+
+/// Points of an inner space per point of the outer space, up to which the outer space alone gives
+/// enough parallel work.
+const ROW_PER_ROW: i64 = 2048;
 
 /// A node whose value takes more instructions than this is not computed twice.
 const CHEAP: usize = 2;
@@ -442,43 +451,47 @@ impl<'a> Fuser<'a> {
     /// Merges kernels into earlier ones.
     fn merge(&mut self) {
         let mut writer: HashMap<BufferId, usize> = HashMap::new();
-        let mut readers: HashMap<BufferId, Vec<usize>> = HashMap::new();
+        let mut readers: HashMap<BufferId, BTreeSet<usize>> = HashMap::new();
         let mut kept: Vec<Option<Kernel>> = Vec::new();
         for q in scalars_first(std::mem::take(&mut self.kernels)) {
-            let reads = q.reads();
-            let producers: BTreeSet<usize> = reads.iter().filter_map(|b| writer.get(b)).copied().collect();
-            let siblings = reads.iter().filter_map(|b| readers.get(b)).flatten().copied();
-            // The latest producer first: all other inputs are then there.
-            let siblings: BTreeSet<usize> = siblings.filter(|s| !producers.contains(s)).collect();
-            let candidates: Vec<usize> =
-                producers.iter().rev().chain(siblings.iter().rev()).copied().take(16).collect();
-            let available = |p: usize| producers.iter().all(|&w| w <= p);
-            let target = candidates.into_iter().filter(|&p| available(p)).find_map(|p| {
-                let merged = merge_into(kept[p].as_ref()?, &q, &self.buffers)?;
-                Some((p, merged))
-            });
-            let at = match target {
-                Some((p, merged)) => {
-                    kept[p] = Some(merged);
-                    p
-                }
-                None => {
-                    kept.push(Some(q));
-                    kept.len() - 1
-                }
-            };
-            let kernel = kept[at].as_ref().expect("merged or pushed just now");
+            let mut at = kept.len();
+            kept.push(Some(q));
+            // What has merged with one kernel may be able to merge with the next.
+            while let Some((p, merged)) = self.target(&kept, at, &writer, &readers) {
+                kept[p] = Some(merged);
+                kept[at] = None;
+                at = p;
+            }
+            let kernel = kept[at].as_ref().expect("it is where it has been put");
             for b in kernel.writes() {
                 writer.insert(b, at);
             }
-            for b in reads {
-                let list = readers.entry(b).or_default();
-                if !list.contains(&at) {
-                    list.push(at);
-                }
+            for b in kernel.reads() {
+                readers.entry(b).or_default().insert(at);
             }
         }
         self.kernels = kept.into_iter().flatten().collect();
+    }
+
+    /// An earlier kernel that kernel `at` can be merged into, and what they give together.
+    fn target(
+        &self,
+        kept: &[Option<Kernel>],
+        at: usize,
+        writer: &HashMap<BufferId, usize>,
+        readers: &HashMap<BufferId, BTreeSet<usize>>,
+    ) -> Option<(usize, Kernel)> {
+        let q = kept[at].as_ref()?;
+        let reads = q.reads();
+        let producers: BTreeSet<usize> = reads.iter().filter_map(|b| writer.get(b)).copied().collect();
+        let siblings = reads.iter().filter_map(|b| readers.get(b)).flatten().copied();
+        // The latest producer first: all other inputs are then there.
+        let siblings: BTreeSet<usize> = siblings.filter(|s| !producers.contains(s)).collect();
+        let candidates = producers.iter().rev().chain(siblings.iter().rev()).copied().take(16);
+        let available = |p: usize| p < at && producers.iter().all(|&w| w <= p);
+        candidates
+            .filter(|&p| available(p))
+            .find_map(|p| Some((p, merge_into(kept[p].as_ref()?, q, &self.buffers)?)))
     }
 
     /// Removes stores of buffers that nobody loads and that are no results.
@@ -542,6 +555,15 @@ fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel>
             {
                 return append(p, q, *outer, reductions.len());
             }
+            let reads_p = || q.reads().iter().any(|b| p.writes().contains(b));
+            if !reductions.is_empty()
+                && q_reductions.is_empty()
+                && p.space.extents == q.space.extents
+                && short_rows(p, *outer)
+                && reads_p()
+            {
+                return append(p, &inside(q, *outer), *outer, reductions.len());
+            }
             if reductions.is_empty() && !q_reductions.is_empty() {
                 return absorb(p, q, buffers);
             }
@@ -560,11 +582,26 @@ fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel>
     }
 }
 
+/// Whether the inner space is small enough to be run through in several stages, and the outer one
+/// large enough to keep all workers busy with one of its points each.
+fn short_rows(p: &Kernel, outer: usize) -> bool {
+    let points = |extents: &[i64]| extents.iter().product::<i64>();
+    let (rows, row) = (points(&p.space.extents[..outer]), points(&p.space.extents[outer..]));
+    row <= ROW.min(ROW_PER_ROW.saturating_mul(rows))
+}
+
+/// Map `q` as one whose last dimensions, from `outer` on, are an inner space.
+fn inside(q: &Kernel, outer: usize) -> Kernel {
+    let mut q = q.clone();
+    q.body = KernelBody::Loop { outer, reductions: Vec::new() };
+    q.stores.iter_mut().for_each(|s| s.inner = true);
+    q
+}
+
 /// Adds `q`'s reductions and stores to `p`, whose outer space is equal and whose inner space is
 /// equal or empty. Loads of what `p` writes become its values.
 fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<Kernel> {
     let vars: Vec<IndexExpr> = (0..q.space.extents.len() as u32).map(IndexExpr::var).collect();
-    // A value that is known only after the inner loops cannot be used inside them.
     let inner_roots: Vec<ExprId> = match &q.body {
         KernelBody::Loop { reductions, .. } => reductions.iter().map(|r| r.1).collect(),
         _ => Vec::new(),
@@ -581,7 +618,12 @@ fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<K
         {
             return None;
         }
-        if inside[id as usize] && !store.inner && uses_reduced(&p.exprs, store.value) {
+        // A value that is known only after the inner loops can be used inside those of a later stage.
+        if inside[id as usize]
+            && !store.inner
+            && p.exprs.reduced(store.value).next().is_some()
+            && !short_rows(p, outer)
+        {
             return None;
         }
     }
@@ -613,11 +655,6 @@ fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<K
     }
     merged.sources.extend(&q.sources);
     Some(merged)
-}
-
-fn uses_reduced(exprs: &Exprs, root: ExprId) -> bool {
-    let needed = exprs.needed(&[root]);
-    exprs.iter().any(|(id, e)| needed[id as usize] && matches!(e.op, ExprOp::Reduced(_)))
 }
 
 /// Takes map `p` into reduction `q`, which reads what `p` writes exactly once at each of `p`'s

@@ -1,6 +1,8 @@
 //! Generated code against the interpreter, bit for bit: every operation's own samples, at several
 //! levels, on one and two threads, with the host's instructions and with fewer.
 
+mod common;
+
 use graphc_compiler::{CompileOptions, Isa, OptLevel, compile};
 use graphc_ir::testing::Sample;
 use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, Tensor, evaluate, gradients};
@@ -238,6 +240,19 @@ fn channels_last_nets_give_the_interpreters_bits() {
         {
             check_function(&module, &inputs, expected.as_deref(), level, threads, Isa::host())
                 .unwrap_or_else(|e| panic!("{dtype}, {n} images, channels {channels:?}: {e}"));
+        }
+    }
+}
+
+#[test]
+fn stages_over_rows_give_the_interpreters_bits() {
+    for (rows, columns) in common::SHAPES {
+        for c in common::row_cases(rows, columns) {
+            let expected = interpreted(&c.module, &c.inputs);
+            for (level, threads) in [(OptLevel::O0, 1), (OptLevel::O3, 2)] {
+                check_function(&c.module, &c.inputs, expected.as_deref(), level, threads, Isa::host())
+                    .unwrap_or_else(|e| panic!("{} of {rows} x {columns}: {e}", c.name));
+            }
         }
     }
 }

@@ -2,6 +2,9 @@
 //! samples and composite graphs, without and with fusion, in one piece and in three. The vector
 //! interpreter fails on an access outside of its buffer, so this also shows that there is none.
 
+mod common;
+
+use common::{SHAPES, numbers, row_cases};
 use graphc_compiler::kernel::print::{print_kernel, print_program};
 use graphc_compiler::program::Place;
 use graphc_compiler::vector::interp::{InterpError, run_program};
@@ -116,17 +119,6 @@ fn every_operations_vector_ir_gives_the_interpreters_bits() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Numbers that look random and are the same every time, between -2 and 2.
-fn numbers(dtype: DType, dims: &[usize], seed: u64) -> Literal {
-    Literal::from_fn(dtype, dims, |i| {
-        let x = (i as u64 + 1)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .wrapping_add(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
-        let x = (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
-        Scalar::F64(x as f64 / f64::from(1 << 22) - 2.0)
-    })
-}
-
 fn check(module: &Module, inputs: &[Literal], state: &[Literal]) {
     check_function(module, inputs, state).unwrap_or_else(|e| panic!("{e}"));
 }
@@ -167,6 +159,43 @@ fn chains_of_reductions() {
             });
             check(&b.build().unwrap(), &[numbers(DType::F32, &[rows, columns], 4)], &[]);
         }
+    }
+}
+
+#[test]
+fn stages_over_rows() {
+    for (rows, columns) in SHAPES {
+        for c in row_cases(rows, columns) {
+            check_function(&c.module, &c.inputs, &[])
+                .unwrap_or_else(|e| panic!("{} of {rows} x {columns}: {e}", c.name));
+        }
+    }
+}
+
+/// The kernels of `module`'s function.
+fn kernels(module: &Module) -> Vec<String> {
+    let (_, stages) =
+        compile_stages(module, "f", &Bindings::new(), &CompileOptions::at(OptLevel::O3)).unwrap();
+    let program = &stages.assembled.program;
+    program.kernels.iter().map(|k| print_kernel(k, &program.buffers)).collect()
+}
+
+#[test]
+fn what_follows_a_reduction_over_rows_runs_in_its_kernel() {
+    let expected = [
+        ("softmax", 1),
+        ("softmax_f64", 1),
+        ("softmax_gradient", 1),
+        ("layer_norm", 1),
+        ("layer_norm_gradient", 2),
+        ("rms_norm", 1),
+        ("activation_kept_for_norm", 1),
+        ("cross_entropy_gradient", 2),
+    ];
+    for c in row_cases(40, 1000) {
+        let Some((_, n)) = expected.iter().find(|(name, _)| *name == c.name) else { continue };
+        let kernels = kernels(&c.module);
+        assert_eq!(kernels.len(), *n, "{}:\n{}", c.name, kernels.concat());
     }
 }
 

@@ -114,18 +114,40 @@ impl Exprs {
         IndexExpr::atom(Atom::Dynamic(i as u32))
     }
 
+    /// What an expression is computed from: operands and values of dynamic indices.
+    pub fn operands(&self, id: ExprId) -> impl Iterator<Item = ExprId> + '_ {
+        let e = self.get(id);
+        e.args.iter().copied().chain(dynamics_of(&e.op).map(|d| self.dynamics[d].0))
+    }
+
     /// What `roots` need: themselves, operands, and values of dynamic indices.
     pub fn needed(&self, roots: &[ExprId]) -> Vec<bool> {
         let mut needed = vec![false; self.nodes.len()];
         let mut work = roots.to_vec();
         while let Some(id) = work.pop() {
             if !std::mem::replace(&mut needed[id as usize], true) {
-                let e = self.get(id);
-                work.extend(&e.args);
-                work.extend(dynamics_of(&e.op).map(|d| self.dynamics[d].0));
+                work.extend(self.operands(id));
             }
         }
         needed
+    }
+
+    /// Which expressions are, or are computed from, one that `source` holds for.
+    pub fn depend(&self, source: &dyn Fn(&Expr) -> bool) -> Vec<bool> {
+        let mut depend: Vec<bool> = Vec::with_capacity(self.nodes.len());
+        for (id, e) in self.iter() {
+            depend.push(source(e) || self.operands(id).any(|o| depend[o as usize]));
+        }
+        depend
+    }
+
+    /// The reductions whose results `root` uses.
+    pub fn reduced(&self, root: ExprId) -> impl Iterator<Item = u32> + '_ {
+        let needed = self.needed(&[root]);
+        self.iter().filter(move |(id, _)| needed[*id as usize]).filter_map(|(_, e)| match e.op {
+            ExprOp::Reduced(i) => Some(i),
+            _ => None,
+        })
     }
 
     /// Copies `roots` and what they need into `into`, changing index expressions by `index` and
@@ -276,10 +298,13 @@ pub struct ContractionPart {
 pub enum KernelBody {
     /// Values at each point of an outer space (variables `0..outer`), some of them reductions over
     /// an inner space (the other variables), in the order that [`graphc_ir::Reduce`] states.
+    ///
+    /// The inner space is run through in stages, see [`Kernel::stages`]: what a stage has reduced
+    /// may be used inside the next ones.
     Loop {
         /// Dimensions of the outer space.
         outer: usize,
-        /// The reductions: kind and value.
+        /// The reductions: kind and value, which may use results of earlier ones.
         reductions: Vec<(ReduceKind, ExprId)>,
     },
     /// Sums of products, then an epilogue at each result element (`Reduced(0)` is the sum).
@@ -348,6 +373,23 @@ impl Kernel {
             _ => {}
         }
         roots
+    }
+
+    /// The stage of each reduction: the first is 0, and what uses results of others comes one stage
+    /// after the last of them.
+    pub fn stages(&self) -> Vec<usize> {
+        let mut stages = Vec::new();
+        if let KernelBody::Loop { reductions, .. } = &self.body {
+            for (_, value) in reductions {
+                stages.push(self.stage(*value, &stages));
+            }
+        }
+        stages
+    }
+
+    /// The stage in which an inner value is known, given those of the reductions that it uses.
+    pub fn stage(&self, value: ExprId, reductions: &[usize]) -> usize {
+        self.exprs.reduced(value).map(|i| reductions[i as usize] + 1).max().unwrap_or(0)
     }
 
     /// Buffers read, without repetition, in order of first occurrence.

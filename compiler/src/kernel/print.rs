@@ -8,7 +8,8 @@
 //!   store b1[i0] = r0 : f32 n4
 //! ```
 //!
-//! Outer variables come before the bar, inner ones after it. Expressions are numbered as in
+//! Outer variables come before the bar, inner ones after it. Reductions and inner stores of later
+//! stages say so. Expressions are numbered as in
 //! [`Exprs`]; those that nothing needs are left out. Nodes are `n` and their number.
 
 use super::{BufferId, ContractionPart, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody};
@@ -108,10 +109,15 @@ fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result
     }
     write_exprs(out, &k.exprs, &k.roots(), "  ")?;
     let name = |e: ExprId| operand(&k.exprs, e);
+    let stages = k.stages();
+    let stage = |e: ExprId| match k.stage(e, &stages) {
+        0 => String::new(),
+        s => format!(" in stage {s}"),
+    };
     match &k.body {
         KernelBody::Loop { reductions, .. } => {
             for (i, (kind, value)) in reductions.iter().enumerate() {
-                writeln!(out, "  r{i} = {} {}", reduce_name(*kind), name(*value))?;
+                writeln!(out, "  r{i} = {} {}{}", reduce_name(*kind), name(*value), stage(*value))?;
             }
         }
         KernelBody::Contraction(_) => {}
@@ -136,9 +142,9 @@ fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result
         }
     }
     for s in &k.stores {
-        let at = if s.inner { "inner store" } else { "store" };
-        let index = list(&k.exprs, &s.index);
-        writeln!(out, "  {at} b{}[{index}] = {}{}", s.buffer, name(s.value), described(buffers, s.buffer))?;
+        let (at, stage) = if s.inner { ("inner store", stage(s.value)) } else { ("store", String::new()) };
+        let (index, value) = (list(&k.exprs, &s.index), name(s.value));
+        writeln!(out, "  {at} b{}[{index}] = {value}{stage}{}", s.buffer, described(buffers, s.buffer))?;
     }
     Ok(())
 }

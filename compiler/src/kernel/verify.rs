@@ -254,11 +254,8 @@ impl Verifier<'_> {
                         Some(e) if e.dtype == DType::Bool => {
                             self.mismatch(&user, "bools are not reduced".to_owned())
                         }
-                        Some(_) if self.uses_reduced(exprs, *v) => {
-                            self.structure(
-                                &user,
-                                "what is reduced depends on no reduction of the same kernel",
-                            );
+                        Some(_) if exprs.reduced(*v).any(|r| r as usize >= i) => {
+                            self.structure(&user, "what is reduced depends on earlier reductions only");
                         }
                         Some(_) => {}
                     }
@@ -320,11 +317,6 @@ impl Verifier<'_> {
                 }
             }
         }
-    }
-
-    fn uses_reduced(&self, exprs: &Exprs, root: ExprId) -> bool {
-        let needed = exprs.needed(&[root]);
-        exprs.iter().any(|(id, e)| needed[id as usize] && matches!(e.op, ExprOp::Reduced(_)))
     }
 
     fn part(&mut self, user: &str, p: &ContractionPart, kernel: &Kernel) {
@@ -404,9 +396,6 @@ impl Verifier<'_> {
                 self.mismatch(&user, format!("a value of {from} in a buffer of {to}"));
             }
             if s.inner {
-                if self.uses_reduced(&kernel.exprs, s.value) {
-                    self.structure(&user, "an inner store depends on no reduction");
-                }
                 continue;
             }
             let inner = outer as Var..cx.extents.len() as Var;
@@ -492,7 +481,7 @@ mod tests {
     use super::*;
     use crate::kernel::Store;
     use crate::program::Place;
-    use graphc_ir::{ModuleBuilder, ScalarBuilder};
+    use graphc_ir::{ModuleBuilder, ReduceKind, ScalarBuilder};
 
     fn buffers() -> Vec<Buffer> {
         let m = ModuleBuilder::new("m");
@@ -551,5 +540,10 @@ mod tests {
         assert!(reduced.contains("no reduction 0"), "{reduced}");
         let inner = broken(&|k| k.body = KernelBody::Loop { outer: 0, reductions: Vec::new() });
         assert!(inner.contains("inner variables"), "{inner}");
+        let own = broken(&|k| {
+            let value = k.exprs.add(ExprOp::Reduced(0), &[], DType::F32);
+            k.body = KernelBody::Loop { outer: 1, reductions: vec![(ReduceKind::Sum, value)] };
+        });
+        assert!(own.contains("earlier reductions"), "{own}");
     }
 }

@@ -995,7 +995,7 @@ impl Part<'_, '_> {
     fn finish_row(&mut self, e: &mut Emit<'_>, unit: &Unit, at: &At, row: &IndexExpr, sum: Val) {
         e.open();
         e.vars = self.row_vars(unit, at, row);
-        e.reduced = vec![sum];
+        e.reduced.insert(0, sum);
         let stores = &self.kernel.stores;
         let values: Vec<Val> = stores.iter().map(|st| e.value(self.b, st.value)).collect();
         for (st, v) in stores.iter().zip(values) {

@@ -2,14 +2,19 @@
 //!
 //! A reduction runs either along its inner space, 16 lanes at a time (`rows`), or with lanes along
 //! an outer dimension (`columns`), whichever touches memory in order. Both give the same bits.
+//!
+//! A kernel with several stages runs through the inner space once for each of them at every outer
+//! point, so what an outer point reads is still in the cache for the next stage. Values that take
+//! long to compute and that a later stage needs again are kept in scratch memory.
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
-use crate::kernel::{ExprId, Kernel};
+use crate::kernel::{ExprId, Kernel, Store};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
 use graphc_ir::{DType, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
 use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 
 /// Elements of a map that make one unit of parallel work.
 const CHUNK: i64 = 2048;
@@ -19,6 +24,12 @@ const SHORT: i64 = 128;
 
 /// Positions of an outer dimension with lanes along it that make one unit of parallel work.
 const STRIP: i64 = 64;
+
+/// Instructions that computing a value again may take before it is kept instead.
+const RECOMPUTED: usize = 8;
+
+/// Bytes of scratch memory that one kept value may take.
+const KEPT_BYTES: i64 = 256 << 10;
 
 const BLOCK: i64 = Reduce::BLOCK as i64;
 const LANES: i64 = Reduce::LANES as i64;
@@ -40,6 +51,7 @@ pub(super) fn schedule(
         kernel,
         buffers,
         reductions,
+        first_inner: outer as u32,
         b: VBuilder::kernel(&kernel.name),
         outer: space.extents[0].clone(),
         inner: space.extents[1].clone(),
@@ -94,6 +106,8 @@ struct Schedule<'a> {
     kernel: &'a Kernel,
     buffers: &'a [Buffer],
     reductions: &'a [(ReduceKind, ExprId)],
+    /// The first of the kernel's variables that belongs to the inner space.
+    first_inner: u32,
     b: VBuilder,
     /// Extents of the collapsed outer and inner dimensions.
     outer: Vec<i64>,
@@ -104,7 +118,82 @@ struct Schedule<'a> {
     lanes: u16,
 }
 
+/// One run through the inner space.
+struct Stage<'a> {
+    /// Reductions, by number.
+    reductions: Vec<u32>,
+    /// Inner stores.
+    stores: Vec<&'a Store>,
+    /// Values that it computes and later stages load.
+    keeps: Vec<(ExprId, Partial)>,
+    /// Values that earlier stages have kept for it.
+    loads: Vec<(ExprId, Partial)>,
+}
+
 impl<'a> Schedule<'a> {
+    /// The kernel's stages, which keep nothing yet.
+    fn stages(&self) -> Vec<Stage<'a>> {
+        let kernel = self.kernel;
+        let numbers = kernel.stages();
+        let inner: Vec<&Store> = kernel.stores.iter().filter(|s| s.inner).collect();
+        let store_stages: Vec<usize> = inner.iter().map(|s| kernel.stage(s.value, &numbers)).collect();
+        let count = numbers.iter().chain(&store_stages).max().map_or(0, |last| last + 1);
+        (0..count)
+            .map(|n| Stage {
+                reductions: (0..).zip(&numbers).filter(|(_, s)| **s == n).map(|(r, _)| r).collect(),
+                stores: inner.iter().zip(&store_stages).filter(|(_, s)| **s == n).map(|(s, _)| *s).collect(),
+                keeps: Vec::new(),
+                loads: Vec::new(),
+            })
+            .collect()
+    }
+
+    /// Decides which values are kept from one stage for later ones, in `len` elements of scratch memory
+    /// each, `width` at each place.
+    fn keep(&mut self, stages: &mut [Stage<'a>], len: i64, width: i64) {
+        let kernel = self.kernel;
+        let exprs = &kernel.exprs;
+        let vars = self.first_inner..kernel.space.extents.len() as u32;
+        let varies = exprs.depend(&|e| e.op.index_exprs().iter().any(|x| vars.clone().any(|v| x.uses(v))));
+        let takes_long = |id: ExprId| {
+            let needed = exprs.needed(&[id]);
+            let counted = exprs
+                .iter()
+                .filter(|(i, e)| needed[*i as usize] && varies[*i as usize] && !e.args.is_empty());
+            counted.count() > RECOMPUTED
+        };
+        let mut computed_in: Vec<Option<usize>> = vec![None; exprs.len()];
+        for n in 0..stages.len() {
+            let mut work = self.stage_roots(&stages[n]);
+            let mut seen = vec![false; exprs.len()];
+            while let Some(id) = work.pop() {
+                if !varies[id as usize] || std::mem::replace(&mut seen[id as usize], true) {
+                    continue;
+                }
+                let from = *computed_in[id as usize].get_or_insert(n);
+                let dtype = exprs.get(id).dtype;
+                let bytes = len * dtype.size_bytes() as i64;
+                if from == n || bytes > KEPT_BYTES || !takes_long(id) {
+                    work.extend(exprs.operands(id));
+                    continue;
+                }
+                let known = stages[from].keeps.iter().find(|k| k.0 == id).map(|k| k.1.clone());
+                let place = known.unwrap_or_else(|| {
+                    let place = self.partial(dtype, len, width);
+                    stages[from].keeps.push((id, place.clone()));
+                    place
+                });
+                stages[n].loads.push((id, place));
+            }
+        }
+    }
+
+    /// What a stage computes at each point of the inner space.
+    fn stage_roots(&self, stage: &Stage<'a>) -> Vec<ExprId> {
+        let reduced = stage.reductions.iter().map(|&r| self.reductions[r as usize].1);
+        reduced.chain(stage.stores.iter().map(|s| s.value)).collect()
+    }
+
     /// An emitter in which the collapsed variables stand for `new`; those beyond are 0.
     fn emit(&self, new: &[IndexExpr]) -> Emit<'a> {
         let mut e = Emit::new(&self.kernel.exprs, self.buffers, Vec::new());
@@ -122,16 +211,20 @@ impl<'a> Schedule<'a> {
         self.space.vars.iter().map(|e| range.clone().any(|v| e.uses(v as u32))).collect()
     }
 
-    /// Computes all stores of one level, then writes them: a store may overwrite what another
-    /// store's value is read from.
-    fn stores(&mut self, e: &mut Emit<'a>, inner: bool) {
-        let kernel = self.kernel;
-        let stores: Vec<_> = kernel.stores.iter().filter(|s| s.inner == inner).collect();
+    /// Computes all `stores`, then writes them: a store may overwrite what another store's value is
+    /// read from.
+    fn stores(&mut self, e: &mut Emit<'a>, stores: &[&Store]) {
         let values: Vec<Val> = stores.iter().map(|s| e.value(&mut self.b, s.value)).collect();
-        for (s, v) in stores.into_iter().zip(values) {
+        for (s, v) in stores.iter().zip(values) {
             let mem = e.element(&mut self.b, s.buffer, &s.index);
             self.b.store(mem, v);
         }
+    }
+
+    /// The stores at the outer points.
+    fn outer_stores(&mut self, e: &mut Emit<'a>) {
+        let stores: Vec<&Store> = self.kernel.stores.iter().filter(|s| !s.inner).collect();
+        self.stores(e, &stores);
     }
 
     fn roots(&self, inner: bool) -> Vec<ExprId> {
@@ -223,7 +316,7 @@ impl<'a> Schedule<'a> {
     /// `at`. What does not change in a loop is computed before it.
     fn nest(&mut self, e: &mut Emit<'a>, at: &[IndexExpr], loops: &[Along]) {
         self.set_vars(e, at);
-        let Some((l, rest)) = loops.split_first() else { return self.stores(e, false) };
+        let Some((l, rest)) = loops.split_first() else { return self.outer_stores(e) };
         let inside: Vec<Vec<bool>> = loops.iter().map(|l| self.inside(l.var..l.var + 1)).collect();
         let roots = self.roots(false);
         e.hoist(&mut self.b, &roots, &|v| inside.iter().any(|i| i[v as usize]));
@@ -251,7 +344,9 @@ impl<'a> Schedule<'a> {
         // Lanes that straddle rows of a small inner dimension would each be read alone.
         let straddles = self.inner.len() > 1 && inner_last % LANES != 0;
         let (mut along_outer, mut along_inner) = (0, 0);
-        for (buffer, index, guards) in self.kernel.exprs.loads(&roots) {
+        let stores = self.kernel.stores.iter().filter(|s| s.inner);
+        let stores = stores.map(|s| (s.buffer, s.index.as_slice(), [].as_slice()));
+        for (buffer, index, guards) in self.kernel.exprs.loads(&roots).into_iter().chain(stores) {
             let linear = self.buffers[buffer as usize].linear(index);
             let linear = linear.substitute(&self.kernel.space, &|v| self.space.vars[v as usize].clone());
             let guarded = |v: usize| {
@@ -267,89 +362,161 @@ impl<'a> Schedule<'a> {
     }
 
     /// The 16 lanes run along the inner space. Returns the number of units.
+    ///
+    /// A stage runs through several short rows before the next one begins: each row's chain of
+    /// operations is long, those of different rows do not wait for each other.
     fn rows(&mut self, inner_points: i64) -> i64 {
-        let units: i64 = self.outer.iter().product();
-        let u = self.open_units(units);
-        let at = delinearize(&self.b, &u.var, &self.outer.clone());
-        let mut e = self.emit(&at);
+        let rows: i64 = self.outer.iter().product();
         let inside = self.inside(self.outer.len()..self.outer.len() + self.inner.len());
-        let roots = self.kernel.roots();
-        e.hoist(&mut self.b, &roots, &|v| inside[v as usize]);
         let first = self.outer.len();
         let scattered = (first..first + self.inner.len()).any(|v| self.lanes_along(v, 2) == 1);
-        let results = if inner_points == 0 {
-            self.identities(1)
-        } else if scattered {
-            // An index read from memory differs from lane to lane: one virtual lane after another.
-            self.reduce_in_turn(&mut e, &at, inner_points, &IndexExpr::default())
-        } else if inner_points <= BLOCK {
-            self.block_along_inner(
-                &mut e,
-                &at,
-                IndexExpr::default(),
-                Bound::Expr(IndexExpr::constant(inner_points)),
-                inner_points,
-            )
-        } else {
-            self.blocks_along_inner(&mut e, &at, inner_points)
-        };
-        e.reduced = results;
-        self.stores(&mut e, false);
-        self.b.close(u, &[]);
+        let width = if scattered { LANES } else { 1 };
+        let mut stages = self.stages();
+        let last = stages.len() - 1;
+        let group = if last == 0 { 1 } else { (CHUNK / inner_points.max(1)).clamp(1, rows) };
+        self.keep(&mut stages, group * inner_points * width, width);
+        let kernel = self.kernel;
+        // What is reduced before the last stage, for all rows of a group.
+        let mut known: HashMap<u32, Partial> = HashMap::new();
+        for &r in stages[..last].iter().flat_map(|s| &s.reductions) {
+            let dtype = kernel.exprs.get(self.reductions[r as usize].1).dtype;
+            known.insert(r, self.partial(dtype, group, 1));
+        }
+        let (units, lo, hi) = self.unit_range(rows, group);
+        let unit = self.b.open(lo, hi, group, 1, &[]);
+        for (n, mut stage) in stages.into_iter().enumerate() {
+            let end = unit.var.offset(group);
+            let end = if group == 1 { Bound::Expr(end) } else { Bound::Min(end, IndexExpr::constant(rows)) };
+            let row = self.b.open(unit.var.clone(), end, 1, 1, &[]);
+            let in_group = row.var.add(&unit.var.scale(-1));
+            for (_, kept) in stage.keeps.iter_mut().chain(&mut stage.loads) {
+                kept.lane = in_group.scale(inner_points * width);
+            }
+            let at = delinearize(&self.b, &row.var, &self.outer);
+            let mut e = self.emit(&at);
+            let mut roots = self.stage_roots(&stage);
+            if n == last {
+                roots.extend(self.roots(false));
+            }
+            let used: BTreeSet<u32> = roots.iter().flat_map(|&r| kernel.exprs.reduced(r)).collect();
+            for r in used.into_iter().filter(|r| !stage.reductions.contains(r)) {
+                e.reduced.insert(r, self.b.load(known[&r].at(&in_group), &[]));
+            }
+            e.hoist(&mut self.b, &roots, &|v| inside[v as usize]);
+            let results = if inner_points == 0 {
+                self.identities(&stage, 1)
+            } else if scattered {
+                // An index read from memory differs from lane to lane: one virtual lane after another.
+                self.reduce_in_turn(&mut e, &stage, &at, inner_points, &IndexExpr::default())
+            } else if inner_points <= BLOCK || stage.reductions.is_empty() {
+                self.block_along_inner(
+                    &mut e,
+                    &stage,
+                    &at,
+                    IndexExpr::default(),
+                    Bound::Expr(IndexExpr::constant(inner_points)),
+                    inner_points,
+                )
+            } else {
+                self.blocks_along_inner(&mut e, &stage, &at, inner_points)
+            };
+            for (&r, v) in stage.reductions.iter().zip(results) {
+                e.reduced.insert(r, v);
+                if let Some(known) = known.get(&r) {
+                    self.b.store(known.at(&in_group), v);
+                }
+            }
+            if n == last {
+                self.outer_stores(&mut e);
+            }
+            self.b.close(row, &[]);
+        }
+        self.b.close(unit, &[]);
         units
     }
 
-    fn identities(&mut self, lanes: u16) -> Vec<Val> {
-        let kernel = self.kernel;
-        let values = self.reductions.iter().map(|&(kind, v)| kind.identity(kernel.exprs.get(v).dtype));
-        values.collect::<Vec<_>>().into_iter().map(|c| self.b.constant_lanes(c, lanes)).collect()
+    fn identities(&mut self, stage: &Stage<'a>, lanes: u16) -> Vec<Val> {
+        let values = stage.reductions.iter().map(|&r| {
+            let (kind, value) = self.reductions[r as usize];
+            let identity = kind.identity(self.kernel.exprs.get(value).dtype);
+            self.b.constant_lanes(identity, lanes)
+        });
+        values.collect()
+    }
+
+    fn kinds(&self, stage: &Stage<'a>) -> Vec<ReduceKind> {
+        stage.reductions.iter().map(|&r| self.reductions[r as usize].0).collect()
     }
 
     /// One block of the inner space: positions `lo..hi`, 16 lanes, folded.
     fn block_along_inner(
         &mut self,
         e: &mut Emit<'a>,
+        stage: &Stage<'a>,
         at: &[IndexExpr],
         lo: IndexExpr,
         hi: Bound,
         n: i64,
     ) -> Vec<Val> {
-        let inner = self.inner.clone();
         // Without an inner dimension of its own (all of extent 1) there is one element.
-        let init = self.identities(Reduce::LANES as u16);
+        let lanes = if stage.reductions.is_empty() { self.lanes } else { Reduce::LANES as u16 };
+        let init = self.identities(stage, lanes);
         let hi = if let Bound::Expr(_) = hi { Bound::Expr(lo.offset(n)) } else { hi };
-        let l = self.b.open(lo, hi, LANES, Reduce::LANES as u16, &init);
-        e.open();
-        let r = delinearize(&self.b, &l.var, &inner);
-        self.set_vars(e, &[at, &r].concat());
-        let next = self.combine(e, &l.values);
-        self.stores(e, true);
-        e.close();
-        self.set_vars(e, at);
+        let l = self.b.open(lo, hi, i64::from(lanes), lanes, &init);
+        let next = self.point(e, stage, at, &l.var, &l.values);
         let lanes = self.b.close(l, &next);
-        let kinds: Vec<ReduceKind> = self.reductions.iter().map(|r| r.0).collect();
+        let kinds = self.kinds(stage);
         lanes.iter().zip(kinds).map(|(&v, kind)| self.b.fold(kind, v)).collect()
     }
 
-    /// The carried values combined with the values at the current inner position.
-    fn combine(&mut self, e: &mut Emit<'a>, carried: &[Val]) -> Vec<Val> {
-        let reductions = self.reductions;
-        let values: Vec<Val> = reductions.iter().map(|r| e.value(&mut self.b, r.1)).collect();
-        let pairs = reductions.iter().zip(carried.iter().zip(values));
-        pairs.map(|((kind, _), (&acc, x))| self.b.op(kind.op(), &[acc, x])).collect()
+    /// What a stage does at one inner position: gives the carried values combined with those there.
+    fn point(
+        &mut self,
+        e: &mut Emit<'a>,
+        stage: &Stage<'a>,
+        at: &[IndexExpr],
+        position: &IndexExpr,
+        carried: &[Val],
+    ) -> Vec<Val> {
+        e.open();
+        let inner = delinearize(&self.b, position, &self.inner);
+        self.set_vars(e, &[at, &inner].concat());
+        for (id, kept) in &stage.loads {
+            let v = self.b.load(kept.at(position), &[]);
+            e.define(*id, v);
+        }
+        let reductions = stage.reductions.iter().map(|&r| self.reductions[r as usize]);
+        let values: Vec<(ReduceKind, Val)> =
+            reductions.map(|(kind, value)| (kind, e.value(&mut self.b, value))).collect();
+        let pairs = carried.iter().zip(values);
+        let next = pairs.map(|(&acc, (kind, x))| self.b.op(kind.op(), &[acc, x])).collect();
+        self.stores(e, &stage.stores);
+        for (id, kept) in &stage.keeps {
+            let v = e.value(&mut self.b, *id);
+            self.b.store(kept.at(position), v);
+        }
+        e.close();
+        self.set_vars(e, at);
+        next
     }
 
     /// More than one block: each block's result goes to scratch memory, then neighbours combine.
-    fn blocks_along_inner(&mut self, e: &mut Emit<'a>, at: &[IndexExpr], inner_points: i64) -> Vec<Val> {
+    fn blocks_along_inner(
+        &mut self,
+        e: &mut Emit<'a>,
+        stage: &Stage<'a>,
+        at: &[IndexExpr],
+        inner_points: i64,
+    ) -> Vec<Val> {
         let full = inner_points / BLOCK;
         let rest = inner_points % BLOCK;
         let n = full + i64::from(rest > 0);
-        let parts = self.partials(n, 1);
+        let parts = self.partials(stage, n, 1);
         let l = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(full)), 1, 1, &[]);
         e.open();
         let lo = l.var.scale(BLOCK);
         let hi = Bound::Expr(lo.offset(BLOCK));
-        let values = self.block_along_inner(e, at, lo, hi, BLOCK);
+        let values = self.block_along_inner(e, stage, at, lo, hi, BLOCK);
         for (p, v) in parts.iter().zip(values) {
             let mem = p.at(&l.var);
             self.b.store(mem, v);
@@ -360,32 +527,33 @@ impl<'a> Schedule<'a> {
             let lo = IndexExpr::constant(full * BLOCK);
             let hi = Bound::Expr(IndexExpr::constant(inner_points));
             e.open();
-            let values = self.block_along_inner(e, at, lo, hi, rest);
+            let values = self.block_along_inner(e, stage, at, lo, hi, rest);
             e.close();
             for (p, v) in parts.iter().zip(values) {
                 self.b.store(p.at(&IndexExpr::constant(full)), v);
             }
         }
-        self.pairwise(&parts, n)
+        self.pairwise(stage, &parts, n)
     }
 
-    /// Scratch memory for `n` partial results of each reduction, `width` elements each.
-    fn partials(&mut self, n: i64, width: i64) -> Vec<Partial> {
+    /// Scratch memory for `n` partial results of each reduction of a stage, `width` elements each.
+    fn partials(&mut self, stage: &Stage<'a>, n: i64, width: i64) -> Vec<Partial> {
         let kernel = self.kernel;
-        let dtypes: Vec<DType> = self.reductions.iter().map(|&(_, v)| kernel.exprs.get(v).dtype).collect();
-        dtypes
-            .into_iter()
-            .map(|dtype| {
-                let offset = self.scratch;
-                self.scratch += ((n * width) as usize * dtype.size_bytes()).next_multiple_of(64);
-                Partial { dtype, offset: offset as u32, width, lane: IndexExpr::default() }
-            })
-            .collect()
+        let dtype = |&r: &u32| kernel.exprs.get(self.reductions[r as usize].1).dtype;
+        let dtypes: Vec<DType> = stage.reductions.iter().map(dtype).collect();
+        dtypes.into_iter().map(|dtype| self.partial(dtype, n * width, width)).collect()
+    }
+
+    /// Scratch memory of `len` elements, `width` at each place.
+    fn partial(&mut self, dtype: DType, len: i64, width: i64) -> Partial {
+        let offset = self.scratch;
+        self.scratch += (len as usize * dtype.size_bytes()).next_multiple_of(64);
+        Partial { dtype, offset: offset as u32, width, lane: IndexExpr::default() }
     }
 
     /// `b[i] = op(b[i], b[i + s])` for `s` = 1, 2, 4, ..; gives `b[0]`.
-    fn pairwise(&mut self, parts: &[Partial], n: i64) -> Vec<Val> {
-        let kinds: Vec<ReduceKind> = self.reductions.iter().map(|r| r.0).collect();
+    fn pairwise(&mut self, stage: &Stage<'a>, parts: &[Partial], n: i64) -> Vec<Val> {
+        let kinds = self.kinds(stage);
         let mut s = 1;
         while s < n {
             let pairs = (n - s + 2 * s - 1) / (2 * s);
@@ -436,38 +604,52 @@ impl<'a> Schedule<'a> {
         let at: Vec<IndexExpr> = at.iter().cloned().chain([v.var.clone()]).collect();
         self.set_vars(&mut e, &at);
         let inside = self.inside(first + 1..first + 1 + self.inner.len());
-        e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
         // The position within a vector, which is the same for all vectors of an aligned loop.
         let lane = self.b.cx().rem(&v.var, LANES);
-        let results = self.reduce_in_turn(&mut e, &at, inner_points, &lane);
-        e.reduced = results;
-        self.stores(&mut e, false);
+        let mut stages = self.stages();
+        self.keep(&mut stages, inner_points * LANES, LANES);
+        for mut stage in stages {
+            e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
+            for (_, kept) in stage.keeps.iter_mut().chain(&mut stage.loads) {
+                kept.lane = lane.clone();
+            }
+            let results = self.reduce_in_turn(&mut e, &stage, &at, inner_points, &lane);
+            e.reduced.extend(stage.reductions.iter().copied().zip(results));
+        }
+        self.outer_stores(&mut e);
         e.close();
         self.b.close(v, &[]);
     }
 
-    /// The reductions at one outer position, or one vector of them at position `lane` within it: no lanes
-    /// run along the inner space.
+    /// A stage at one outer position, or one vector of them at position `lane` within it: no lanes run
+    /// along the inner space.
     fn reduce_in_turn(
         &mut self,
         e: &mut Emit<'a>,
+        stage: &Stage<'a>,
         at: &[IndexExpr],
         inner_points: i64,
         lane: &IndexExpr,
     ) -> Vec<Val> {
         let n = (inner_points + BLOCK - 1) / BLOCK;
         if inner_points <= LANES && inner_points * self.kernel.exprs.len() as i64 <= 400 {
-            return self.few_rows(e, at, inner_points);
+            return self.few_rows(e, stage, at, inner_points);
+        }
+        if stage.reductions.is_empty() {
+            let all = Bound::Expr(IndexExpr::constant(inner_points));
+            let r = self.b.open(IndexExpr::default(), all, 1, 1, &[]);
+            self.point(e, stage, at, &r.var, &[]);
+            return self.b.close(r, &[]);
         }
         if n == 1 {
-            return self.column_block(e, at, IndexExpr::default(), inner_points, lane);
+            return self.column_block(e, stage, at, IndexExpr::default(), inner_points, lane);
         }
-        let parts = self.partials(n, LANES);
+        let parts = self.partials(stage, n, LANES);
         let parts: Vec<Partial> = parts.into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect();
         let whole = Bound::Expr(IndexExpr::constant(inner_points / BLOCK));
         let l = self.b.open(IndexExpr::default(), whole, 1, 1, &[]);
         e.open();
-        let values = self.column_block(e, at, l.var.scale(BLOCK), BLOCK, lane);
+        let values = self.column_block(e, stage, at, l.var.scale(BLOCK), BLOCK, lane);
         for (p, value) in parts.iter().zip(values) {
             self.b.store(p.at(&l.var), value);
         }
@@ -477,35 +659,35 @@ impl<'a> Schedule<'a> {
         if rest > 0 {
             e.open();
             let from = IndexExpr::constant(inner_points - rest);
-            let values = self.column_block(e, at, from, rest, lane);
+            let values = self.column_block(e, stage, at, from, rest, lane);
             e.close();
             for (p, value) in parts.iter().zip(values) {
                 self.b.store(p.at(&IndexExpr::constant(n - 1)), value);
             }
         }
-        self.pairwise(&parts, n)
+        self.pairwise(stage, &parts, n)
     }
 
     /// At most 16 inner positions: each is a virtual lane of its own.
-    fn few_rows(&mut self, e: &mut Emit<'a>, at: &[IndexExpr], inner_points: i64) -> Vec<Val> {
+    fn few_rows(
+        &mut self,
+        e: &mut Emit<'a>,
+        stage: &Stage<'a>,
+        at: &[IndexExpr],
+        inner_points: i64,
+    ) -> Vec<Val> {
         let mut lanes: Vec<Vec<Val>> = Vec::new();
         for r in 0..inner_points {
-            e.open();
-            let position = delinearize(&self.b, &IndexExpr::constant(r), &self.inner.clone());
-            self.set_vars(e, &[at, &position].concat());
-            let start = self.identities(1);
-            lanes.push(self.combine(e, &start));
-            self.stores(e, true);
-            e.close();
+            let start = self.identities(stage, 1);
+            lanes.push(self.point(e, stage, at, &IndexExpr::constant(r), &start));
         }
-        self.set_vars(e, at);
-        self.fold_lanes(lanes)
+        self.fold_lanes(stage, lanes)
     }
 
     /// Virtual lanes folded by halves; lanes that do not exist hold the identity, which changes
     /// nothing that was combined with it once already.
-    fn fold_lanes(&mut self, mut lanes: Vec<Vec<Val>>) -> Vec<Val> {
-        let kinds: Vec<ReduceKind> = self.reductions.iter().map(|r| r.0).collect();
+    fn fold_lanes(&mut self, stage: &Stage<'a>, mut lanes: Vec<Vec<Val>>) -> Vec<Val> {
+        let kinds = self.kinds(stage);
         let mut half = Reduce::LANES / 2;
         while half > 0 {
             for j in half..lanes.len().min(2 * half) {
@@ -523,51 +705,48 @@ impl<'a> Schedule<'a> {
     fn column_block(
         &mut self,
         e: &mut Emit<'a>,
+        stage: &Stage<'a>,
         at: &[IndexExpr],
         from: IndexExpr,
         n: i64,
         lane: &IndexExpr,
     ) -> Vec<Val> {
-        let slots = self.partials(LANES, LANES);
+        let slots = self.partials(stage, LANES, LANES);
         let slots: Vec<Partial> = slots.into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect();
         let lanes = self.b.lanes();
         let used = LANES.min(n);
         let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(used)), 1, 1, &[]);
-        for (slot, v) in slots.iter().zip(self.identities(lanes)) {
+        for (slot, v) in slots.iter().zip(self.identities(stage, lanes)) {
             self.b.store(slot.at(&j.var), v);
         }
         self.b.close(j, &[]);
         let whole = Bound::Expr(IndexExpr::constant(n / LANES));
         let r = self.b.open(IndexExpr::default(), whole, 1, 1, &[]);
-        self.accumulate(e, at, &from.add(&r.var.scale(LANES)), LANES, &slots);
+        self.accumulate(e, stage, at, &from.add(&r.var.scale(LANES)), LANES, &slots);
         self.b.close(r, &[]);
         if n % LANES > 0 {
-            self.accumulate(e, at, &from.offset(n / LANES * LANES), n % LANES, &slots);
+            self.accumulate(e, stage, at, &from.offset(n / LANES * LANES), n % LANES, &slots);
         }
         self.set_vars(e, at);
         let loaded: Vec<Vec<Val>> = (0..used)
             .map(|j| slots.iter().map(|s| self.b.load(s.at(&IndexExpr::constant(j)), &[])).collect())
             .collect();
-        self.fold_lanes(loaded)
+        self.fold_lanes(stage, loaded)
     }
 
     /// Combines inner positions `from..from + n` with the first `n` slots.
     fn accumulate(
         &mut self,
         e: &mut Emit<'a>,
+        stage: &Stage<'a>,
         at: &[IndexExpr],
         from: &IndexExpr,
         n: i64,
         slots: &[Partial],
     ) {
         let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(n)), 1, 1, &[]);
-        e.open();
-        let position = delinearize(&self.b, &from.add(&j.var), &self.inner.clone());
-        self.set_vars(e, &[at, &position].concat());
         let before: Vec<Val> = slots.iter().map(|s| self.b.load(s.at(&j.var), &[])).collect();
-        let after = self.combine(e, &before);
-        self.stores(e, true);
-        e.close();
+        let after = self.point(e, stage, at, &from.add(&j.var), &before);
         for (slot, v) in slots.iter().zip(after) {
             self.b.store(slot.at(&j.var), v);
         }
@@ -575,11 +754,12 @@ impl<'a> Schedule<'a> {
     }
 }
 
-/// Partial results of a reduction in scratch memory.
+/// Partial results of a reduction, or values kept for later, in scratch memory.
+#[derive(Clone)]
 struct Partial {
     dtype: DType,
     offset: u32,
-    /// Elements per partial result.
+    /// Elements at each place.
     width: i64,
     /// Which of them.
     lane: IndexExpr,

@@ -78,14 +78,14 @@ struct Emit<'a> {
     buffers: &'a [Buffer],
     /// What each variable of the kernel stands for.
     vars: Vec<IndexExpr>,
-    /// Results of the kernel's reductions, once known.
-    reduced: Vec<Val>,
+    /// Results of the kernel's reductions by number, once known.
+    reduced: HashMap<u32, Val>,
     scopes: Vec<HashMap<ExprId, Val>>,
 }
 
 impl<'a> Emit<'a> {
     fn new(exprs: &'a Exprs, buffers: &'a [Buffer], vars: Vec<IndexExpr>) -> Self {
-        Self { exprs, buffers, vars, reduced: Vec::new(), scopes: vec![HashMap::new()] }
+        Self { exprs, buffers, vars, reduced: HashMap::new(), scopes: vec![HashMap::new()] }
     }
 
     /// Opens a scope, for a loop body.
@@ -123,6 +123,11 @@ impl<'a> Emit<'a> {
         mapped.into_iter().filter(|g| !g.always(b.cx())).collect()
     }
 
+    /// Lets an expression have a known value in the open scope.
+    fn define(&mut self, id: ExprId, v: Val) {
+        self.scopes.last_mut().expect("a scope is open").insert(id, v);
+    }
+
     /// The address of a buffer element.
     fn element(&mut self, b: &mut VBuilder, buffer: BufferId, index: &[IndexExpr]) -> MemRef {
         let index = self.index(b, &self.buffers[buffer as usize].linear(index));
@@ -151,9 +156,9 @@ impl<'a> Emit<'a> {
                 b.guard(&guards)
             }
             ExprOp::Scalar(op) => b.op(*op, &args),
-            ExprOp::Reduced(i) => self.reduced[*i as usize],
+            ExprOp::Reduced(i) => self.reduced[i],
         };
-        self.scopes.last_mut().expect("a scope is open").insert(id, v);
+        self.define(id, v);
         v
     }
 
@@ -163,9 +168,8 @@ impl<'a> Emit<'a> {
         let needed = self.exprs.needed(roots);
         let varies = self.varies(inside);
         for (id, e) in self.exprs.iter() {
-            let late = matches!(e.op, ExprOp::Reduced(i) if i as usize >= self.reduced.len());
             // Constants cost nothing where they are used.
-            if needed[id as usize] && !varies[id as usize] && !late && !crate::fuse::is_constant(e) {
+            if needed[id as usize] && !varies[id as usize] && !crate::fuse::is_constant(e) {
                 self.value(b, id);
             }
         }
@@ -173,21 +177,11 @@ impl<'a> Emit<'a> {
 
     /// Which expressions depend on the given kernel variables or on reductions.
     fn varies(&self, inside: &dyn Fn(u32) -> bool) -> Vec<bool> {
-        let mut varies: Vec<bool> = Vec::with_capacity(self.exprs.len());
-        for (_, e) in self.exprs.iter() {
-            let by_index = e.op.index_exprs().iter().any(|x| {
-                (0..self.vars.len() as u32).any(|v| inside(v) && x.uses(v))
-                    || x.terms().iter().any(|(a, _)| match a {
-                        Atom::Dynamic(d) => {
-                            varies.get(self.exprs.dynamics[*d as usize].0 as usize) == Some(&true)
-                        }
-                        _ => false,
-                    })
-            });
-            let late = matches!(e.op, ExprOp::Reduced(i) if i as usize >= self.reduced.len());
-            varies.push(by_index || late || e.args.iter().any(|&a| varies[a as usize]));
-        }
-        varies
+        let vars = self.vars.len() as u32;
+        self.exprs.depend(&|e| match &e.op {
+            ExprOp::Reduced(i) => !self.reduced.contains_key(i),
+            op => op.index_exprs().iter().any(|x| (0..vars).any(|v| inside(v) && x.uses(v))),
+        })
     }
 
     /// Whether a dynamic index depends on kernel variable `var`: then lanes cannot run along it.

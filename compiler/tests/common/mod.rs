@@ -1,0 +1,129 @@
+//! Functions that several tests compile.
+
+use graphc_ir::composite::cross_entropy;
+use graphc_ir::{DType, FunctionBuilder, Literal, Module, ModuleBuilder, Scalar, Tensor, gradients};
+
+/// Numbers that look random and are the same every time, between -2 and 2.
+pub(crate) fn numbers(dtype: DType, dims: &[usize], seed: u64) -> Literal {
+    Literal::from_fn(dtype, dims, |i| {
+        let x = (i as u64 + 1)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let x = (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
+        Scalar::F64(x as f64 / f64::from(1 << 22) - 2.0)
+    })
+}
+
+/// A function `f` with operands for it.
+pub(crate) struct Case {
+    /// What it computes.
+    pub(crate) name: &'static str,
+    /// The module that it is in.
+    pub(crate) module: Module,
+    /// Operands.
+    pub(crate) inputs: Vec<Literal>,
+}
+
+/// `(x - mean(x)) / sqrt(variance(x) + eps) * scale + shift` along the last axis of a matrix.
+fn layer_norm<'f>(x: Tensor<'f>, scale: Tensor<'f>, shift: Tensor<'f>) -> Tensor<'f> {
+    let shape = x.shape();
+    let centered = x - x.mean(&[1]).broadcast(&shape, &[0]);
+    let variance = centered.square().mean(&[1]);
+    let normal = centered * (variance + 1e-5).rsqrt().broadcast(&shape, &[0]);
+    normal * scale.broadcast(&shape, &[1]) + shift.broadcast(&shape, &[1])
+}
+
+fn case(
+    name: &'static str,
+    inputs: Vec<Literal>,
+    body: impl FnOnce(&FunctionBuilder, &[Tensor<'_>]),
+) -> Case {
+    let b = ModuleBuilder::new("m");
+    b.function("f", |f| {
+        let inputs = inputs.iter().enumerate();
+        let x: Vec<Tensor<'_>> =
+            inputs.map(|(i, l)| f.input(&format!("x{i}"), l.dtype(), l.ty().shape)).collect();
+        body(f, &x);
+    });
+    Case { name, module: b.build().expect("the case is well-formed"), inputs }
+}
+
+/// Functions that run through each row of a matrix several times.
+pub(crate) fn row_cases(rows: usize, columns: usize) -> Vec<Case> {
+    let x = numbers(DType::F32, &[rows, columns], 21);
+    let ct = numbers(DType::F32, &[rows, columns], 22);
+    let scale = numbers(DType::F32, &[columns], 23);
+    let shift = numbers(DType::F32, &[columns], 24);
+    let labels = Literal::from_fn(DType::I32, &[rows], |i| Scalar::I32((i * 7 % columns.max(1)) as i32));
+    let mut cases = vec![
+        case("softmax", vec![x.clone()], |f, x| f.output("y", x[0].softmax(1))),
+        case("softmax_f64", vec![numbers(DType::F64, &[rows, columns], 25)], |f, x| {
+            f.output("y", x[0].softmax(1));
+        }),
+        case("softmax_of_columns", vec![x.clone()], |f, x| f.output("y", x[0].softmax(0))),
+        case("softmax_of_transposed", vec![x.clone()], |f, x| {
+            f.output("y", x[0].transpose(&[1, 0]).softmax(1));
+        }),
+        case("softmax_gradient", vec![x.clone(), ct.clone()], |f, x| {
+            let loss = (x[0].softmax(1) * x[1]).reduce_sum(&[0, 1]);
+            f.output("dx", gradients(loss, &x[..1])[0]);
+        }),
+        case("layer_norm", vec![x.clone(), scale.clone(), shift.clone()], |f, x| {
+            f.output("y", layer_norm(x[0], x[1], x[2]));
+        }),
+        case("layer_norm_gradient", vec![x.clone(), scale.clone(), shift, ct], |f, x| {
+            let y = layer_norm(x[0], x[1], x[2]);
+            f.output("y", y);
+            let loss = (y * x[3]).reduce_sum(&[0, 1]);
+            for (name, g) in ["dx", "dscale", "dshift"].into_iter().zip(gradients(loss, &x[..3])) {
+                f.output(name, g);
+            }
+        }),
+        case("rms_norm", vec![x.clone(), scale], |f, x| {
+            let r = (x[0].square().mean(&[1]) + 1e-5).rsqrt();
+            let shape = x[0].shape();
+            let y = x[0] * r.broadcast(&shape, &[0]) * x[1].broadcast(&shape, &[1]);
+            f.output("y", y);
+            f.output("r", r);
+        }),
+        case("normal_columns", vec![x.clone()], |f, x| {
+            let variance = x[0].variance(&[0]);
+            let centered = x[0] - x[0].mean(&[0]).broadcast(x[0].shape(), &[1]);
+            f.output("y", centered * (variance + 1e-5).rsqrt().broadcast(x[0].shape(), &[1]));
+            f.output("variance", variance);
+        }),
+        case("activation_kept_for_norm", vec![x.clone()], |f, x| {
+            let h = x[0].gelu();
+            let shape = h.shape();
+            let centered = h - h.mean(&[1]).broadcast(&shape, &[0]);
+            f.output("y", centered * (centered.square().mean(&[1]) + 1e-5).rsqrt().broadcast(&shape, &[0]));
+        }),
+    ];
+    // Without a class there is no label.
+    if columns > 0 {
+        cases.push(case("cross_entropy_gradient", vec![x, labels], |f, x| {
+            let loss = cross_entropy(x[0], x[1]);
+            f.output("loss", loss);
+            f.output("log_p", x[0].log_softmax(1));
+            f.output("dx", gradients(loss, &x[..1])[0]);
+        }));
+    }
+    cases
+}
+
+/// Extents around those of vectors and blocks.
+pub(crate) const SHAPES: [(usize, usize); 13] = [
+    (3, 0),
+    (0, 3),
+    (5, 1),
+    (1, 3),
+    (70, 3),
+    (33, 10),
+    (3, 16),
+    (4, 17),
+    (3, 1000),
+    (2, 1024),
+    (3, 1025),
+    (2, 2500),
+    (1025, 2),
+];
