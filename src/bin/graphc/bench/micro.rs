@@ -62,18 +62,24 @@ fn convolutions() -> Vec<Operation> {
     fn conv<'f>(x: Tensor<'f>, w: Tensor<'f>) -> Tensor<'f> {
         x.conv2d(w, 1, 1)
     }
-    let work = || Work::Flops(2 * CONV.iter().product::<usize>() * KERNEL[1..].iter().product::<usize>());
+    let flops = 2 * CONV.iter().product::<usize>() * KERNEL[1..].iter().product::<usize>();
     let backward: [&[usize]; 3] = [&CONV, &KERNEL, &CONV];
     vec![
-        Operation::new("conv3x3_fwd", work(), &[&CONV, &KERNEL], |_, x| vec![conv(x[0], x[1])]),
-        Operation::new("conv3x3_bias_relu", work(), &[&CONV, &KERNEL, &[KERNEL[0], 1, 1]], |_, x| {
-            vec![(conv(x[0], x[1]) + x[2]).relu()]
-        }),
-        Operation::new("conv3x3_bwd_data", work(), &backward, |_, x| {
+        Operation::new("conv3x3_fwd", Work::Flops(flops), &[&CONV, &KERNEL], |_, x| vec![conv(x[0], x[1])]),
+        Operation::new(
+            "conv3x3_bias_relu",
+            Work::Flops(flops),
+            &[&CONV, &KERNEL, &[KERNEL[0], 1, 1]],
+            |_, x| vec![(conv(x[0], x[1]) + x[2]).relu()],
+        ),
+        Operation::new("conv3x3_bwd_data", Work::Flops(flops), &backward, |_, x| {
             vjp(&[(conv(x[0], x[1]), x[2])], &x[..1])
         }),
-        Operation::new("conv3x3_bwd_weights", work(), &backward, |_, x| {
+        Operation::new("conv3x3_bwd_weights", Work::Flops(flops), &backward, |_, x| {
             vjp(&[(conv(x[0], x[1]), x[2])], &x[1..2])
+        }),
+        Operation::new("conv3x3_bwd", Work::Flops(2 * flops), &backward, |_, x| {
+            vjp(&[(conv(x[0], x[1]), x[2])], &x[..2])
         }),
     ]
 }

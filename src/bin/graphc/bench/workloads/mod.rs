@@ -71,7 +71,9 @@ impl Workload {
                 updates += 1;
             }
             let loss = step.loss().map_or(f64::NAN, f64::from);
-            if !((loss - expected).abs() <= tolerance * expected.abs()) {
+            // False for NaN.
+            let close = (loss - expected).abs() <= tolerance * expected.abs();
+            if !close {
                 let name = self.name;
                 wrong.push(format!(
                     "{name}: the loss after {after} updates is {loss}, which is not {expected} to a relative {tolerance}"
