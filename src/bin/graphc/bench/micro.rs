@@ -29,8 +29,9 @@ pub(super) struct Operation {
     declare: Declare,
 }
 
-/// Images, channels, height and width of the convolutions.
-const CONV: [usize; 4] = [8, 64, 56, 56];
+/// Images, height, width and channels of the convolutions: images are channels-last outside of the
+/// function too.
+const CONV: [usize; 4] = [8, 56, 56, 64];
 const KERNEL: [usize; 4] = [64, 64, 3, 3];
 /// Rows and columns.
 const SOFTMAX: [usize; 2] = [4096, 1024];
@@ -60,7 +61,7 @@ fn products() -> Vec<Operation> {
 
 fn convolutions() -> Vec<Operation> {
     fn conv<'f>(x: Tensor<'f>, w: Tensor<'f>) -> Tensor<'f> {
-        x.conv2d(w, 1, 1)
+        x.transpose(&[0, 3, 1, 2]).conv2d(w, 1, 1).transpose(&[0, 2, 3, 1])
     }
     let flops = 2 * CONV.iter().product::<usize>() * KERNEL[1..].iter().product::<usize>();
     let backward: [&[usize]; 3] = [&CONV, &KERNEL, &CONV];
@@ -69,7 +70,7 @@ fn convolutions() -> Vec<Operation> {
         Operation::new(
             "conv3x3_bias_relu",
             Work::Flops(flops),
-            &[&CONV, &KERNEL, &[KERNEL[0], 1, 1]],
+            &[&CONV, &KERNEL, &[KERNEL[0]]],
             |_, x| vec![(conv(x[0], x[1]) + x[2]).relu()],
         ),
         Operation::new("conv3x3_bwd_data", Work::Flops(flops), &backward, |_, x| {
