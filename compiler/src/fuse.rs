@@ -7,13 +7,14 @@
 //! Then kernels are merged into earlier ones over the same index space: epilogues into reductions
 //! and contractions, producers into the reductions that read them, siblings, and what runs through
 //! the points of a reduction again, as a later stage. A buffer that only its own kernel read is never
-//! stored.
+//! stored. Last, long reductions to one point are split ([`crate::split`]).
 
 use crate::kernel::{
     BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store,
 };
 use crate::lower::suits_stages;
 use crate::program::Layout;
+use crate::split::split;
 use graphc_ir::{
     Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
     ScalarBuilder, ScalarOp, StaticType, row_major_strides,
@@ -94,6 +95,9 @@ pub(crate) fn fuse(f: &Function, fusion: Fusion) -> Fused {
         fuser.merge();
     }
     fuser.drop_dead_stores();
+    if fusion == Fusion::Full {
+        fuser.kernels = split(std::mem::take(&mut fuser.kernels), &mut fuser.buffers);
+    }
     Fused { buffers: fuser.buffers, buffer_of: fuser.buffer_of, kernels: fuser.kernels, checks: fuser.checks }
 }
 

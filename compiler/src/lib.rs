@@ -13,6 +13,7 @@ mod pass;
 mod passes;
 mod pipeline;
 pub mod program;
+mod split;
 pub mod vector;
 
 pub use assemble::Assembled;

@@ -163,14 +163,25 @@ fn every_operation_gives_the_interpreters_bits() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
+fn check_case(c: &common::Case, what: &str) {
+    for (level, threads) in [(OptLevel::O0, 1), (OptLevel::O3, 2)] {
+        check_function(&c.module, &c.inputs, level, threads, Features::Host)
+            .unwrap_or_else(|e| panic!("{} {what}: {e}", c.name));
+    }
+}
+
 #[test]
 fn stages_over_rows_give_the_interpreters_bits() {
     for (rows, columns) in common::SHAPES {
         for c in common::row_cases(rows, columns) {
-            for (level, threads) in [(OptLevel::O0, 1), (OptLevel::O3, 2)] {
-                check_function(&c.module, &c.inputs, level, threads, Features::Host)
-                    .unwrap_or_else(|e| panic!("{} of {rows} x {columns}: {e}", c.name));
-            }
+            check_case(&c, &format!("of {rows} x {columns}"));
         }
+    }
+}
+
+#[test]
+fn long_reductions_give_the_interpreters_bits() {
+    for c in common::long_cases() {
+        check_case(&c, "of all");
     }
 }
