@@ -7,11 +7,14 @@
 //! Then kernels are merged into earlier ones over the same index space: epilogues into reductions
 //! and contractions, producers into the reductions that read them, siblings, and what runs through
 //! the points of a reduction again, as a later stage. A buffer that only its own kernel read is never
-//! stored.
+//! stored. Last, long reductions to one point are split ([`crate::split`]).
 
 use crate::kernel::{
     BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store,
 };
+use crate::lower::suits_stages;
+use crate::program::Layout;
+use crate::split::split;
 use graphc_ir::{
     Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
     ScalarBuilder, ScalarOp, StaticType, row_major_strides,
@@ -38,6 +41,12 @@ pub(crate) struct FusedBuffer {
     pub ty: StaticType,
     /// See [`crate::program::Buffer::strides`].
     pub strides: Vec<usize>,
+}
+
+impl Layout for FusedBuffer {
+    fn offset(&self, index: &[IndexExpr]) -> IndexExpr {
+        IndexExpr::linear(index, &self.strides)
+    }
 }
 
 /// An index operand that must be in range.
@@ -86,6 +95,9 @@ pub(crate) fn fuse(f: &Function, fusion: Fusion) -> Fused {
         fuser.merge();
     }
     fuser.drop_dead_stores();
+    if fusion == Fusion::Full {
+        fuser.kernels = split(std::mem::take(&mut fuser.kernels), &mut fuser.buffers);
+    }
     Fused { buffers: fuser.buffers, buffer_of: fuser.buffer_of, kernels: fuser.kernels, checks: fuser.checks }
 }
 
@@ -553,16 +565,18 @@ fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel>
                     || reductions.is_empty() && inner_p.is_empty()
                     || inner_p == inner_q)
             {
-                return append(p, q, *outer, reductions.len());
+                let merged = append(p, q, *outer, reductions.len())?;
+                let deeper = merged.stages().iter().max() > p.stages().iter().max();
+                return (!deeper || runs_in_stages(&merged, *outer, buffers)).then_some(merged);
             }
             let reads_p = || q.reads().iter().any(|b| p.writes().contains(b));
             if !reductions.is_empty()
                 && q_reductions.is_empty()
                 && p.space.extents == q.space.extents
-                && short_rows(p, *outer)
                 && reads_p()
             {
-                return append(p, &inside(q, *outer), *outer, reductions.len());
+                let merged = append(p, &inside(q, *outer), *outer, reductions.len())?;
+                return runs_in_stages(&merged, *outer, buffers).then_some(merged);
             }
             if reductions.is_empty() && !q_reductions.is_empty() {
                 return absorb(p, q, buffers);
@@ -584,10 +598,10 @@ fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel>
 
 /// Whether the inner space is small enough to be run through in several stages, and the outer one
 /// large enough to keep all workers busy with one of its points each.
-fn short_rows(p: &Kernel, outer: usize) -> bool {
+fn runs_in_stages(k: &Kernel, outer: usize, buffers: &[FusedBuffer]) -> bool {
     let points = |extents: &[i64]| extents.iter().product::<i64>();
-    let (rows, row) = (points(&p.space.extents[..outer]), points(&p.space.extents[outer..]));
-    row <= ROW.min(ROW_PER_ROW.saturating_mul(rows))
+    let (rows, row) = (points(&k.space.extents[..outer]), points(&k.space.extents[outer..]));
+    row <= ROW.min(ROW_PER_ROW.saturating_mul(rows)) && suits_stages(k, outer, buffers)
 }
 
 /// Map `q` as one whose last dimensions, from `outer` on, are an inner space.
@@ -615,14 +629,6 @@ fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<K
         if *index != vars[..level.min(vars.len())]
             || !guards.is_empty()
             || store.inner && !inside[id as usize]
-        {
-            return None;
-        }
-        // A value that is known only after the inner loops can be used inside those of a later stage.
-        if inside[id as usize]
-            && !store.inner
-            && p.exprs.reduced(store.value).next().is_some()
-            && !short_rows(p, outer)
         {
             return None;
         }

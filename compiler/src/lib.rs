@@ -15,6 +15,7 @@ mod pass;
 mod passes;
 mod pipeline;
 pub mod program;
+mod split;
 pub mod vector;
 
 pub use assemble::Assembled;

@@ -51,6 +51,18 @@ impl Buffer {
     }
 }
 
+/// What gives each element of a tensor a place.
+pub(crate) trait Layout {
+    /// Element offset of a multi-dimensional index.
+    fn offset(&self, index: &[IndexExpr]) -> IndexExpr;
+}
+
+impl Layout for Buffer {
+    fn offset(&self, index: &[IndexExpr]) -> IndexExpr {
+        self.linear(index)
+    }
+}
+
 /// One entry of the program's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {

@@ -244,15 +244,26 @@ fn channels_last_nets_give_the_interpreters_bits() {
     }
 }
 
+fn check_case(c: &common::Case, what: &str) {
+    let expected = interpreted(&c.module, &c.inputs);
+    for (level, threads) in [(OptLevel::O0, 1), (OptLevel::O3, 2)] {
+        check_function(&c.module, &c.inputs, expected.as_deref(), level, threads, Isa::host())
+            .unwrap_or_else(|e| panic!("{} {what}: {e}", c.name));
+    }
+}
+
 #[test]
 fn stages_over_rows_give_the_interpreters_bits() {
     for (rows, columns) in common::SHAPES {
         for c in common::row_cases(rows, columns) {
-            let expected = interpreted(&c.module, &c.inputs);
-            for (level, threads) in [(OptLevel::O0, 1), (OptLevel::O3, 2)] {
-                check_function(&c.module, &c.inputs, expected.as_deref(), level, threads, Isa::host())
-                    .unwrap_or_else(|e| panic!("{} of {rows} x {columns}: {e}", c.name));
-            }
+            check_case(&c, &format!("of {rows} x {columns}"));
         }
+    }
+}
+
+#[test]
+fn long_reductions_give_the_interpreters_bits() {
+    for c in common::long_cases() {
+        check_case(&c, "of all");
     }
 }

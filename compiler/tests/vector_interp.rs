@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{SHAPES, numbers, row_cases};
+use common::{SHAPES, long_cases, numbers, row_cases};
 use graphc_compiler::kernel::print::{print_kernel, print_program};
 use graphc_compiler::program::Place;
 use graphc_compiler::vector::interp::{InterpError, run_program};
@@ -169,6 +169,15 @@ fn stages_over_rows() {
             check_function(&c.module, &c.inputs, &[])
                 .unwrap_or_else(|e| panic!("{} of {rows} x {columns}: {e}", c.name));
         }
+    }
+}
+
+#[test]
+fn long_reductions_have_parts() {
+    for c in long_cases() {
+        check_function(&c.module, &c.inputs, &[]).unwrap_or_else(|e| panic!("{}: {e}", c.name));
+        let kernels = kernels(&c.module);
+        assert!(kernels.iter().any(|k| k.contains("_parts ")), "{}:\n{}", c.name, kernels.concat());
     }
 }
 

@@ -8,11 +8,11 @@
 //! long to compute and that a later stage needs again are kept in scratch memory.
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
-use crate::kernel::{ExprId, Kernel, Store};
-use crate::program::{Buffer, Scheduled};
+use crate::kernel::{BufferId, ExprId, Kernel, KernelBody, Store};
+use crate::program::{Buffer, Layout, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
-use graphc_ir::{DType, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
+use graphc_ir::{DType, Guard, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
@@ -24,6 +24,10 @@ const SHORT: i64 = 128;
 
 /// Positions of an outer dimension with lanes along it that make one unit of parallel work.
 const STRIP: i64 = 64;
+
+/// Points of an inner space that may be run through several times with lanes along an outer
+/// dimension: what 16 lanes read stays in the first-level cache.
+const SHORT_COLUMN: i64 = 512;
 
 /// Instructions that computing a value again may take before it is kept instead.
 const RECOMPUTED: usize = 8;
@@ -42,20 +46,18 @@ pub(super) fn schedule(
     target: &Target,
 ) -> Scheduled {
     let rank = kernel.space.extents.len();
-    // The order of the inner dimensions is part of what a reduction computes.
-    let order = [memory_order(kernel, outer, buffers), (outer..rank).collect()];
-    let space = Collapsed::new(&kernel.space.extents, &order, &linear_exprs(kernel, buffers));
     let points: i64 = kernel.space.extents[..outer].iter().product();
-    let inner_points: i64 = kernel.space.extents[outer..].iter().product();
+    let nest = Nest::new(kernel, outer, buffers);
+    let inner_points = nest.inner_points;
     let mut s = Schedule {
         kernel,
         buffers,
         reductions,
         first_inner: outer as u32,
         b: VBuilder::kernel(&kernel.name),
-        outer: space.extents[0].clone(),
-        inner: space.extents[1].clone(),
-        space,
+        outer: nest.space.extents[0].clone(),
+        inner: nest.space.extents[1].clone(),
+        nest,
         scratch: 0,
         lanes: target.map_lanes,
     };
@@ -63,7 +65,7 @@ pub(super) fn schedule(
         0
     } else if reductions.is_empty() && outer == rank {
         s.map()
-    } else if s.lanes_along_outer(inner_points) {
+    } else if s.nest.lanes_along_outer() {
         s.columns(inner_points)
     } else {
         s.rows(inner_points)
@@ -74,10 +76,10 @@ pub(super) fn schedule(
 }
 
 /// The outer variables in the order in which the first result lies in memory.
-fn memory_order(kernel: &Kernel, outer: usize, buffers: &[Buffer]) -> Vec<usize> {
+fn memory_order(kernel: &Kernel, outer: usize, buffers: &[impl Layout]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..outer).collect();
     if let Some(s) = kernel.stores.iter().find(|s| !s.inner) {
-        let linear = buffers[s.buffer as usize].linear(&s.index);
+        let linear = buffers[s.buffer as usize].offset(&s.index);
         order.sort_by_key(|&v| Reverse(linear.coefficient(v as u32)));
     }
     order
@@ -102,6 +104,100 @@ struct RowUnits {
     hi: Bound,
 }
 
+/// Whether several stages of a kernel over an inner space gain by running at each outer point in
+/// turn: not where lanes would touch scattered elements, which each stage alone could avoid, or where
+/// what lanes along an outer dimension read is too much to stay in the cache.
+pub(crate) fn suits_stages(kernel: &Kernel, outer: usize, buffers: &[impl Layout]) -> bool {
+    let nest = Nest::new(kernel, outer, buffers);
+    let columns = nest.lanes_along_outer();
+    let lanes = if columns { nest.last_outer() } else { nest.last_inner() };
+    let in_order = |(buffer, index, _): &Access<'_>| nest.in_order(*buffer, index, lanes);
+    (!columns || nest.inner_points <= SHORT_COLUMN) && nest.inner_accesses().iter().all(in_order)
+}
+
+/// A load or store: the buffer, the index and conditions.
+type Access<'a> = (BufferId, &'a [IndexExpr], &'a [Guard]);
+
+/// The space of a loop kernel, its dimensions joined where memory allows it.
+struct Nest<'a, B> {
+    kernel: &'a Kernel,
+    buffers: &'a [B],
+    space: Collapsed,
+    /// Points of the inner space.
+    inner_points: i64,
+}
+
+impl<'a, B: Layout> Nest<'a, B> {
+    fn new(kernel: &'a Kernel, outer: usize, buffers: &'a [B]) -> Self {
+        let extents = &kernel.space.extents;
+        // The order of the inner dimensions is part of what a reduction computes.
+        let order = [memory_order(kernel, outer, buffers), (outer..extents.len()).collect()];
+        let space = Collapsed::new(extents, &order, &linear_exprs(kernel, buffers));
+        Self { kernel, buffers, space, inner_points: extents[outer..].iter().product() }
+    }
+
+    /// The last outer dimension, where there is one.
+    fn last_outer(&self) -> usize {
+        self.space.first(1).saturating_sub(1)
+    }
+
+    /// The last inner dimension, where there is one.
+    fn last_inner(&self) -> usize {
+        (self.space.first(1) + self.space.extents[1].len()).saturating_sub(1)
+    }
+
+    /// What is read and written at each point of the inner space.
+    fn inner_accesses(&self) -> Vec<Access<'a>> {
+        let KernelBody::Loop { reductions, .. } = &self.kernel.body else { return Vec::new() };
+        let stores = || self.kernel.stores.iter().filter(|s| s.inner);
+        let roots: Vec<ExprId> = reductions.iter().map(|r| r.1).chain(stores().map(|s| s.value)).collect();
+        let mut accesses = self.kernel.exprs.loads(&roots);
+        accesses.extend(stores().map(|s| (s.buffer, s.index.as_slice(), [].as_slice())));
+        accesses
+    }
+
+    /// Whether an index read from memory depends on collapsed variable `v`: then lanes cannot run
+    /// along it.
+    fn scattered_along(&self, v: usize) -> bool {
+        let exprs = &self.kernel.exprs;
+        let inside = self.space.inside(v..v + 1);
+        let uses = |x: &IndexExpr| (0..).zip(&inside).any(|(v, &i)| i && x.uses(v));
+        let varies = exprs.depend(&|e| e.op.index_exprs().into_iter().any(uses));
+        exprs.dynamics.iter().any(|d| varies[d.0 as usize])
+    }
+
+    /// Whether neighbours along collapsed variable `v` are neighbours in memory, or one element.
+    fn in_order(&self, buffer: BufferId, index: &[IndexExpr], v: usize) -> bool {
+        let linear = self.buffers[buffer as usize].offset(index);
+        let linear = linear.substitute(&self.kernel.space, &|v| self.space.vars[v as usize].clone());
+        matches!(linear.coefficient(v as u32), Some(0 | 1))
+    }
+
+    /// Whether lanes along the last outer dimension touch memory in order more often than lanes
+    /// along the last inner dimension.
+    fn lanes_along_outer(&self) -> bool {
+        let [outer, inner] = &self.space.extents[..] else { unreachable!("the space has two groups") };
+        let Some(&last) = outer.last() else { return false };
+        if self.inner_points == 0 || last < 4 || self.scattered_along(self.last_outer()) {
+            return false;
+        }
+        let Some(&inner_last) = inner.last() else { return true };
+        // Lanes that straddle rows of a small inner dimension would each be read alone.
+        let straddles = inner.len() > 1 && inner_last % LANES != 0;
+        let (mut along_outer, mut along_inner) = (0, 0);
+        for (buffer, index, guards) in self.inner_accesses() {
+            let guarded = |v: usize| {
+                let inside = self.space.inside(v..v + 1);
+                guards.iter().any(|g| (0..).zip(&inside).any(|(v, &i)| i && g.expr.uses(v)))
+            };
+            let in_order = |v: usize| self.in_order(buffer, index, v) && !guarded(v);
+            along_outer += i32::from(in_order(self.last_outer()));
+            along_inner += i32::from(in_order(self.last_inner()) && !straddles && self.inner_points >= LANES);
+        }
+        along_outer > along_inner || self.inner_points < LANES && last >= 8
+    }
+}
+
 struct Schedule<'a> {
     kernel: &'a Kernel,
     buffers: &'a [Buffer],
@@ -112,7 +208,7 @@ struct Schedule<'a> {
     /// Extents of the collapsed outer and inner dimensions.
     outer: Vec<i64>,
     inner: Vec<i64>,
-    space: Collapsed,
+    nest: Nest<'a, Buffer>,
     /// Scratch bytes of a worker.
     scratch: usize,
     lanes: u16,
@@ -203,12 +299,12 @@ impl<'a> Schedule<'a> {
 
     fn set_vars(&self, e: &mut Emit<'a>, new: &[IndexExpr]) {
         let get = |v: u32| new.get(v as usize).cloned().unwrap_or_default();
-        e.vars = self.space.vars.iter().map(|x| x.substitute(self.b.cx(), &get)).collect();
+        e.vars = self.nest.space.vars.iter().map(|x| x.substitute(self.b.cx(), &get)).collect();
     }
 
     /// Which of the kernel's variables belong to collapsed variables in `range`.
     fn inside(&self, range: std::ops::Range<usize>) -> Vec<bool> {
-        self.space.vars.iter().map(|e| range.clone().any(|v| e.uses(v as u32))).collect()
+        self.nest.space.inside(range)
     }
 
     /// Computes all `stores`, then writes them: a store may overwrite what another store's value is
@@ -250,9 +346,7 @@ impl<'a> Schedule<'a> {
 
     /// Lanes for a loop along collapsed variable `v`: 1 if an index read from memory depends on it.
     fn lanes_along(&self, v: usize, lanes: u16) -> u16 {
-        let probe = Emit::new(&self.kernel.exprs, self.buffers, self.space.vars.clone());
-        let inside = self.inside(v..v + 1);
-        if (0..inside.len()).any(|v| inside[v] && probe.dynamic_varies(v as u32)) { 1 } else { lanes }
+        if self.nest.scattered_along(v) { 1 } else { lanes }
     }
 
     /// A kernel without reductions. Returns the number of units.
@@ -291,7 +385,7 @@ impl<'a> Schedule<'a> {
         let roots = self.roots(false);
         self.kernel.exprs.loads(&roots).iter().any(|(buffer, index, _)| {
             let linear = self.buffers[*buffer as usize].linear(index);
-            let linear = linear.substitute(&self.kernel.space, &|v| self.space.vars[v as usize].clone());
+            let linear = linear.substitute(&self.kernel.space, &|v| self.nest.space.vars[v as usize].clone());
             let along = |v: usize| linear.coefficient(v as u32).unwrap_or(0);
             along(last - 1) == 1 && along(last) > 1
         })
@@ -330,37 +424,6 @@ impl<'a> Schedule<'a> {
         self.b.close(open, &[]);
     }
 
-    /// Whether lanes along the last outer dimension touch memory in order more often than lanes
-    /// along the last inner dimension.
-    fn lanes_along_outer(&self, inner_points: i64) -> bool {
-        let n_outer = self.outer.len();
-        let Some(&last) = self.outer.last() else { return false };
-        if inner_points == 0 || last < 4 || self.lanes_along(n_outer - 1, 2) == 1 {
-            return false;
-        }
-        let Some(&inner_last) = self.inner.last() else { return true };
-        let roots: Vec<ExprId> = self.reductions.iter().map(|r| r.1).chain(self.roots(true)).collect();
-        let inner_var = n_outer + self.inner.len() - 1;
-        // Lanes that straddle rows of a small inner dimension would each be read alone.
-        let straddles = self.inner.len() > 1 && inner_last % LANES != 0;
-        let (mut along_outer, mut along_inner) = (0, 0);
-        let stores = self.kernel.stores.iter().filter(|s| s.inner);
-        let stores = stores.map(|s| (s.buffer, s.index.as_slice(), [].as_slice()));
-        for (buffer, index, guards) in self.kernel.exprs.loads(&roots).into_iter().chain(stores) {
-            let linear = self.buffers[buffer as usize].linear(index);
-            let linear = linear.substitute(&self.kernel.space, &|v| self.space.vars[v as usize].clone());
-            let guarded = |v: usize| {
-                guards.iter().any(|g| {
-                    self.inside(v..v + 1).iter().enumerate().any(|(k, &i)| i && g.expr.uses(k as u32))
-                })
-            };
-            let in_order = |v: usize| matches!(linear.coefficient(v as u32), Some(0 | 1)) && !guarded(v);
-            along_outer += i32::from(in_order(n_outer - 1));
-            along_inner += i32::from(in_order(inner_var) && !straddles && inner_points >= LANES);
-        }
-        along_outer > along_inner || inner_points < LANES && last >= 8
-    }
-
     /// The 16 lanes run along the inner space. Returns the number of units.
     ///
     /// A stage runs through several short rows before the next one begins: each row's chain of
@@ -369,7 +432,7 @@ impl<'a> Schedule<'a> {
         let rows: i64 = self.outer.iter().product();
         let inside = self.inside(self.outer.len()..self.outer.len() + self.inner.len());
         let first = self.outer.len();
-        let scattered = (first..first + self.inner.len()).any(|v| self.lanes_along(v, 2) == 1);
+        let scattered = (first..first + self.inner.len()).any(|v| self.nest.scattered_along(v));
         let width = if scattered { LANES } else { 1 };
         let mut stages = self.stages();
         let last = stages.len() - 1;

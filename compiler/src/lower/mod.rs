@@ -6,10 +6,11 @@ mod odd;
 
 use crate::codegen::Isa;
 use crate::kernel::{BufferId, ExprId, ExprOp, Exprs, Kernel, KernelBody};
-use crate::program::{Buffer, Scheduled};
+use crate::program::{Buffer, Layout, Scheduled};
 use crate::vector::builder::VBuilder;
 use crate::vector::{Base, MemRef, Val};
 use graphc_ir::{Atom, Guard, IndexExpr, ScalarBuilder, row_major_strides};
+pub(crate) use loops::suits_stages;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -183,12 +184,6 @@ impl<'a> Emit<'a> {
             op => op.index_exprs().iter().any(|x| (0..vars).any(|v| inside(v) && x.uses(v))),
         })
     }
-
-    /// Whether a dynamic index depends on kernel variable `var`: then lanes cannot run along it.
-    fn dynamic_varies(&self, var: u32) -> bool {
-        let varies = self.varies(&|v| v == var);
-        self.exprs.dynamics.iter().any(|d| varies[d.0 as usize])
-    }
 }
 
 /// An index space with dimensions of extent 1 dropped and neighbours joined where every expression
@@ -236,6 +231,11 @@ impl Collapsed {
         Self { extents: new_extents, vars }
     }
 
+    /// Which of the old variables belong to new ones in `range`.
+    fn inside(&self, range: std::ops::Range<usize>) -> Vec<bool> {
+        self.vars.iter().map(|e| range.clone().any(|v| e.uses(v as u32))).collect()
+    }
+
     /// First new variable of a group.
     fn first(&self, group: usize) -> usize {
         self.extents[..group].iter().map(Vec::len).sum()
@@ -243,18 +243,18 @@ impl Collapsed {
 }
 
 /// Index expressions of a kernel's own level: of loads (linear), guards, indices and stores.
-fn linear_exprs(kernel: &Kernel, buffers: &[Buffer]) -> Vec<IndexExpr> {
+fn linear_exprs(kernel: &Kernel, buffers: &[impl Layout]) -> Vec<IndexExpr> {
     let mut all = exprs_linear(&kernel.exprs, buffers);
-    all.extend(kernel.stores.iter().map(|s| buffers[s.buffer as usize].linear(&s.index)));
+    all.extend(kernel.stores.iter().map(|s| buffers[s.buffer as usize].offset(&s.index)));
     all
 }
 
-fn exprs_linear(exprs: &Exprs, buffers: &[Buffer]) -> Vec<IndexExpr> {
+fn exprs_linear(exprs: &Exprs, buffers: &[impl Layout]) -> Vec<IndexExpr> {
     let mut all = Vec::new();
     for (_, e) in exprs.iter() {
         match &e.op {
             ExprOp::Load { buffer, index, guards } => {
-                all.push(buffers[*buffer as usize].linear(index));
+                all.push(buffers[*buffer as usize].offset(index));
                 all.extend(guards.iter().map(|g| g.expr.clone()));
             }
             other => all.extend(other.index_exprs().into_iter().cloned()),

@@ -111,6 +111,37 @@ pub(crate) fn row_cases(rows: usize, columns: usize) -> Vec<Case> {
     cases
 }
 
+/// Long reductions to one point.
+pub(crate) fn long_cases() -> Vec<Case> {
+    let long = [numbers(DType::F32, &[32 << 10], 31), numbers(DType::F32, &[70_001], 32)];
+    let mut cases: Vec<Case> = long
+        .into_iter()
+        .map(|x| {
+            case("sums", vec![x], |f, x| {
+                let sum = x[0].reduce_sum(&[0]);
+                f.output("norm", (x[0].square().reduce_sum(&[0]) + sum).sqrt());
+                f.output("greatest", x[0].reduce_max(&[0]));
+                f.output("sum", sum);
+            })
+        })
+        .collect();
+    let (x, y) = (numbers(DType::F32, &[7, 100, 170], 33), numbers(DType::F32, &[7, 100, 170], 34));
+    cases.push(case("mean_squared_error", vec![x.clone(), y], |f, x| {
+        f.output("loss", (x[0] - x[1]).square().mean_all());
+    }));
+    cases.push(case("of_transposed", vec![x.clone()], |f, x| {
+        f.output("sum", x[0].transpose(&[2, 0, 1]).reduce_sum(&[0, 1, 2]));
+    }));
+    cases.push(case("of_columns_too", vec![x], |f, x| {
+        f.output("sum", (x[0].abs() - x[0].mean(&[0]).broadcast(x[0].shape(), &[1, 2])).mean_all());
+    }));
+    cases.push(case("of_integers", vec![numbers(DType::I64, &[1, 300_000], 35)], |f, x| {
+        f.output("least", x[0].reduce_min(&[1]));
+        f.output("sum", x[0].reduce_sum(&[0, 1]));
+    }));
+    cases
+}
+
 /// Extents around those of vectors and blocks.
 pub(crate) const SHAPES: [(usize, usize); 13] = [
     (3, 0),

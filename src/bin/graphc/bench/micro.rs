@@ -67,12 +67,9 @@ fn convolutions() -> Vec<Operation> {
     let backward: [&[usize]; 3] = [&CONV, &KERNEL, &CONV];
     vec![
         Operation::new("conv3x3_fwd", Work::Flops(flops), &[&CONV, &KERNEL], |_, x| vec![conv(x[0], x[1])]),
-        Operation::new(
-            "conv3x3_bias_relu",
-            Work::Flops(flops),
-            &[&CONV, &KERNEL, &[KERNEL[0]]],
-            |_, x| vec![(conv(x[0], x[1]) + x[2]).relu()],
-        ),
+        Operation::new("conv3x3_bias_relu", Work::Flops(flops), &[&CONV, &KERNEL, &[KERNEL[0]]], |_, x| {
+            vec![(conv(x[0], x[1]) + x[2]).relu()]
+        }),
         Operation::new("conv3x3_bwd_data", Work::Flops(flops), &backward, |_, x| {
             vjp(&[(conv(x[0], x[1]), x[2])], &x[..1])
         }),
