@@ -7,7 +7,7 @@
 
 use crate::error::CompileError;
 use crate::fuse::{Fused, FusedBuffer, IndexCheck};
-use crate::kernel::{BufferId, ExprOp, Exprs, Kernel, KernelBody, Store};
+use crate::kernel::{BufferId, Exprs, Kernel, KernelBody, Store};
 use crate::lower::{self, Target};
 use crate::memory::{self, BufferReq, MemoryPlan};
 use crate::program::{Buffer, Place, Program, Step};
@@ -243,30 +243,13 @@ impl<'a> Assembler<'a> {
             return true;
         }
         let Some(store) = kernel.stores.iter().find(|s| s.buffer == buffer) else { return false };
-        let mut all = kernel.exprs.loads(&kernel.roots());
         if let KernelBody::Contraction(parts) = &kernel.body {
             let factors = parts.iter().flat_map(|p| [&p.lhs, &p.rhs]);
             if factors.into_iter().any(|f| f.exprs.loads(&[f.value]).iter().any(|l| old.contains(&l.0))) {
                 return false;
             }
         }
-        all.retain(|l| old.contains(&l.0));
-        let inner_loop =
-            matches!(&kernel.body, KernelBody::Loop { outer, .. } if *outer < kernel.space.extents.len());
-        // Inside an inner loop the old value could be read again after it was overwritten.
-        !(inner_loop && self.read_inside(kernel, &old))
-            && all.iter().all(|(_, index, guards)| *index == store.index && guards.is_empty())
-    }
-
-    fn read_inside(&self, kernel: &Kernel, buffers: &[BufferId]) -> bool {
-        let KernelBody::Loop { reductions, .. } = &kernel.body else { return false };
-        let inner = kernel.stores.iter().filter(|s| s.inner).map(|s| s.value);
-        let roots: Vec<_> = reductions.iter().map(|r| r.1).chain(inner).collect();
-        kernel.exprs.loads(&roots).iter().any(|l| buffers.contains(&l.0))
-            || kernel
-                .stores
-                .iter()
-                .any(|s| s.inner && matches!(kernel.exprs.get(s.value).op, ExprOp::Load { .. }))
+        old.iter().all(|&b| read_before(kernel, store, b))
     }
 
     /// Buffers that stand for the value of a state variable before the step.
@@ -401,19 +384,13 @@ impl<'a> Assembler<'a> {
 
     /// Buffers that a kernel reads only where `store` writes, before it does.
     fn overwritable(&self, kernel: &Kernel, store: &Store) -> Vec<BufferId> {
-        let plain =
-            matches!(&kernel.body, KernelBody::Loop { outer, .. } if *outer == kernel.space.extents.len());
-        if !plain {
+        if !matches!(kernel.body, KernelBody::Loop { .. }) {
             return Vec::new();
         }
-        let loads = kernel.exprs.loads(&kernel.roots());
         let mut candidates = kernel.reads();
-        candidates.retain(|b| {
-            let mut own = loads.iter().filter(|l| l.0 == *b);
-            let (from, to) = (&self.buffers[*b as usize], &self.buffers[store.buffer as usize]);
-            own.all(|(_, index, guards)| *index == store.index && guards.is_empty())
-                && from.dims == to.dims
-                && from.strides == to.strides
+        candidates.retain(|&b| {
+            let (from, to) = (&self.buffers[b as usize], &self.buffers[store.buffer as usize]);
+            read_before(kernel, store, b) && from.dims == to.dims && from.strides == to.strides
         });
         candidates
     }
@@ -428,6 +405,22 @@ impl<'a> Assembler<'a> {
         let scope = node.origin.scope.as_ref().map_or(String::new(), |s| format!(" @{s}"));
         format!("%{name} = {} : {}{scope}", node.op.name(), node.ty)
     }
+}
+
+/// Whether a kernel's expressions read `buffer` only where `store` writes, before it does. Within a
+/// point of the inner space values come before stores, and an outer point's stores after its inner
+/// loops; but after an inner store a later stage would read again.
+fn read_before(kernel: &Kernel, store: &Store, buffer: BufferId) -> bool {
+    let loads = kernel.exprs.loads(&kernel.roots());
+    let mut own = loads.iter().filter(|l| l.0 == buffer);
+    own.all(|(_, index, guards)| *index == store.index && guards.is_empty())
+        && (!store.inner || in_last_stage(kernel, store))
+}
+
+fn in_last_stage(kernel: &Kernel, store: &Store) -> bool {
+    let stages = kernel.stages();
+    let inner = kernel.stores.iter().filter(|s| s.inner).map(|s| kernel.stage(s.value, &stages));
+    inner.chain(stages.iter().copied()).max() == Some(kernel.stage(store.value, &stages))
 }
 
 /// A copy into state at the end of a step.

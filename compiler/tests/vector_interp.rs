@@ -173,6 +173,21 @@ fn stages_over_rows() {
 }
 
 #[test]
+fn the_last_stage_overwrites_what_is_not_read_again() {
+    let b = ModuleBuilder::new("m");
+    b.function("f", |f| {
+        let (x, w) = (f.input("x", DType::F32, [12, 40]), f.input("w", DType::F32, [40, 64]));
+        let p = x.dot(w).softmax(1);
+        f.output("y", p.dot(w.transpose(&[1, 0])));
+    });
+    let module = b.build().unwrap();
+    check(&module, &[numbers(DType::F32, &[12, 40], 16), numbers(DType::F32, &[40, 64], 17)], &[]);
+    let (_, stages) = compile_stages(&module, "f", &Bindings::new(), &CompileOptions::default()).unwrap();
+    let bytes = stages.assembled.program.planned_bytes;
+    assert!(bytes < 2 * 12 * 64 * 4, "{bytes} bytes for one matrix");
+}
+
+#[test]
 fn long_reductions_have_parts() {
     for c in long_cases() {
         check_function(&c.module, &c.inputs, &[]).unwrap_or_else(|e| panic!("{}: {e}", c.name));
