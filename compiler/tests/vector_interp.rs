@@ -391,6 +391,7 @@ fn random_module(dims: [usize; 2], choices: &[(u8, usize, usize)]) -> Module {
                 11 => x.reverse(&[j % 2]),
                 12 => x.dot_general(x, (&[], &[]), (&[1], &[1])) * 0.125,
                 13 => x.reduce_sum(&[0, 1]).reshape([1, 1]) + x,
+                14 => x.softmax(j % 2),
                 _ => x.max(0.0),
             };
             made.push(z);
