@@ -316,6 +316,7 @@ impl Assembler {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of an instruction")]
     fn evex(&mut self, i: Ins, width: Width, reg: u8, vvvv: u8, rm: Rm, imm: Option<u8>, x: Evex) {
         let (b, index) = Self::extension(rm);
         let inverted = |bit: bool, at: u8| u8::from(!bit) << at;
