@@ -2,9 +2,9 @@
 //!
 //! A value has an element type and a number of lanes: 1 for a scalar, or the lanes of the vector
 //! loop it is in. How many registers a vector takes is the emitter's affair, so the same function
-//! serves 128-, 256- and 512-bit machines. There are three readers: the Cranelift emitter
-//! (`codegen`), the interpreter ([`interp`]), and later an emitter of wide x86 code. All
-//! give the same bits: [`ScalarOp::eval`] is the meaning of each lane.
+//! serves 128-, 256- and 512-bit machines. There are three readers: the Cranelift emitter and the
+//! emitter of wide x86 code (both in `codegen`), and the interpreter ([`interp`]). All give the same
+//! bits: [`ScalarOp::eval`] is the meaning of each lane.
 //!
 //! A loop with `lanes > 1` takes `lanes` values of its variable at a time: lane `l` stands for
 //! `var + l`. In the last, partial, iteration only the lanes below `hi` are active: others touch no
