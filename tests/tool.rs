@@ -75,9 +75,13 @@ fn contractions_use_packed_fused_multiply_add() {
         Isa::Avx2 => "ymm",
         Isa::Avx512 => "zmm",
     };
-    let kernel = text.split("\n\n").find(|f| f.contains("= convolution :")).expect("a convolution");
-    let fused = kernel.lines().filter(|l| l.contains("vfmadd") && l.contains("ps ") && l.contains(registers));
-    assert!(fused.count() >= 8, "{kernel}");
+    let fused = |kernel: &&str| {
+        let packed = |l: &&str| l.contains("vfmadd") && l.contains("ps ") && l.contains(registers);
+        kernel.lines().filter(packed).count() >= 8
+    };
+    // A convolution may also have kernels that only pack an operand.
+    let mut convolutions = text.split("\n\n").filter(|f| f.contains("= convolution :"));
+    let kernel = convolutions.find(fused).expect("a convolution by packed fused multiply-add");
     // Loops are labelled where the emitter is graphc's own.
     assert_eq!(kernel.contains("; loop i"), Isa::host() != Isa::Portable, "{kernel}");
 }
