@@ -51,6 +51,9 @@ pub struct VjpCx<'a, 'f> {
 /// Cotangents of the operands in order; `None` is an exact zero (or an operand that is not a float).
 pub type Vjp<'f> = Result<Vec<Option<Tensor<'f>>>, NoGradient>;
 
+/// Tangent of the result; `None` is an exact zero.
+pub type Jvp<'f> = Result<Option<Tensor<'f>>, NoGradient>;
+
 /// Generator of an operation's samples.
 #[cfg(any(test, feature = "testing"))]
 pub type Samples = Option<proptest::strategy::BoxedStrategy<crate::testing::Sample>>;
@@ -67,6 +70,14 @@ pub trait OpDef: Attrs + Into<Op> + Sized {
     /// Gradient rule: from the cotangent of the result to those of the operands. Called only if
     /// the result is of float type.
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f>;
+
+    /// Forward rule: from the tangents of the operands, in order, to that of the result. `None` is
+    /// an exact zero (or an operand that is not a float). Called only if the result is of float type
+    /// and at least one tangent is given.
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        let _ = (cx, tangents);
+        Err(NoGradient { op: Self::NAME, why: "forward differentiation is not defined" })
+    }
 
     /// Reference semantics: obvious and slow. Operand types are those that `infer` accepted, `out`
     /// is the type that it gave.
@@ -135,6 +146,11 @@ macro_rules! ops {
             /// See [`OpDef::vjp`].
             pub fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
                 match self { $(Self::$name(op) => op.vjp(cx, ct)),* }
+            }
+
+            /// See [`OpDef::jvp`].
+            pub fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+                match self { $(Self::$name(op) => op.jvp(cx, tangents)),* }
             }
 
             /// See [`OpDef::eval`].
