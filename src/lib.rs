@@ -45,6 +45,8 @@ pub use graphc_ir::{
     Bindings, BuildErrors, DType, Dim, Function, FunctionBuilder, Initializer, Literal, Module,
     ModuleBuilder, Param, Shape, Tensor, TensorType, gradients, shape, vjp,
 };
-pub use graphc_runtime::{Executable, RunContext, RuntimeError, State, ThreadPool, Value, ValueMut};
+pub use graphc_runtime::{
+    Executable, Interrupter, RunContext, RuntimeError, State, ThreadPool, Value, ValueMut,
+};
 pub use graphc_train::session::{Session, SessionError};
 pub use graphc_train::{checkpoint, data, init, metrics, nn, optim, progress, session};

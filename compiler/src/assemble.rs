@@ -10,12 +10,13 @@ use crate::fuse::{Fused, FusedBuffer, IndexCheck};
 use crate::kernel::{BufferId, Exprs, Kernel, KernelBody, Store};
 use crate::lower::{self, Target};
 use crate::memory::{self, BufferReq, MemoryPlan};
-use crate::program::{Buffer, Place, Program, Step};
+use crate::program::{Body, Buffer, Control, ControlKind, Place, Program, Step};
 use graphc_ir::{DType, Function, IndexCx, IndexExpr, Literal, NodeId, Op, StateId};
-use graphc_runtime::StateLayout;
+use graphc_runtime::abi::Context;
+use graphc_runtime::{SLACK_BYTES, StateLayout};
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
 /// Zero bytes at the start of the constants: what a load reads whose guard fails, of at most eight
 /// 512-bit registers.
@@ -38,15 +39,21 @@ pub struct Assembled {
 ///
 /// # Errors
 /// If it does not fit in memory.
+///
+/// `bodies` are the regions of its nodes, assembled. Fault sites are numbered from `first_site` on. Of
+/// a region, `path` comes before the names of its kernels; it is empty for a function of the module.
 pub(crate) fn assemble(
     f: &Function,
     fused: Fused,
+    bodies: HashMap<NodeId, Vec<(Function, Assembled)>>,
+    (path, first_site): (&str, usize),
     layout: &StateLayout,
     target: &Target,
     max_threads: usize,
 ) -> Result<Assembled, CompileError> {
-    let mut a = Assembler::new(f, fused, layout);
+    let mut a = Assembler::new(f, fused, layout, (path, first_site));
     a.constants();
+    a.regions(bodies, max_threads.max(1));
     a.outputs();
     let late = a.updates();
     let order = a.order(late);
@@ -58,10 +65,11 @@ pub(crate) fn assemble(
     let stride = scheduled.iter().map(|s| s.scratch).max().unwrap_or(0).next_multiple_of(64) + 64;
     let scratch_offset = plan.bytes.next_multiple_of(64);
     let program = Program {
-        name: f.name.to_string(),
+        name: path.strip_suffix('.').unwrap_or(&f.name).to_owned(),
         buffers: a.buffers,
         kernels: a.kernels,
         scheduled,
+        controls: a.controls,
         steps: order,
         constants: a.constants,
         planned_bytes: plan.bytes,
@@ -81,6 +89,27 @@ pub(crate) fn assemble(
     Ok(Assembled { program, requests, plan, checks: a.checks })
 }
 
+/// Whether running the regions can fail.
+fn can_fail(control: &Control) -> bool {
+    matches!(control.kind, ControlKind::While { .. })
+        || control.bodies.iter().any(|b| b.assembled.program.can_fail())
+}
+
+fn control_kind(op: &Op) -> ControlKind {
+    match op {
+        Op::Scan(s) => ControlKind::Scan {
+            length: s.length.as_const().expect("every dimension is bound before assembly"),
+            carries: s.carries,
+            sequences: s.sequences,
+            reverse: s.reverse,
+        },
+        Op::While(w) => ControlKind::While { carries: w.carries },
+        Op::Cond(_) => ControlKind::Cond,
+        Op::Call(_) => ControlKind::Call,
+        op => unreachable!("`{}` has no regions", op.name()),
+    }
+}
+
 /// Largest arena: 2^46 bytes, far beyond any machine, so that offsets never overflow. What the
 /// machine at hand lacks, the allocation of the arena says.
 const MAX_ARENA_BYTES: u64 = 1 << 46;
@@ -92,11 +121,14 @@ struct Assembler<'a> {
     buffer_of: HashMap<NodeId, BufferId>,
     kernels: Vec<Kernel>,
     checks: Vec<IndexCheck>,
+    path: &'a str,
+    first_site: usize,
     constants: Vec<u8>,
+    controls: BTreeMap<usize, Control>,
 }
 
 impl<'a> Assembler<'a> {
-    fn new(f: &'a Function, fused: Fused, layout: &'a StateLayout) -> Self {
+    fn new(f: &'a Function, fused: Fused, layout: &'a StateLayout, at: (&'a str, usize)) -> Self {
         let place = |b: &FusedBuffer| match f.graph.op(b.node) {
             Op::Input(_) => Place::Input(
                 f.inputs.iter().position(|&i| i == b.node).expect("verified: every input is listed"),
@@ -117,7 +149,76 @@ impl<'a> Assembler<'a> {
             })
             .collect();
         let Fused { buffer_of, kernels, checks, .. } = fused;
-        Self { f, layout, buffers, buffer_of, kernels, checks, constants: vec![0; ZEROS] }
+        let (constants, controls) = (vec![0; ZEROS], BTreeMap::new());
+        let (path, first_site) = at;
+        Self { f, layout, buffers, buffer_of, kernels, checks, path, first_site, constants, controls }
+    }
+
+    /// Gives each kernel with regions their programs and memory for them.
+    fn regions(&mut self, mut bodies: HashMap<NodeId, Vec<(Function, Assembled)>>, workers: usize) {
+        for k in 0..self.kernels.len() {
+            let KernelBody::Region { .. } = self.kernels[k].body else { continue };
+            let node = self.kernels[k].sources[0];
+            let kind = control_kind(self.f.graph.op(node));
+            let bodies = bodies.remove(&node).expect("regions are assembled first");
+            if matches!(kind, ControlKind::Scan { length: 0, .. }) {
+                self.scan_of_no_steps(k);
+                continue;
+            }
+            let mut control = Control { kind, bodies: Vec::new(), slots: Vec::new(), workspace: 0 };
+            let mut end = 0;
+            let mut reserve = |bytes: usize| {
+                let at = end;
+                end = (at + bytes).next_multiple_of(64);
+                at
+            };
+            for (function, assembled) in bodies {
+                let program = &assembled.program;
+                self.constants.resize(self.constants.len().next_multiple_of(64), 0);
+                let constants = self.constants.len();
+                self.constants.extend(&program.constants);
+                control.bodies.push(Body {
+                    constants,
+                    context: reserve(size_of::<Context>()),
+                    inputs: reserve(8 * function.inputs.len()),
+                    outputs: reserve(8 * function.outputs.len()),
+                    arena: reserve(program.scratch_offset + program.scratch_stride * workers + SLACK_BYTES),
+                    function,
+                    assembled,
+                });
+            }
+            if let ControlKind::Scan { carries, .. } | ControlKind::While { carries } = control.kind {
+                let last = control.bodies.last().expect("a loop has a body");
+                for output in &last.function.outputs[..carries] {
+                    let bytes = last.function.graph.ty(output.node).size_bytes().expect("it is static");
+                    control.slots.extend([reserve(bytes), reserve(bytes)]);
+                }
+            }
+            if let ControlKind::While { .. } = control.kind {
+                control.slots.push(reserve(1));
+            }
+            control.workspace = end;
+            let (dims, strides) = (vec![end / 8], vec![1]);
+            self.buffers.push(Buffer { dtype: DType::I64, dims, strides, place: Place::Arena(0), node });
+            let own = self.buffers.len() as BufferId - 1;
+            if let KernelBody::Region { workspace, .. } = &mut self.kernels[k].body {
+                *workspace = Some(own);
+            }
+            self.controls.insert(k, control);
+        }
+    }
+
+    /// Replaces a kernel by copies of the initial carries to the results.
+    fn scan_of_no_steps(&mut self, k: usize) {
+        let KernelBody::Region { operands, results, .. } = self.kernels[k].body.clone() else { return };
+        let Op::Scan(scan) = self.f.graph.op(self.kernels[k].sources[0]) else { return };
+        let mut copies =
+            operands.iter().zip(&results).take(scan.carries).map(|(&from, &to)| self.copy_between(from, to));
+        // The stacked values have no elements, and a kernel for them does nothing.
+        let first = copies.next().unwrap_or_else(|| self.copy_between(results[0], results[0]));
+        let rest: Vec<Kernel> = copies.collect();
+        self.kernels[k] = first;
+        self.kernels.extend(rest);
     }
 
     fn constants(&mut self) {
@@ -136,10 +237,10 @@ impl<'a> Assembler<'a> {
 
     /// Gives each output its place: the buffer itself, or a copy if the value has a place already.
     fn outputs(&mut self) {
-        let mut placed: HashSet<NodeId> = HashSet::new();
+        let mut placed: HashSet<BufferId> = HashSet::new();
         for (i, output) in self.f.outputs.iter().enumerate() {
             let buffer = self.buffer_of[&output.node];
-            if self.is_leaf(output.node) || !placed.insert(output.node) {
+            if self.is_leaf(output.node) || !placed.insert(buffer) {
                 self.copy(buffer, Place::Output(i));
             } else {
                 self.buffers[buffer as usize].place = Place::Output(i);
@@ -149,7 +250,7 @@ impl<'a> Assembler<'a> {
 
     /// Gives each new state value its place. Returns copies that run after all else.
     fn updates(&mut self) -> Vec<Late> {
-        let mut placed: HashSet<NodeId> = self.f.outputs.iter().map(|o| o.node).collect();
+        let mut placed: HashSet<BufferId> = self.f.outputs.iter().map(|o| self.buffer_of[&o.node]).collect();
         let mut late = Vec::new();
         for u in &self.f.updates {
             let place = Place::State(self.layout.entries()[u.state.index()].offset);
@@ -160,7 +261,7 @@ impl<'a> Assembler<'a> {
                     let saved = self.copy(buffer, Place::Arena(0));
                     late.push(Late { kernel: self.copy_kernel(saved, place) });
                 }
-            } else if self.is_leaf(u.value) || !placed.insert(u.value) {
+            } else if self.is_leaf(u.value) || !placed.insert(buffer) {
                 late.push(Late { kernel: self.copy_kernel(buffer, place) });
             } else {
                 // In place if the order allows it, see `order`.
@@ -181,14 +282,20 @@ impl<'a> Assembler<'a> {
     fn copy_kernel(&mut self, from: BufferId, place: Place) -> Kernel {
         let to = self.buffers.len() as BufferId;
         let source = self.buffers[from as usize].clone();
+        self.buffers.push(Buffer { place, ..source });
+        self.copy_between(from, to)
+    }
+
+    /// A kernel that copies a buffer to another of the same type.
+    fn copy_between(&self, from: BufferId, to: BufferId) -> Kernel {
+        let source = &self.buffers[from as usize];
         let mut space = IndexCx::default();
         let vars: Vec<IndexExpr> = source.dims.iter().map(|&d| space.var(d)).collect();
         let mut exprs = Exprs::default();
         let value = exprs.load(from, vars.clone(), Vec::new(), source.dtype);
         let (node, outer) = (source.node, vars.len());
-        self.buffers.push(Buffer { place, ..source });
         Kernel {
-            name: format!("copy_b{to}"),
+            name: format!("{}copy_b{to}", self.path),
             space,
             exprs,
             body: KernelBody::Loop { outer, reductions: Vec::new() },
@@ -278,7 +385,8 @@ impl<'a> Assembler<'a> {
             .iter()
             .enumerate()
             .map(|(i, c)| {
-                let step = Step::Check { buffer: c.buffer, bound: c.bound as i64, site: i as u64 + 1 };
+                let site = (self.first_site + i) as u64;
+                let step = Step::Check { buffer: c.buffer, bound: c.bound as i64, site };
                 let at = graph.add_node(step);
                 readers.entry(c.buffer).or_default().push(at);
                 at
@@ -307,7 +415,8 @@ impl<'a> Assembler<'a> {
                     graph.add_edge(r, w, ());
                 }
             }
-            for &c in &checks {
+            let failing = self.controls.iter().filter(|(_, c)| can_fail(c)).map(|(&k, _)| kernels[k]);
+            for c in checks.iter().copied().chain(failing).filter(|&c| c != w) {
                 graph.add_edge(c, w, ());
             }
         }

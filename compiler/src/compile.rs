@@ -5,7 +5,7 @@ use crate::assemble::{Assembled, assemble};
 use crate::codegen::{self, CompiledFunction, Isa};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
-use crate::kernel;
+use crate::kernel::{self, KernelBody};
 use crate::layout;
 use crate::lower::Target;
 use crate::memory_check::check_plan;
@@ -16,6 +16,7 @@ use crate::program::Program;
 use crate::vector;
 use graphc_ir::{Bindings, Dim, Function, Module};
 use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -143,24 +144,10 @@ pub fn compile_function(
         OptLevel::O1 => Fusion::Inline,
         OptLevel::O2 | OptLevel::O3 => Fusion::Full,
     };
-    let mut fused = fuse(&optimized, fusion);
-    lap("fuse");
-    layout::choose(&optimized, &mut fused);
-    lap("layout");
-    operands::make_direct(&mut fused);
-    lap("operands");
     let target = Target::of(options.isa, options.max_threads);
-    let assembled = assemble(&optimized, fused, layout, &target, options.max_threads)?;
-    if cfg!(debug_assertions) {
-        check_plan(&assembled.requests, &assembled.plan).map_err(|errors| CompileError::BrokenPass {
-            pass: "memory_plan",
-            function: function.name.clone(),
-            message: errors.iter().map(|e| format!("{e:?}")).collect::<Vec<_>>().join("; "),
-        })?;
-    }
-    if cfg!(debug_assertions) {
-        verify_program(&assembled.program)?;
-    }
+    let mut scheduler = Scheduler { options, fusion, layout, target, faults: Vec::new() };
+    let assembled = scheduler.program(&optimized, "", &mut lap)?;
+    let faults = scheduler.faults;
     lap("schedule");
     let generated = codegen::generate(&assembled.program, options.isa, options.keep_code)?;
     lap("codegen");
@@ -172,12 +159,6 @@ pub fn compile_function(
     let constants = AlignedBuffer::from_bytes(&assembled.program.constants, "constants").map_err(|e| {
         CompileError::TooLarge { bytes: assembled.program.constants.len() as u64, what: e.to_string() }
     })?;
-    let faults = assembled.checks.iter().map(|c| FaultSite {
-        op: g.op(c.node).name().to_owned(),
-        what: "index".to_owned(),
-        bound: c.bound as i64,
-        location: g.node(c.node).origin.loc.as_ref().map(ToString::to_string),
-    });
     let p = &assembled.program;
     let parts = ExecutableParts {
         name: function.name.to_string(),
@@ -186,7 +167,7 @@ pub fn compile_function(
         state: layout.clone(),
         arena_bytes: p.scratch_offset + p.scratch_stride * options.max_threads.max(1),
         constants,
-        faults: faults.collect(),
+        faults,
         entry: generated.entry,
         code: generated.code,
         max_threads: options.max_threads.max(1),
@@ -204,6 +185,71 @@ pub fn compile_function(
         times,
     };
     Ok((executable, stages))
+}
+
+/// From functions after the passes to programs.
+struct Scheduler<'a> {
+    options: &'a CompileOptions,
+    fusion: Fusion,
+    layout: &'a StateLayout,
+    target: Target,
+    /// Where the programs made so far can fail, by site.
+    faults: Vec<FaultSite>,
+}
+
+impl Scheduler<'_> {
+    /// The program of `f`; `path` comes before the names of its kernels. `lap` takes the time of
+    /// the outermost function's stages, in which those of its regions are contained.
+    fn program(
+        &mut self,
+        f: &Function,
+        path: &str,
+        lap: &mut dyn FnMut(&'static str),
+    ) -> Result<Assembled, CompileError> {
+        let mut fused = fuse(f, self.fusion);
+        lap("fuse");
+        layout::choose(f, &mut fused);
+        lap("layout");
+        operands::make_direct(&mut fused);
+        lap("operands");
+        let mut bodies = HashMap::new();
+        for kernel in &mut fused.kernels {
+            kernel.name.insert_str(0, path);
+            let KernelBody::Region { .. } = &kernel.body else { continue };
+            let node = kernel.sources[0];
+            let path = format!("{}.", kernel.name);
+            let regions = f.graph.op(node).regions();
+            let mut programs = Vec::with_capacity(regions.len());
+            for (i, region) in regions.iter().enumerate() {
+                let (body, _) = optimize(region.function(), &self.options.passes)?;
+                let path = if regions.len() > 1 { format!("{path}{i}.") } else { path.clone() };
+                let assembled = self.program(&body, &path, &mut |_| {})?;
+                programs.push((body, assembled));
+            }
+            bodies.insert(node, programs);
+        }
+        if !bodies.is_empty() {
+            lap("regions");
+        }
+        let (site, threads) = (self.faults.len() + 1, self.options.max_threads);
+        let assembled = assemble(f, fused, bodies, (path, site), self.layout, &self.target, threads)?;
+        let g = &f.graph;
+        self.faults.extend(assembled.checks.iter().map(|c| FaultSite {
+            op: g.op(c.node).name().to_owned(),
+            what: "index".to_owned(),
+            bound: c.bound as i64,
+            location: g.node(c.node).origin.loc.as_ref().map(ToString::to_string),
+        }));
+        if cfg!(debug_assertions) {
+            check_plan(&assembled.requests, &assembled.plan).map_err(|errors| CompileError::BrokenPass {
+                pass: "memory_plan",
+                function: f.name.clone(),
+                message: errors.iter().map(|e| format!("{e:?}")).collect::<Vec<_>>().join("; "),
+            })?;
+            verify_program(&assembled.program)?;
+        }
+        Ok(assembled)
+    }
 }
 
 /// Checks the kernels and their schedules.

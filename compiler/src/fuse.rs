@@ -158,9 +158,11 @@ impl<'a> Fuser<'a> {
             let inlined: usize = operands.iter().map(|o| cost[o.index()]).sum();
             let own = match &self.patterns[id.index()] {
                 Pattern::Leaf => {
-                    // A constant that is one number is part of the code.
+                    // A constant that is one number is part of the code, unless a region takes it.
                     let number = matches!(g.op(id), Op::Constant(c) if c.value.splat_value().is_some());
-                    self.realized[id.index()] = !number || results.contains(&id);
+                    let is_region = |u: NodeId| matches!(self.patterns[u.index()], Pattern::Region);
+                    let stored = results.contains(&id) || g.users(id).any(|u| is_region(u.0));
+                    self.realized[id.index()] = !number || stored;
                     continue;
                 }
                 Pattern::Elementwise(body) | Pattern::Generate { body, .. } => body.insts().len(),
@@ -188,7 +190,10 @@ impl<'a> Fuser<'a> {
     fn wants_buffer(&self, user: NodeId, position: usize, id: NodeId, cost: usize) -> bool {
         let n = |id: NodeId| self.ty(id).len();
         match &self.patterns[user.index()] {
-            Pattern::Gather { .. } | Pattern::CheckIndex { .. } | Pattern::SelectAndScatter(_) => true,
+            Pattern::Gather { .. }
+            | Pattern::CheckIndex { .. }
+            | Pattern::SelectAndScatter(_)
+            | Pattern::Region => true,
             Pattern::ScatterAdd { .. } => position > 0,
             // Tiles read their factors in place, and what computes them is there once as the epilogue
             // of what comes before.
@@ -213,13 +218,17 @@ impl<'a> Fuser<'a> {
         if !self.realized[id.index()] {
             return;
         }
-        let buffer = self.buffers.len() as BufferId;
-        self.buffers.push(FusedBuffer {
-            node: id,
-            ty: self.ty(id).clone(),
-            strides: row_major_strides(&self.ty(id).dims),
-        });
+        if let Op::ResultOf(r) = self.f.graph.op(id) {
+            let buffer = self.result(self.f.graph.operands(id)[0], r.index);
+            self.buffer_of.insert(id, buffer);
+            return;
+        }
         let pattern = self.patterns[id.index()].clone();
+        if let Pattern::Region = pattern {
+            self.region(id);
+            return;
+        }
+        let buffer = self.buffer(id, self.ty(id).clone());
         if let Pattern::Leaf = pattern {
             self.buffer_of.insert(id, buffer);
             return;
@@ -233,7 +242,7 @@ impl<'a> Fuser<'a> {
         let mut stores = Vec::new();
         let mut store = |value| stores.push(Store { buffer, index: vars.clone(), value, inner: false });
         let body = match pattern {
-            Pattern::Leaf => unreachable!("returned above"),
+            Pattern::Leaf | Pattern::Region => unreachable!("returned above"),
             Pattern::Reduce(r) => {
                 let value = self.reduced_value(&r, operands[0], &mut space, &vars, &mut exprs, &mut memo);
                 let dtype = self.ty(id).dtype;
@@ -277,6 +286,44 @@ impl<'a> Fuser<'a> {
         self.kernels.push(Kernel { name, space, exprs, body, stores, sources: vec![id] });
         // Only now: the node's own kernel computes it, later ones load it.
         self.buffer_of.insert(id, buffer);
+    }
+
+    /// A new buffer for what a node computes.
+    fn buffer(&mut self, node: NodeId, ty: StaticType) -> BufferId {
+        let strides = row_major_strides(&ty.dims);
+        self.buffers.push(FusedBuffer { node, ty, strides });
+        self.buffers.len() as BufferId - 1
+    }
+
+    /// Makes the kernel that runs the regions of a node.
+    fn region(&mut self, id: NodeId) {
+        let g = &self.f.graph;
+        let operands: Vec<BufferId> =
+            g.operands(id).iter().map(|&o| self.buffer_of[&self.storage(o)]).collect();
+        let types: Vec<graphc_ir::TensorType> = g.operands(id).iter().map(|&o| g.ty(o).clone()).collect();
+        let results = g.op(id).results(&types).expect("verified: the operation takes its operands");
+        let results: Vec<BufferId> = results
+            .iter()
+            .map(|ty| self.buffer(id, StaticType::of(ty).expect("every dimension is bound before fusion")))
+            .collect();
+        self.buffer_of.insert(id, results[0]);
+        self.kernels.push(Kernel {
+            name: format!("k{}_{}", self.kernels.len(), self.f.graph.op(id).name()),
+            space: IndexCx::default(),
+            exprs: Exprs::default(),
+            body: KernelBody::Region { operands, results, workspace: None },
+            stores: Vec::new(),
+            sources: vec![id],
+        });
+    }
+
+    /// The buffer of result `index` of a node with several.
+    fn result(&self, node: NodeId, index: usize) -> BufferId {
+        let results = self.kernels.iter().find_map(|k| match &k.body {
+            KernelBody::Region { results, .. } if k.sources == [node] => Some(results),
+            _ => None,
+        });
+        results.expect("verified: an operation with several results runs regions")[index]
     }
 
     /// Index operands are checked before anything is indexed by them.

@@ -64,9 +64,15 @@ fn free_buffers(f: &Function, fused: &Fused) -> Vec<bool> {
     };
     let mut free: Vec<bool> = fused.buffers.iter().map(of_buffer).collect();
     for k in &fused.kernels {
-        if let KernelBody::ScatterAdd { updates, out, .. } = &k.body {
-            free[*updates as usize] = false;
-            free[*out as usize] = false;
+        match &k.body {
+            KernelBody::ScatterAdd { updates, out, .. } => {
+                free[*updates as usize] = false;
+                free[*out as usize] = false;
+            }
+            KernelBody::Region { .. } => {
+                k.reads().iter().chain(&k.writes()).for_each(|&b| free[b as usize] = false);
+            }
+            _ => {}
         }
     }
     free

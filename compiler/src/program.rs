@@ -1,8 +1,10 @@
 //! A program: the kernels of one function, the buffers they work on and the order they run in.
 
+use crate::assemble::Assembled;
 use crate::kernel::{BufferId, Kernel};
 use crate::vector::VFunc;
-use graphc_ir::{DType, IndexExpr, NodeId};
+use graphc_ir::{DType, Function, IndexExpr, NodeId};
+use std::collections::BTreeMap;
 
 /// Where a buffer lives, with its byte offset or port number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +81,65 @@ pub enum Step {
     },
 }
 
+/// How a kernel of the kind [`KernelBody::Region`](crate::kernel::KernelBody::Region) runs its
+/// programs. Operands and results are the kernel's, in the order of the operation's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ControlKind {
+    /// `length` times, see [`graphc_ir::ops::Scan`].
+    Scan {
+        /// Number of steps, at least 1.
+        length: usize,
+        /// Number of carries.
+        carries: usize,
+        /// Number of sequences.
+        sequences: usize,
+        /// From the last step to the first.
+        reverse: bool,
+    },
+    /// The second as long as the first gives true, see [`graphc_ir::ops::While`].
+    While {
+        /// Number of carries.
+        carries: usize,
+    },
+    /// The first or the second, see [`graphc_ir::ops::Cond`].
+    Cond,
+    /// Once, see [`graphc_ir::ops::Call`].
+    Call,
+}
+
+/// A region as a program with its place in the memory of the program around it.
+#[derive(Clone, Debug)]
+pub struct Body {
+    /// The function after the passes.
+    pub function: Function,
+    /// Its program and plan.
+    pub assembled: Assembled,
+    /// Where its constants begin among those of the program around it.
+    pub constants: usize,
+    /// Where its context lies in the workspace.
+    pub context: usize,
+    /// Where the pointers to its inputs lie in the workspace.
+    pub inputs: usize,
+    /// Where the pointers to its outputs lie in the workspace.
+    pub outputs: usize,
+    /// Where its arena begins in the workspace.
+    pub arena: usize,
+}
+
+/// What a kernel with regions runs.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// In which way.
+    pub kind: ControlKind,
+    /// The regions, in the order of the operation's attributes.
+    pub bodies: Vec<Body>,
+    /// Two places in the workspace for the carries of a step, by carry. Then, for a `while`, that of the
+    /// condition.
+    pub slots: Vec<usize>,
+    /// Size of the workspace, in bytes.
+    pub workspace: usize,
+}
+
 /// A kernel as scheduled.
 #[derive(Clone, Debug)]
 pub struct Scheduled {
@@ -101,8 +162,10 @@ pub struct Program {
     pub buffers: Vec<Buffer>,
     /// Kernel IR.
     pub kernels: Vec<Kernel>,
-    /// The kernels' schedules, in the same order.
+    /// The kernels' schedules, in the same order. Those with regions have no units.
     pub scheduled: Vec<Scheduled>,
+    /// The regions of kernels that have some, by kernel.
+    pub controls: BTreeMap<usize, Control>,
     /// The order of execution.
     pub steps: Vec<Step>,
     /// Bytes of the constants.
@@ -113,4 +176,29 @@ pub struct Program {
     pub scratch_offset: usize,
     /// Scratch bytes of each worker.
     pub scratch_stride: usize,
+}
+
+impl Program {
+    /// This program and those of its regions, inner ones before those around them.
+    pub fn all(&self) -> Vec<&Self> {
+        let mut all = Vec::new();
+        self.collect(&mut all);
+        all
+    }
+
+    fn collect<'a>(&'a self, all: &mut Vec<&'a Self>) {
+        for body in self.controls.values().flat_map(|c| &c.bodies) {
+            body.assembled.program.collect(all);
+        }
+        all.push(self);
+    }
+
+    /// Whether running it can fail, or go on without end.
+    pub fn can_fail(&self) -> bool {
+        let own = |p: &Self| {
+            p.steps.iter().any(|s| matches!(s, Step::Check { .. }))
+                || p.controls.values().any(|c| matches!(c.kind, ControlKind::While { .. }))
+        };
+        self.all().into_iter().any(own)
+    }
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::control_cases;
 use graphc_compiler::{CompileOptions, Isa, OptLevel, compile};
 use graphc_ir::testing::Sample;
 use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, Tensor, evaluate, gradients};
@@ -265,5 +266,21 @@ fn stages_over_rows_give_the_interpreters_bits() {
 fn long_reductions_give_the_interpreters_bits() {
     for c in common::long_cases() {
         check_case(&c, "of all");
+    }
+}
+
+/// Loops, branches and calls.
+#[test]
+fn control_flow_gives_the_interpreters_bits() {
+    for case in control_cases() {
+        let expected = interpreted(&case.module, &case.inputs);
+        assert_eq!(expected.is_none(), case.name.ends_with("out_of_range"), "{}", case.name);
+        for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
+            for (level, threads) in [(OptLevel::O0, 1), (OptLevel::O2, 1), (OptLevel::O3, 2)] {
+                let checked =
+                    check_function(&case.module, &case.inputs, expected.as_deref(), level, threads, isa);
+                checked.unwrap_or_else(|e| panic!("{}: {e}\n{}", case.name, case.module));
+            }
+        }
     }
 }

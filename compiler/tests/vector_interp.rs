@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{SHAPES, long_cases, numbers, row_cases};
+use common::{SHAPES, control_cases, long_cases, numbers, row_cases};
 use graphc_compiler::kernel::print::{print_kernel, print_program};
 use graphc_compiler::program::Place;
 use graphc_compiler::vector::interp::{InterpError, run_program};
@@ -415,4 +415,12 @@ fn random_functions_give_the_interpreters_bits() {
         check_function(&random_module([m, n], &choices), &inputs, &[])
     });
     ran.map_err(|e| e.to_string()).unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// Loops, branches and calls.
+#[test]
+fn control_flow_gives_the_interpreters_bits() {
+    for case in control_cases() {
+        check_function(&case.module, &case.inputs, &[]).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::literal::Literal;
 use crate::module::{Bindings, StateId};
+use crate::region::Region;
 use crate::scalar::CmpKind;
 use crate::types::{DType, Dim, Shape, TensorType};
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub enum AttrValue {
     List(Vec<AttrValue>),
     /// Elements of a constant; written as numbers, typed by the node.
     Literal(Literal),
+    /// A region; written by its name, `@name`.
+    Region(Region),
 }
 
 /// Attributes given for an operation, by name. What is left after parsing is unknown.
@@ -54,8 +57,17 @@ pub trait Attr: Sized {
     fn missing() -> Option<Self> {
         None
     }
-    /// Replaces bound dimension names.
+    /// Replaces bound dimension names. Regions are left alone: binding them may fail, so
+    /// [`crate::Function::bind`] does it.
     fn bind(&mut self, _: &Bindings) {}
+    /// The region that it is.
+    fn region(&self) -> Option<&Region> {
+        None
+    }
+    /// Like [`Self::region`], for change.
+    fn region_mut(&mut self) -> Option<&mut Region> {
+        None
+    }
 }
 
 /// Attributes of an operation: implemented by the `op!` macro.
@@ -66,6 +78,14 @@ pub trait Attrs: Sized {
     fn from_attrs(attrs: &mut AttrMap) -> Result<Self, AttrError>;
     /// Replaces bound dimension names.
     fn bind(&mut self, bindings: &Bindings);
+    /// Every region among them.
+    fn regions(&self) -> Vec<&Region> {
+        Vec::new()
+    }
+    /// Like [`Self::regions`], for change.
+    fn regions_mut(&mut self) -> Vec<&mut Region> {
+        Vec::new()
+    }
 }
 
 impl Attr for i64 {
@@ -241,5 +261,46 @@ impl Attr for TensorType {
     }
     fn bind(&mut self, bindings: &Bindings) {
         self.shape.bind(bindings);
+    }
+}
+
+impl Attr for Region {
+    const FORM: &'static str = "a region, such as `@body`";
+    fn to_attr(&self) -> AttrValue {
+        AttrValue::Region(self.clone())
+    }
+    fn from_attr(value: &AttrValue) -> Option<Self> {
+        match value {
+            AttrValue::Region(r) => Some(r.clone()),
+            _ => None,
+        }
+    }
+    fn region(&self) -> Option<&Region> {
+        Some(self)
+    }
+    fn region_mut(&mut self) -> Option<&mut Region> {
+        Some(self)
+    }
+}
+
+impl Attr for Option<Region> {
+    const FORM: &'static str = "a region, such as `@rule`, or `none`";
+    fn to_attr(&self) -> AttrValue {
+        self.as_ref().map_or_else(|| AttrValue::Word("none".to_owned()), Attr::to_attr)
+    }
+    fn from_attr(value: &AttrValue) -> Option<Self> {
+        match value {
+            AttrValue::Word(w) if w == "none" => Some(None),
+            value => Region::from_attr(value).map(Some),
+        }
+    }
+    fn missing() -> Option<Self> {
+        Some(None)
+    }
+    fn region(&self) -> Option<&Region> {
+        self.as_ref()
+    }
+    fn region_mut(&mut self) -> Option<&mut Region> {
+        self.as_mut()
     }
 }

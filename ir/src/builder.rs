@@ -11,9 +11,10 @@ use crate::init::Initializer;
 use crate::literal::Literal;
 use crate::module::{Function, Module, Output, StateId, StateVar, Update};
 use crate::ops::{Constant, Input, Op, ReadState};
+use crate::region::Region;
 use crate::scalar::Scalar;
 use crate::types::{DType, Dim, Shape, TensorType};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::panic::Location;
 use std::rc::Rc;
@@ -33,6 +34,8 @@ struct Shared {
     name: Arc<str>,
     state: Vec<StateVar>,
     errors: Vec<BuildError>,
+    /// How many builders of functions and regions there were.
+    builders: BuilderId,
 }
 
 /// Declares a module.
@@ -50,7 +53,7 @@ impl ModuleBuilder {
 
     /// Resumes a module, to add state and functions to it.
     pub fn from_module(module: Module) -> Self {
-        let shared = Shared { name: module.name, state: module.state, errors: Vec::new() };
+        let shared = Shared { name: module.name, state: module.state, ..Shared::default() };
         Self { shared: Rc::new(RefCell::new(shared)), functions: RefCell::new(module.functions) }
     }
 
@@ -87,10 +90,20 @@ impl ModuleBuilder {
         if self.functions.borrow().iter().any(|f| &*f.name == name) {
             misuse(&self.shared, format!("function `{name}` is declared twice"));
         }
-        let f =
-            FunctionBuilder::new(self.shared.clone(), Function { name: name.into(), ..Function::default() });
+        let function = Function { name: name.into(), ..Function::default() };
+        let f = FunctionBuilder::new(self.shared.clone(), function, Kind::Function);
         body(&f);
         self.functions.borrow_mut().push(f.inner.into_inner().function);
+    }
+
+    /// Declares a region that functions can call ([`FunctionBuilder::call`]) or use as a body: `body`
+    /// declares its inputs, nodes and outputs.
+    #[track_caller]
+    pub fn region(&self, name: &str, body: impl FnOnce(&FunctionBuilder)) -> Region {
+        let function = Function { name: name.into(), ..Function::default() };
+        let f = FunctionBuilder::new(self.shared.clone(), function, Kind::Region);
+        body(&f);
+        Region::new(f.inner.into_inner().function)
     }
 
     /// Ends the declaration.
@@ -150,17 +163,202 @@ struct Inner {
     reads: HashMap<StateId, NodeId>,
     /// Location given to new nodes instead of the caller's, while a gradient rule runs.
     loc: Option<Option<SourceLoc>>,
+    /// What a region takes of the functions around it, with the input that stands for it.
+    captures: Vec<(Capture, NodeId)>,
+    /// Regions declared so far, for their names.
+    regions: usize,
+    /// A region that has been made: nothing can be added.
+    finished: bool,
+    /// The closure whose body is running: what is declared goes there.
+    running: bool,
+    /// Number of closures of this function whose body is running, 0 or 1.
+    children_running: usize,
 }
 
-/// Declares one function.
+/// What a region uses of the functions around it.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Capture {
+    /// A value, of this type, of the function with this builder.
+    Value(BuilderId, NodeId, TensorType),
+    /// A state variable.
+    State(Param),
+}
+
+/// Identifies a builder of one module.
+pub(crate) type BuilderId = u32;
+
+/// What is declared.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// A function of the module.
+    Function,
+    /// A region that the user declares with its inputs and outputs.
+    Region,
+    /// A region that an operation declares from a closure, which may use values around it.
+    Closure,
+}
+
+/// The regions under declaration of a function: a list to which one can be added while others are
+/// borrowed.
+#[derive(Default)]
+struct Children(OnceCell<Box<(FunctionBuilder, Children)>>);
+
+impl Children {
+    fn iter(&self) -> impl Iterator<Item = &FunctionBuilder> {
+        std::iter::successors(self.0.get(), |node| node.1.0.get()).map(|node| &node.0)
+    }
+
+    fn push(&self, child: FunctionBuilder) -> &FunctionBuilder {
+        let mut list = self;
+        while let Some(node) = list.0.get() {
+            list = &node.1;
+        }
+        &list.0.get_or_init(|| Box::new((child, Self::default()))).0
+    }
+}
+
+/// Declares one function, or a region.
 pub struct FunctionBuilder {
     shared: Rc<RefCell<Shared>>,
     inner: RefCell<Inner>,
+    kind: Kind,
+    id: BuilderId,
+    /// Builders around this one, whose values a closure may use; outermost first.
+    around: Vec<BuilderId>,
+    children: Children,
 }
 
 impl FunctionBuilder {
-    fn new(shared: Rc<RefCell<Shared>>, function: Function) -> Self {
-        Self { shared, inner: RefCell::new(Inner { function, ..Inner::default() }) }
+    fn new(shared: Rc<RefCell<Shared>>, function: Function, kind: Kind) -> Self {
+        let id = {
+            let builders = &mut shared.borrow_mut().builders;
+            *builders += 1;
+            *builders
+        };
+        let inner = RefCell::new(Inner { function, ..Inner::default() });
+        Self { shared, inner, kind, id, around: Vec::new(), children: Children::default() }
+    }
+
+    /// A builder for a region of this function, named after it and `role`. It lives as long as this
+    /// builder, so that the values of both can be used together: those of this function become inputs of
+    /// the region, see [`Self::captures`].
+    pub(crate) fn closure(&self, role: &str) -> &Self {
+        let name = {
+            let inner = &mut *self.inner.borrow_mut();
+            inner.regions += 1;
+            format!("{}.{role}{}", inner.function.name, inner.regions)
+        };
+        let function = Function { name: name.into(), ..Function::default() };
+        let mut child = Self::new(self.shared.clone(), function, Kind::Closure);
+        child.around = [self.around.clone(), vec![self.id]].concat();
+        {
+            let (inner, mine) = (child.inner.get_mut(), self.inner.borrow());
+            inner.scopes = mine.scopes.clone();
+            inner.loc = mine.loc.clone();
+        }
+        self.children.push(child)
+    }
+
+    /// Runs `body`, which declares what is in `closure`, a region of this function. What it does with the
+    /// values and builders around the region becomes part of the region too.
+    pub(crate) fn inside<R>(&self, closure: &Self, body: impl FnOnce() -> R) -> R {
+        let mark = |running: bool| {
+            closure.inner.borrow_mut().running = running;
+            let outer = &mut *self.inner.borrow_mut();
+            outer.children_running = usize::from(running);
+        };
+        mark(true);
+        let r = body();
+        mark(false);
+        r
+    }
+
+    /// The region whose body is running, or this function itself.
+    pub(crate) fn innermost(&self) -> &Self {
+        let mut at = self;
+        while at.inner.borrow().children_running > 0 {
+            match at.children.iter().find(|c| c.inner.borrow().running) {
+                Some(child) => at = child,
+                None => break,
+            }
+        }
+        at
+    }
+
+    /// Adds an input to a closure, with a name of its own.
+    pub(crate) fn argument(&self, name: &str, ty: TensorType) -> Tensor<'_> {
+        let t = self.append(Input { ty }.into(), &[]);
+        if let Some(id) = t.id {
+            self.inner.borrow_mut().function.inputs.push(id);
+        }
+        t.named(name)
+    }
+
+    /// What a closure has used of the functions around it, as values of `self`, the function that
+    /// declares it, in the order of the inputs that stand for them.
+    pub(crate) fn captures<'f>(&'f self, closure: &Self) -> Vec<Tensor<'f>> {
+        let captures = closure.inner.borrow().captures.clone();
+        let value = |(capture, _): (Capture, NodeId)| match capture {
+            Capture::Value(builder, id, _) if builder == self.id => self.tensor(id),
+            Capture::State(param) => self.read(&param),
+            outer => self.capture(outer),
+        };
+        captures.into_iter().map(value).collect()
+    }
+
+    /// A value of a closure or around it as one of the closure's own; `None` for a mistake.
+    #[track_caller]
+    pub(crate) fn adopt<'f>(&'f self, t: Tensor<'_>) -> Option<Tensor<'f>> {
+        self.own(t).map(|id| self.tensor(id))
+    }
+
+    /// Captures what another closure captures.
+    pub(crate) fn share_captures(&self, other: &Self) {
+        let captures = other.inner.borrow().captures.clone();
+        captures.into_iter().for_each(|(capture, _)| {
+            self.capture(capture);
+        });
+    }
+
+    /// Puts the inputs that stand for captured values, which follow the first `own` ones, into the
+    /// order that they have in another closure, which captures the same.
+    pub(crate) fn order_captures(&self, other: &Self, own: usize) {
+        let order: Vec<Capture> = other.inner.borrow().captures.iter().map(|(c, _)| c.clone()).collect();
+        let inner = &mut *self.inner.borrow_mut();
+        inner.captures.sort_by_key(|(c, _)| order.iter().position(|o| o == c));
+        inner.function.inputs.truncate(own);
+        inner.function.inputs.extend(inner.captures.iter().map(|(_, id)| *id));
+    }
+
+    /// The input of a closure that stands for a value around it.
+    fn capture(&self, capture: Capture) -> Tensor<'_> {
+        let known = self.inner.borrow().captures.iter().find(|(c, _)| *c == capture).map(|(_, id)| *id);
+        if let Some(id) = known {
+            return self.tensor(id);
+        }
+        let ty = match &capture {
+            Capture::Value(_, _, ty) => ty.clone(),
+            Capture::State(param) => param.ty.clone(),
+        };
+        let input = self.argument("outer", ty);
+        if let Some(id) = input.id {
+            self.inner.borrow_mut().captures.push((capture, id));
+        }
+        input
+    }
+
+    /// Makes these values of a closure its outputs and gives the region, with its inputs in their order,
+    /// what it captures last; `None` if a mistake has been recorded.
+    #[track_caller]
+    pub(crate) fn finish(&self, outputs: &[Tensor<'_>]) -> Option<Region> {
+        for (i, &t) in outputs.iter().enumerate() {
+            let node = self.own(t)?;
+            let name = format!("out{i}").into();
+            self.inner.borrow_mut().function.outputs.push(Output { name, node });
+        }
+        let inner = &mut *self.inner.borrow_mut();
+        inner.finished = true;
+        Some(Region::new(inner.function.clone()))
     }
 
     /// Resumes a function of `module`: `body` may append nodes, outputs and updates. Returns the
@@ -176,9 +374,9 @@ impl FunctionBuilder {
         let shared = Rc::new(RefCell::new(Shared {
             name: module.name.clone(),
             state: module.state.clone(),
-            errors: Vec::new(),
+            ..Shared::default()
         }));
-        let f = Self::new(shared, function.clone());
+        let f = Self::new(shared, function.clone(), Kind::Function);
         {
             let inner = &mut *f.inner.borrow_mut();
             for id in inner.function.graph.ids() {
@@ -198,6 +396,10 @@ impl FunctionBuilder {
     /// Declares an input. Names of inputs are unique in the function, and no state variable's.
     #[track_caller]
     pub fn input(&self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Tensor<'_> {
+        if self.kind == Kind::Closure {
+            self.misuse(format!("input `{name}` is declared inside a region: use the value around it"));
+            return self.poison();
+        }
         let taken = self.inner.borrow().names.contains_key(name);
         if taken {
             self.misuse(format!("the name `{name}` is taken twice"));
@@ -207,7 +409,7 @@ impl FunctionBuilder {
             self.misuse(format!("input `{name}` has the name of a state variable"));
             return self.poison();
         }
-        let t = self.push(Input { ty: TensorType::new(dtype, shape) }, &[]);
+        let t = self.append(Input { ty: TensorType::new(dtype, shape) }.into(), &[]);
         if let Some(id) = t.id {
             self.inner.borrow_mut().function.inputs.push(id);
         }
@@ -226,7 +428,16 @@ impl FunctionBuilder {
             self.misuse(format!("state #{} of type {} belongs to another module", param.id.0, param.ty));
             return self.poison();
         }
-        let t = self.push(ReadState { state: param.id, ty: param.ty.clone() }, &[]);
+        match self.kind {
+            Kind::Function => {}
+            Kind::Closure => return self.capture(Capture::State(param.clone())),
+            Kind::Region => {
+                let name = self.param_name(param.id);
+                self.misuse(format!("a region cannot read state: pass `{name}` to it as an input"));
+                return self.poison();
+            }
+        }
+        let t = self.append(ReadState { state: param.id, ty: param.ty.clone() }.into(), &[]);
         if let Some(id) = t.id {
             self.inner.borrow_mut().reads.insert(param.id, id);
         }
@@ -259,6 +470,10 @@ impl FunctionBuilder {
     /// Declares an output.
     #[track_caller]
     pub fn output(&self, name: &str, value: Tensor<'_>) {
+        if self.kind == Kind::Closure {
+            self.misuse(format!("output `{name}` is declared inside a region: return the value from it"));
+            return;
+        }
         let Some(node) = self.own(value) else { return };
         if self.inner.borrow().function.outputs.iter().any(|o| &*o.name == name) {
             self.misuse(format!("output `{name}` is declared twice"));
@@ -269,6 +484,11 @@ impl FunctionBuilder {
     /// Declares the next value of a state variable.
     #[track_caller]
     pub fn update(&self, param: &Param, value: Tensor<'_>) {
+        if self.kind != Kind::Function {
+            let name = self.param_name(param.id);
+            self.misuse(format!("update of `{name}` inside a region: give the new value as a result"));
+            return;
+        }
         let Some(node) = self.own(value) else { return };
         let ty = value.ty();
         if ty != param.ty {
@@ -282,9 +502,10 @@ impl FunctionBuilder {
 
     /// Declares what `body` declares inside the scope `name`.
     pub fn scope<R>(&self, name: &str, body: impl FnOnce() -> R) -> R {
-        self.inner.borrow_mut().scopes.push(name.to_owned());
+        let place = self.innermost();
+        place.inner.borrow_mut().scopes.push(name.to_owned());
         let r = body();
-        self.inner.borrow_mut().scopes.pop();
+        place.inner.borrow_mut().scopes.pop();
         r
     }
 
@@ -309,8 +530,17 @@ impl FunctionBuilder {
     /// Appends a node, inferring its type; records a type error and gives a poisoned value if the
     /// operation refuses the operands. The general entry: operators and methods of [`Tensor`] call it.
     #[track_caller]
-    pub fn push(&self, op: impl Into<Op>, operands: &[Tensor<'_>]) -> Tensor<'_> {
-        let op = op.into();
+    pub fn push<'f>(&'f self, op: impl Into<Op>, operands: &[Tensor<'f>]) -> Tensor<'f> {
+        self.innermost().append(op.into(), operands)
+    }
+
+    /// [`Self::push`] to this very function.
+    #[track_caller]
+    fn append<'f>(&'f self, op: Op, operands: &[Tensor<'f>]) -> Tensor<'f> {
+        if self.inner.borrow().finished {
+            self.misuse("a value of another function is used here".to_owned());
+            return self.poison();
+        }
         let caller = SourceLoc::from(Location::caller());
         let Some(ids) = operands.iter().map(|&t| self.own(t)).collect::<Option<Vec<_>>>() else {
             return self.poison();
@@ -386,11 +616,14 @@ impl FunctionBuilder {
     /// The id of a value of this function; a value of another function is a recorded mistake.
     #[track_caller]
     fn own(&self, t: Tensor<'_>) -> Option<NodeId> {
-        if !std::ptr::eq(self, t.f) {
-            self.misuse("a value of another function is used here".to_owned());
-            return None;
+        if std::ptr::eq(self, t.f) {
+            return t.id;
         }
-        t.id
+        if self.kind == Kind::Closure && self.around.contains(&t.f.id) {
+            return self.capture(Capture::Value(t.f.id, t.id?, t.ty())).id;
+        }
+        self.misuse("a value of another function is used here".to_owned());
+        None
     }
 }
 

@@ -53,15 +53,22 @@ pub fn evaluate_nodes(
     let given: HashMap<_, _> = function.inputs.iter().copied().zip(inputs).collect();
     let graph = &function.graph;
     let mut values: Vec<Literal> = Vec::with_capacity(graph.len());
+    // Further results of nodes that have several, from the second on.
+    let mut further: HashMap<crate::NodeId, Vec<Literal>> = HashMap::new();
     for id in graph.ids() {
         let out = StaticType::of(graph.ty(id)).expect("every dimension is bound before evaluation");
         let value = match graph.op(id) {
             Op::Input(_) => given[&id].clone(),
             Op::ReadState(r) => state(r.state),
+            Op::ResultOf(r) => further[&graph.operands(id)[0]][r.index - 1].clone(),
             op => {
                 let operands = graph.operands(id);
                 let operands: Vec<&Literal> = operands.iter().map(|o| &values[o.index()]).collect();
-                op.eval(&operands, &out)?
+                let mut results = op.eval_results(&operands, &out)?;
+                if results.len() > 1 {
+                    further.insert(id, results.split_off(1));
+                }
+                results.swap_remove(0)
             }
         };
         assert_eq!(

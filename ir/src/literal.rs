@@ -168,6 +168,28 @@ impl Literal {
         Self { dims: dims.to_vec(), data: self.data.clone() }
     }
 
+    /// Element `index` of the first axis: the literal without that axis.
+    ///
+    /// # Panics
+    /// If there is no such element.
+    pub fn element(&self, index: usize) -> Self {
+        assert!(index < self.dims[0], "element {index} of {}", self.dims[0]);
+        let dims = &self.dims[1..];
+        let n: usize = dims.iter().product();
+        Self::from_fn(self.dtype(), dims, |i| self.get(index * n + i))
+    }
+
+    /// The literal whose elements along a new first axis are `elements`, all of type `dtype` and
+    /// extents `dims`.
+    ///
+    /// # Panics
+    /// If an element has fewer values.
+    pub fn stack(dtype: DType, dims: &[usize], elements: &[Self]) -> Self {
+        let n: usize = dims.iter().product();
+        let stacked: Vec<usize> = std::iter::once(elements.len()).chain(dims.iter().copied()).collect();
+        Self::from_fn(dtype, &stacked, |i| elements[i / n].get(i % n))
+    }
+
     /// `Some(v)` if there is at least one element and all have the bits of `v`.
     pub fn splat_value(&self) -> Option<Scalar> {
         let first = (!self.is_empty()).then(|| self.get(0))?;

@@ -187,6 +187,9 @@ impl Function {
         for id in self.graph.ids() {
             let mut node = self.graph.node(id).clone();
             node.op.bind(bindings);
+            for region in node.op.regions_mut() {
+                *region = region.bind(bindings)?;
+            }
             let operands = self.graph.operands(id);
             let types: Vec<TensorType> = operands.iter().map(|&o| graph.ty(o).clone()).collect();
             node.ty = node.op.infer(&types).map_err(|e| e.at(node.origin.loc.clone()))?;

@@ -10,8 +10,10 @@ use crate::types::DType;
 /// How the elements of the result derive from the operands.
 #[derive(Clone, Debug)]
 pub enum Pattern {
-    /// Given from outside or stored: inputs, state, constants.
+    /// Given from outside or stored: inputs, state, constants, further results of an operation.
     Leaf,
+    /// Runs regions.
+    Region,
     /// `out[i] = body(operand0[i], operand1[i], ...)`; all shapes are equal.
     Elementwise(ScalarFn),
     /// `out[i] = body(index(i) as i64, operand0, operand1, ...)`; operands are scalars.

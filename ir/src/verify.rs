@@ -1,8 +1,9 @@
 //! Checks every invariant of a module that its types do not enforce.
 
-use crate::graph::NodeId;
+use crate::graph::{Graph, NodeId};
 use crate::module::{Function, Module};
-use crate::ops::{Op, StaticType};
+use crate::ops::{Op, ResultOf, StaticType};
+use crate::region::{MAX_REGION_DEPTH, Region};
 use crate::text::MAX_NAME_BYTES;
 use crate::types::TensorType;
 use std::collections::{HashMap, HashSet};
@@ -52,7 +53,7 @@ impl std::error::Error for VerifyErrors {}
 /// # Errors
 /// Every broken invariant.
 pub fn verify(module: &Module) -> Result<(), VerifyErrors> {
-    let mut v = Verifier { errors: Vec::new(), function: None };
+    let mut v = Verifier { errors: Vec::new(), function: None, checked: Vec::new() };
     v.unique("state", module.state.iter().map(|s| &*s.name));
     for s in &module.state {
         if StaticType::of(&s.ty).is_none() || s.ty.size_bytes().is_none() {
@@ -63,6 +64,7 @@ pub fn verify(module: &Module) -> Result<(), VerifyErrors> {
     for f in &module.functions {
         v.function = Some(f.name.to_string());
         v.check(module, f);
+        v.check_regions(module, f, 0);
     }
     if v.errors.is_empty() { Ok(()) } else { Err(VerifyErrors(v.errors)) }
 }
@@ -70,6 +72,8 @@ pub fn verify(module: &Module) -> Result<(), VerifyErrors> {
 struct Verifier {
     errors: Vec<VerifyError>,
     function: Option<String>,
+    /// Regions that were checked: one is often used several times.
+    checked: Vec<Region>,
 }
 
 impl Verifier {
@@ -86,6 +90,49 @@ impl Verifier {
             if name.len() > MAX_NAME_BYTES {
                 self.report(format!("the name of {what} `{name}` is longer than {MAX_NAME_BYTES} bytes"));
             }
+        }
+    }
+
+    /// Checks that a `result` node refers to a result of its type.
+    fn check_result(&mut self, graph: &Graph, id: NodeId, result: &ResultOf) {
+        // Another number of operands is reported by the operation's rule.
+        let Some(&of) = graph.operands(id).first() else { return };
+        let types: Vec<TensorType> = graph.operands(of).iter().map(|&o| graph.ty(o).clone()).collect();
+        let results = graph.op(of).results(&types).unwrap_or_default();
+        match results.get(result.index) {
+            Some(ty) if *ty == result.ty && result.index > 0 => {}
+            Some(ty) if result.index > 0 => self.report(format!(
+                "node {} is {}, result {} of node {} is {ty}",
+                id.index(),
+                result.ty,
+                result.index,
+                of.index()
+            )),
+            _ => self.report(format!(
+                "node {} is result {} of node {} (`{}`), which has {} results, the first of which is the node \
+                 itself",
+                id.index(),
+                result.index,
+                of.index(),
+                graph.op(of).name(),
+                results.len()
+            )),
+        }
+    }
+
+    /// Checks the regions of a function, `depth` levels below a function of the module.
+    fn check_regions(&mut self, module: &Module, f: &Function, depth: usize) {
+        let regions: Vec<Region> = f.graph.ids().flat_map(|id| f.graph.op(id).regions()).cloned().collect();
+        for region in regions {
+            if depth == MAX_REGION_DEPTH || self.checked.iter().any(|r| r.is(&region)) {
+                // Too deep a nesting has been reported by the operation's rule.
+                continue;
+            }
+            self.checked.push(region.clone());
+            let outer = self.function.replace(region.function().name.to_string());
+            self.check(module, region.function());
+            self.check_regions(module, region.function(), depth + 1);
+            self.function = outer;
         }
     }
 
@@ -120,6 +167,7 @@ impl Verifier {
                         self.report(format!("input node {} is listed {times} times", id.index()));
                     }
                 }
+                Op::ResultOf(r) => self.check_result(graph, id, r),
                 Op::ReadState(r) => match module.state.get(r.state.index()) {
                     None => self.report(format!(
                         "node {} reads state #{}, which does not exist",

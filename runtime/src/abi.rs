@@ -37,6 +37,13 @@
 //! the default floating-point environment: round to nearest even, subnormals kept, exceptions
 //! masked. No frame of generated code is ever unwound.
 //!
+//! # Loops
+//!
+//! A function may run others, the bodies of its loops and branches, with contexts that it makes in its
+//! own arena: their arenas lie there too, their inputs and outputs are wherever it says, all else is
+//! taken over. Before each step of a loop it loads the byte at `cx.interrupt`, which another thread may
+//! set, and returns [`INTERRUPTED`] if it is not 0.
+//!
 //! # Faults
 //!
 //! A fault site is numbered from 1 in the order of `ExecutableParts::faults`. Entry code, outside
@@ -70,6 +77,8 @@ pub struct Context {
     pub pool: *const c_void,
     /// Reports a fault from inside a kernel.
     pub record_fault: RecordFault,
+    /// Points to a byte; once it is not 0, loops end the run at their next step.
+    pub interrupt: *const u8,
     /// The fault of this run, if any.
     pub error: RunFault,
 }
@@ -96,7 +105,10 @@ pub type ParallelFor =
 /// Reports a fault at `site` (from 1) for the element at `position` holding `value`.
 pub type RecordFault = unsafe extern "C" fn(cx: *mut Context, site: u64, position: i64, value: i64);
 
-/// A generated function. Returns 0, or 1 after recording a fault in `cx.error`.
+/// What [`EntryFn`] returns when the run has been interrupted.
+pub const INTERRUPTED: i32 = 2;
+
+/// A generated function. Returns 0, 1 after recording a fault in `cx.error`, or [`INTERRUPTED`].
 pub type EntryFn = unsafe extern "C" fn(cx: *mut Context) -> i32;
 
 /// Offset of [`Context::arena`], in bytes.
@@ -115,6 +127,8 @@ pub const OFFSET_PARALLEL_FOR: i32 = offset_of!(Context, parallel_for) as i32;
 pub const OFFSET_POOL: i32 = offset_of!(Context, pool) as i32;
 /// Offset of [`Context::record_fault`], in bytes.
 pub const OFFSET_RECORD_FAULT: i32 = offset_of!(Context, record_fault) as i32;
+/// Offset of [`Context::interrupt`], in bytes.
+pub const OFFSET_INTERRUPT: i32 = offset_of!(Context, interrupt) as i32;
 /// Offset of [`RunFault::node`] in [`Context`], in bytes.
 pub const OFFSET_ERROR_NODE: i32 = (offset_of!(Context, error) + offset_of!(RunFault, node)) as i32;
 /// Offset of [`RunFault::position`] in [`Context`], in bytes.

@@ -146,6 +146,12 @@ pub enum RuntimeError {
         /// Name of the function.
         function: Box<str>,
     },
+    /// The run was ended by an [`Interrupter`](crate::Interrupter).
+    #[error("`{function}` was interrupted")]
+    Interrupted {
+        /// Name of the function.
+        function: Box<str>,
+    },
     /// Generated code reported a fault that its executable does not describe: a bug in graphc.
     #[error("`{function}` reported unknown fault site {site} (status {status}); this is a bug in graphc")]
     UnknownFault {

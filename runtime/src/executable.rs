@@ -11,6 +11,7 @@ use graphc_ir::{DType, TensorType, checked_product};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An input or output of a function.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -154,7 +155,7 @@ impl Executable {
     /// [`RuntimeError::StateLayout`] when the arguments do not fit the declaration, and
     /// [`RuntimeError::OutOfMemory`] when the arena has to grow and cannot.
     /// [`RuntimeError::IndexOutOfRange`] when the function met such an index: outputs and state then
-    /// hold what was written until then.
+    /// hold what was written until then. [`RuntimeError::Interrupted`] likewise.
     pub fn run(
         &self,
         cx: &mut RunContext,
@@ -188,6 +189,7 @@ impl Executable {
             parallel_for,
             pool: (&raw const pool).cast(),
             record_fault: abi::record_fault,
+            interrupt: cx.interrupt.as_ptr().cast(),
             error: RunFault::default(),
         };
         let status = {
@@ -200,6 +202,10 @@ impl Executable {
         };
         if status == 0 && context.error.node == 0 {
             return Ok(());
+        }
+        if status == abi::INTERRUPTED {
+            cx.interrupt.store(false, Ordering::Relaxed);
+            return Err(RuntimeError::Interrupted { function: self.name().into() });
         }
         Err(self.fault(status, context.error))
     }
@@ -266,6 +272,18 @@ impl fmt::Debug for Executable {
     }
 }
 
+/// Ends runs of one [`RunContext`], from any thread.
+#[derive(Clone, Debug)]
+pub struct Interrupter(Arc<AtomicBool>);
+
+impl Interrupter {
+    /// Makes the run under way, or else the next one, end with [`RuntimeError::Interrupted`] before
+    /// the next step of a loop (`scan`, `while`); what has no loop runs to its end.
+    pub fn interrupt(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Memory and threads for runs, one at a time: the arena and a share in a pool. It may be used with
 /// any executable; the arena grows to the largest one used.
 #[derive(Debug)]
@@ -275,6 +293,7 @@ pub struct RunContext {
     /// Argument pointers of the current run; meaningless between runs. Kept for their capacity.
     inputs: Vec<*const u8>,
     outputs: Vec<*mut u8>,
+    interrupt: Arc<AtomicBool>,
 }
 
 // SAFETY: the pointers are dead between runs, when the context can move to another thread: every
@@ -290,7 +309,8 @@ impl RunContext {
     /// [`RuntimeError::OutOfMemory`].
     pub fn new(executable: &Executable, pool: Arc<ThreadPool>) -> Result<Self, RuntimeError> {
         let arena = AlignedBuffer::zeroed(0, "the arena")?;
-        let mut cx = Self { arena, pool, inputs: Vec::new(), outputs: Vec::new() };
+        let interrupt = Arc::new(AtomicBool::new(false));
+        let mut cx = Self { arena, pool, inputs: Vec::new(), outputs: Vec::new(), interrupt };
         cx.reserve(executable)?;
         Ok(cx)
     }
@@ -298,6 +318,11 @@ impl RunContext {
     /// Size of the arena, in bytes.
     pub fn arena_bytes(&self) -> usize {
         self.arena.len()
+    }
+
+    /// A handle with which another thread ends a run of this context.
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter(self.interrupt.clone())
     }
 
     /// The pool.

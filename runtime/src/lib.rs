@@ -28,7 +28,7 @@ mod state;
 mod value;
 
 pub use error::{PortSide, RuntimeError};
-pub use executable::{Executable, ExecutableParts, FaultSite, Port, RunContext};
+pub use executable::{Executable, ExecutableParts, FaultSite, Interrupter, Port, RunContext};
 pub use fpenv::FpEnv;
 pub use memory::{ALIGNMENT, AlignedBuffer, HUGE_ALIGNMENT, SLACK_BYTES};
 pub use pool::{MAX_THREADS, THREADS_VARIABLE, ThreadPool};

@@ -2,14 +2,15 @@
 //! and one entry function that runs all of them in order.
 
 use super::Isa;
+use super::control;
 use super::emit::Emitter;
 use super::x86::{self, Code};
 use crate::error::CompileError;
-use crate::program::{Place, Program, Step};
+use crate::program::{Buffer, Place, Program, Scheduled, Step};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, types,
+    AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
@@ -19,6 +20,7 @@ use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, default_libcall_names};
 use graphc_runtime::abi;
 use std::any::Any;
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -113,10 +115,15 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
     let mut builder = JITBuilder::with_isa(speed.clone(), default_libcall_names());
     let memory = ArenaMemoryProvider::new_with_size(CODE_RESERVE).map_err(|e| backend(&program.name, e))?;
     builder.memory_provider(Box::new(memory));
-    let wide = wide_kernels(program, isa);
-    let mut g = Generator { module: JITModule::new(builder), jobs: Vec::new(), program };
-    let (entry, kernels) = g.functions(&wide)?;
-    let Generator { mut module, jobs, .. } = g;
+    let programs = program.all();
+    let mut g = Generator { module: JITModule::new(builder), jobs: Vec::new(), ready: Vec::new() };
+    let mut entries: HashMap<&str, FuncId> = HashMap::new();
+    for (p, wide) in programs.iter().zip(wide_kernels(&programs, isa)) {
+        let entry = g.functions(p, wide, &entries)?;
+        entries.insert(&p.name, entry);
+    }
+    let entry = entries[program.name.as_str()];
+    let Generator { mut module, jobs, ready } = g;
     let compiled = compile_all(&jobs, &speed, &none)?;
     let mut functions = Vec::new();
     let mut code_bytes = 0;
@@ -142,10 +149,8 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
             });
         }
     }
-    for ((s, code), id) in program.scheduled.iter().zip(&wide).zip(kernels) {
-        let Some(code) = code else { continue };
-        let name = &s.function.name;
-        module.define_function_bytes(id, 64, &code.bytes, &[]).map_err(|e| backend(name, e))?;
+    for (id, name, code) in ready {
+        module.define_function_bytes(id, 64, &code.bytes, &[]).map_err(|e| backend(&name, e))?;
         code_bytes += code.bytes.len();
         symbols.push((id, code.bytes.len(), name.clone()));
         if keep {
@@ -180,14 +185,21 @@ fn perf_map(module: &JITModule, symbols: &[(FuncId, usize, String)]) -> std::io:
     Ok(())
 }
 
-/// Code of the kernels that the emitter of wide vectors takes.
-fn wide_kernels(program: &Program, isa: Isa) -> Vec<Option<Code>> {
-    let Some(vectors) = isa.vectors() else { return vec![None; program.scheduled.len()] };
-    let order: Vec<usize> = (0..program.scheduled.len()).collect();
-    on_all_threads(&order, |i| x86::compile(program, &program.scheduled[i].function, vectors).ok())
-        .into_iter()
-        .map(Option::flatten)
-        .collect()
+/// Code of the kernels of each program that the emitter of wide vectors takes.
+fn wide_kernels(programs: &[&Program], isa: Isa) -> Vec<Vec<Option<Code>>> {
+    let all: Vec<(&Program, &Scheduled)> =
+        programs.iter().flat_map(|&p| p.scheduled.iter().map(move |s| (p, s))).collect();
+    let order: Vec<usize> = (0..all.len()).collect();
+    let mut code = match isa.vectors() {
+        None => all.iter().map(|_| None).collect(),
+        Some(vectors) => on_all_threads(&order, |i| {
+            let (program, s) = all[i];
+            if s.units == 0 { None } else { x86::compile(program, &s.function, vectors).ok() }
+        }),
+    }
+    .into_iter()
+    .map(Option::flatten);
+    programs.iter().map(|p| code.by_ref().take(p.scheduled.len()).collect()).collect()
 }
 
 /// `work` of every index in `order`, begun in that order on all threads; results are by index.
@@ -235,13 +247,14 @@ fn compile_all(
     compiled.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
 }
 
-struct Generator<'a> {
+struct Generator {
     module: JITModule,
     jobs: Vec<Job>,
-    program: &'a Program,
+    /// Functions that have code.
+    ready: Vec<(FuncId, String, Code)>,
 }
 
-impl Generator<'_> {
+impl Generator {
     fn signature(&self, params: usize, result: Option<Type>) -> Signature {
         let mut s = self.module.make_signature();
         s.params = vec![AbiParam::new(types::I64); params];
@@ -267,15 +280,36 @@ impl Generator<'_> {
         self.jobs.push(Job { id, name: name.to_owned(), context: Context::for_function(func), scheduled });
     }
 
-    /// Emits every function but the kernels that have code; returns the entry and the kernels.
-    fn functions(&mut self, wide: &[Option<Code>]) -> Result<(FuncId, Vec<FuncId>), CompileError> {
-        let program = self.program;
+    /// Emits the functions of a program but the kernels that have code; returns the entry. `entries`
+    /// has those of its regions, by the names of their programs.
+    fn functions(
+        &mut self,
+        program: &Program,
+        wide: Vec<Option<Code>>,
+        entries: &HashMap<&str, FuncId>,
+    ) -> Result<FuncId, CompileError> {
         let mut kernels = Vec::new();
-        for (s, code) in program.scheduled.iter().zip(wide) {
+        for (k, (s, code)) in program.scheduled.iter().zip(wide).enumerate() {
+            if let Some(control) = program.controls.get(&k) {
+                let signature = self.signature(1, Some(types::I32));
+                let id = self.declare(&s.function.name, &signature)?;
+                kernels.push(id);
+                let bodies: Vec<FuncId> =
+                    control.bodies.iter().map(|b| entries[b.assembled.program.name.as_str()]).collect();
+                self.define(id, &s.function.name, signature, false, |module, func, fcx| {
+                    let bodies: Vec<FuncRef> =
+                        bodies.iter().map(|&b| module.declare_func_in_func(b, func)).collect();
+                    let mut b = FunctionBuilder::new(func, fcx);
+                    control::emit(&mut b, program, k, &bodies);
+                    b.finalize(module.isa().frontend_config());
+                });
+                continue;
+            }
             let signature = self.signature(4, None);
             let id = self.declare(&s.function.name, &signature)?;
             kernels.push(id);
-            if code.is_some() {
+            if let Some(code) = code {
+                self.ready.push((id, s.function.name.clone(), code));
                 continue;
             }
             self.define(id, &s.function.name, signature, s.function.scheduled, |module, func, fcx| {
@@ -302,10 +336,10 @@ impl Generator<'_> {
                 b.finalize(module.isa().frontend_config());
             });
         }
-        let name = "entry";
+        let name = format!("entry {}", program.name);
         let signature = self.signature(1, Some(types::I32));
-        let id = self.declare(name, &signature)?;
-        self.define(id, name, signature, false, |module, func, fcx| {
+        let id = self.declare(&name, &signature)?;
+        self.define(id, &name, signature, false, |module, func, fcx| {
             let kernels: Vec<FuncRef> =
                 kernels.iter().map(|&k| module.declare_func_in_func(k, func)).collect();
             let checks: Vec<(u64, FuncRef)> =
@@ -319,15 +353,16 @@ impl Generator<'_> {
             emit_entry(&mut b, program, &kernels, &checks, parallel_for);
             b.finalize(module.isa().frontend_config());
         });
-        Ok((id, kernels))
+        Ok(id)
     }
 }
 
-const fn flags() -> MemFlagsData {
+pub(super) const fn flags() -> MemFlagsData {
     MemFlagsData::new().with_notrap()
 }
 
-/// Runs the steps in order; returns 1 after a failed check, else 0.
+/// Runs the steps in order; returns 1 after a failed check, what a kernel with regions returns if it
+/// is not 0, else 0.
 fn emit_entry(
     b: &mut FunctionBuilder<'_>,
     program: &Program,
@@ -340,9 +375,18 @@ fn emit_entry(
     b.switch_to_block(entry);
     let cx = b.block_params(entry)[0];
     let failed = b.create_block();
+    let status = b.append_block_param(failed, types::I32);
     let zero = b.ins().iconst(types::I64, 0);
+    let fault = b.ins().iconst(types::I32, 1);
     for step in &program.steps {
         match *step {
+            Step::Run(k) if program.controls.contains_key(&k) => {
+                let call = b.ins().call(kernels[k], &[cx]);
+                let result = b.inst_results(call)[0];
+                let next = b.create_block();
+                b.ins().brif(result, failed, &[result.into()], next, &[]);
+                b.switch_to_block(next);
+            }
             Step::Run(k) => {
                 let s = &program.scheduled[k];
                 let units = b.ins().iconst(types::I64, s.units as i64);
@@ -363,7 +407,7 @@ fn emit_entry(
                     b.ins().call(*check, &[cx]);
                     let node = b.ins().load(types::I64, flags(), cx, abi::OFFSET_ERROR_NODE);
                     let next = b.create_block();
-                    b.ins().brif(node, failed, &[], next, &[]);
+                    b.ins().brif(node, failed, &[fault.into()], next, &[]);
                     b.switch_to_block(next);
                 }
             }
@@ -372,9 +416,27 @@ fn emit_entry(
     let ok = b.ins().iconst(types::I32, 0);
     b.ins().return_(&[ok]);
     b.switch_to_block(failed);
-    let fault = b.ins().iconst(types::I32, 1);
-    b.ins().return_(&[fault]);
+    b.ins().return_(&[status]);
     b.seal_all_blocks();
+}
+
+/// The address of a buffer.
+pub(super) fn address(b: &mut FunctionBuilder<'_>, cx: Value, buffer: &Buffer) -> Value {
+    let (base, offset) = match buffer.place {
+        Place::Arena(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_ARENA), offset),
+        Place::State(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_STATE), offset),
+        Place::Constant(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_CONSTANTS), offset),
+        Place::Input(i) | Place::Output(i) => {
+            let ports = if matches!(buffer.place, Place::Input(_)) {
+                abi::OFFSET_INPUTS
+            } else {
+                abi::OFFSET_OUTPUTS
+            };
+            let list = b.ins().load(types::I64, flags(), cx, ports);
+            (b.ins().load(types::I64, flags(), list, 8 * i as i32), 0)
+        }
+    };
+    b.ins().iadd_imm_s(base, offset as i64)
 }
 
 /// Reports the first element of an index buffer that is not in `0..bound`.
@@ -392,21 +454,7 @@ fn emit_check(
     b.append_block_params_for_function_params(entry);
     b.switch_to_block(entry);
     let cx = b.block_params(entry)[0];
-    let (list, offset) = match buffer.place {
-        Place::Arena(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_ARENA), offset),
-        Place::State(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_STATE), offset),
-        Place::Constant(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_CONSTANTS), offset),
-        Place::Input(i) | Place::Output(i) => {
-            let ports = if matches!(buffer.place, Place::Input(_)) {
-                abi::OFFSET_INPUTS
-            } else {
-                abi::OFFSET_OUTPUTS
-            };
-            let list = b.ins().load(types::I64, flags(), cx, ports);
-            (b.ins().load(types::I64, flags(), list, 8 * i as i32), 0)
-        }
-    };
-    let base = b.ins().iadd_imm_s(list, offset as i64);
+    let base = address(b, cx, buffer);
     let (head, body, bad, done) = (b.create_block(), b.create_block(), b.create_block(), b.create_block());
     let i = b.append_block_param(head, types::I64);
     let zero = b.ins().iconst(types::I64, 0);

@@ -1,6 +1,7 @@
 //! Code generation: vector IR to native code, by an emitter of our own for 256- and 512-bit vectors
 //! on x86-64 and by Cranelift for all else.
 
+mod control;
 mod disassemble;
 mod emit;
 mod isa;

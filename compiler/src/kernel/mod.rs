@@ -342,6 +342,15 @@ pub enum KernelBody {
         /// The result.
         out: BufferId,
     },
+    /// Runs the regions of its node, which are programs of their own (see [`crate::program::Control`]).
+    Region {
+        /// The operands.
+        operands: Vec<BufferId>,
+        /// The results.
+        results: Vec<BufferId>,
+        /// Memory of the regions' programs, if it has been assigned.
+        workspace: Option<BufferId>,
+    },
 }
 
 /// A kernel.
@@ -403,6 +412,7 @@ impl Kernel {
             }
             KernelBody::ScatterAdd { indices, updates, .. } => reads.extend([*indices, *updates]),
             KernelBody::SelectAndScatter { x, ct, .. } => reads.extend([*x, *ct]),
+            KernelBody::Region { operands, .. } => reads.extend(operands),
             _ => {}
         }
         let mut seen = HashSet::new();
@@ -417,6 +427,10 @@ impl Kernel {
             KernelBody::ArgReduce { out, .. }
             | KernelBody::ScatterAdd { out, .. }
             | KernelBody::SelectAndScatter { out, .. } => writes.push(*out),
+            KernelBody::Region { results, workspace, .. } => {
+                writes.extend(results);
+                writes.extend(workspace);
+            }
             _ => {}
         }
         writes

@@ -140,6 +140,11 @@ fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result
             );
             writeln!(out, "  select_and_scatter {shape}: b{x}, b{ct} to b{to}{}", described(buffers, *to))?;
         }
+        KernelBody::Region { operands, results, workspace } => {
+            let names = |all: &[BufferId]| all.iter().map(|b| format!("b{b}")).collect::<Vec<_>>().join(", ");
+            let workspace = workspace.map_or(String::new(), |b| format!(" in b{b}"));
+            writeln!(out, "  regions of {} to {}{workspace}", names(operands), names(results))?;
+        }
     }
     for s in &k.stores {
         let (at, stage) = if s.inner { ("inner store", stage(s.value)) } else { ("store", String::new()) };

@@ -7,7 +7,7 @@
 use super::{BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Kernel, KernelBody};
 use crate::program::Buffer;
 use crate::vector::print::index_text;
-use graphc_ir::{Atom, DType, Guard, IndexCx, IndexExpr, Var};
+use graphc_ir::{Atom, DType, Guard, IndexCx, IndexExpr, Var, row_major_strides};
 
 /// A rule that a kernel breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -314,6 +314,16 @@ impl Verifier<'_> {
                 }
                 if x.dtype != out.dtype || ct.dtype != out.dtype {
                     self.mismatch(user, "operands and result are of one type".to_owned());
+                }
+            }
+            KernelBody::Region { .. } => {
+                for b in kernel.reads().into_iter().chain(kernel.writes()) {
+                    if self.named("region", b) {
+                        let b = &self.buffers[b as usize];
+                        if b.strides != row_major_strides(&b.dims) {
+                            self.structure("region", "its operands and results are row-major");
+                        }
+                    }
                 }
             }
         }

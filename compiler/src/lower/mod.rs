@@ -8,7 +8,7 @@ use crate::codegen::Isa;
 use crate::kernel::{BufferId, ExprId, ExprOp, Exprs, Kernel, KernelBody};
 use crate::program::{Buffer, Layout, Scheduled};
 use crate::vector::builder::VBuilder;
-use crate::vector::{Base, MemRef, Val};
+use crate::vector::{Base, MemRef, VFunc, Val};
 use graphc_ir::{Atom, Guard, IndexExpr, ScalarBuilder, row_major_strides};
 pub(crate) use loops::suits_stages;
 use smallvec::SmallVec;
@@ -58,6 +58,10 @@ pub(crate) fn schedule(kernel: &Kernel, buffers: &[Buffer], target: &Target) -> 
         }
         KernelBody::SelectAndScatter { window, x, ct, out } => {
             odd::select_and_scatter(kernel, window, [*x, *ct, *out], buffers, target)
+        }
+        KernelBody::Region { .. } => {
+            let function = VFunc { name: kernel.name.clone(), ..VFunc::default() };
+            Scheduled { function, units: 0, parallel: false, scratch: 0 }
         }
     }
 }

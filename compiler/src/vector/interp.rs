@@ -5,7 +5,8 @@
 //! read of what was never written shows in the results.
 
 use super::{Base, Bound, Loop, MemRef, Stmt, VFunc, VOp, Val};
-use crate::program::{Place, Program, Step};
+use crate::kernel::KernelBody;
+use crate::program::{Control, ControlKind, Place, Program, Step};
 use graphc_ir::{Atom, DType, Guard, IndexExpr, Literal, Scalar, ScalarOp, Var};
 use smallvec::{SmallVec, smallvec};
 
@@ -160,6 +161,7 @@ pub fn run_program(
 fn run_steps(program: &Program, memory: &mut Memory, pieces: u64) -> Result<(), InterpError> {
     for step in &program.steps {
         match *step {
+            Step::Run(k) if program.controls.contains_key(&k) => run_control(program, k, memory, pieces)?,
             Step::Run(k) => {
                 let units = program.scheduled[k].units;
                 let share = units.div_ceil(pieces);
@@ -172,6 +174,60 @@ fn run_steps(program: &Program, memory: &mut Memory, pieces: u64) -> Result<(), 
             }
             Step::Check { buffer, bound, site } => check(program, memory, buffer, bound, site)?,
         }
+    }
+    Ok(())
+}
+
+/// Runs the regions of a kernel, each step with memory of its own.
+fn run_control(program: &Program, k: usize, memory: &mut Memory, pieces: u64) -> Result<(), InterpError> {
+    let KernelBody::Region { operands, results, .. } = &program.kernels[k].body else { return Ok(()) };
+    let Control { kind, bodies, .. } = &program.controls[&k];
+    let load = |memory: &Memory, buffer: u32| -> Result<Literal, InterpError> {
+        let b = &program.buffers[buffer as usize];
+        let window = buffer_window(program, memory, buffer)?;
+        let bytes = &memory.part(window.region)[window.start..];
+        Ok(Literal::from_fn(b.dtype, &b.dims, |i| read(bytes, i * b.dtype.size_bytes(), b.dtype)))
+    };
+    let x: Vec<Literal> = operands.iter().map(|&b| load(memory, b)).collect::<Result<_, _>>()?;
+    let run = |i: usize, inputs: &[Literal]| {
+        run_program(&bodies[i].assembled.program, inputs, &mut Vec::new(), pieces)
+    };
+    let values = match *kind {
+        ControlKind::Call => run(0, &x)?,
+        ControlKind::Cond => run(usize::from(x[0].get(0) == Scalar::Bool(false)), &x[1..])?,
+        ControlKind::While { carries } => {
+            let mut x = x;
+            while run(0, &x)?[0].get(0) == Scalar::Bool(true) {
+                let next = run(1, &x)?;
+                x.splice(..carries, next);
+            }
+            x.truncate(carries);
+            x
+        }
+        ControlKind::Scan { length, carries, sequences, reverse } => {
+            let (mut current, mut stacked) =
+                (x[..carries].to_vec(), vec![Vec::new(); results.len() - carries]);
+            for step in 0..length {
+                let t = if reverse { length - 1 - step } else { step };
+                let elements = x[carries..carries + sequences].iter().map(|s| s.element(t));
+                let constants = x[carries + sequences..].iter().cloned();
+                let inputs: Vec<Literal> = current.into_iter().chain(elements).chain(constants).collect();
+                current = run(0, &inputs)?;
+                stacked.iter_mut().zip(current.drain(carries..)).for_each(|(all, value)| all.push(value));
+            }
+            for mut all in stacked {
+                if reverse {
+                    all.reverse();
+                }
+                current.push(Literal::stack(all[0].dtype(), &all[0].dims().to_vec(), &all));
+            }
+            current
+        }
+    };
+    for (&buffer, value) in results.iter().zip(&values) {
+        let window = buffer_window(program, memory, buffer)?;
+        let bytes = literal_bytes(value);
+        memory.part_mut(window.region)[window.start..window.start + bytes.len()].copy_from_slice(&bytes);
     }
     Ok(())
 }

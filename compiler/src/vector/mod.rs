@@ -146,7 +146,7 @@ pub enum Stmt {
 }
 
 /// A function: a kernel's body.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct VFunc {
     /// Name in dumps.
     pub name: String,

@@ -1,7 +1,9 @@
 //! Functions that several tests compile.
 
 use graphc_ir::composite::cross_entropy;
-use graphc_ir::{DType, FunctionBuilder, Literal, Module, ModuleBuilder, Scalar, Tensor, gradients};
+use graphc_ir::{
+    DType, FunctionBuilder, Literal, Module, ModuleBuilder, Scalar, ScanOptions, Tensor, gradients,
+};
 
 /// Numbers that look random and are the same every time, between -2 and 2.
 pub(crate) fn numbers(dtype: DType, dims: &[usize], seed: u64) -> Literal {
@@ -158,3 +160,108 @@ pub(crate) const SHAPES: [(usize, usize); 13] = [
     (2, 2500),
     (1025, 2),
 ];
+
+/// Functions with loops, branches and calls, most with their gradients.
+pub(crate) fn control_cases() -> Vec<Case> {
+    let of = |dims: &[usize], seed| numbers(DType::F32, dims, seed);
+    let recurrent_inputs =
+        vec![of(&[6, 3, 5], 1), of(&[3, 7], 2), of(&[5, 7], 3), of(&[7, 7], 4), of(&[7], 5)];
+    let recurrent = |name, options: ScanOptions| {
+        case(name, recurrent_inputs.clone(), |f, x| {
+            let s = f.scan_with(&options, &[x[1]], &[x[0]], |_, h, e| {
+                let h = (e[0].dot(x[2]) + h[0].dot(x[3]) + x[4]).tanh();
+                (vec![h], vec![h * h])
+            });
+            let loss = s.stacked[0].reduce_sum(&[0, 1, 2]) + s.carries[0].reduce_sum(&[0, 1]);
+            f.output("loss", loss);
+            for (i, g) in gradients(loss, x).into_iter().enumerate() {
+                f.output(&format!("d{i}"), g);
+            }
+        })
+    };
+    let plain = ScanOptions::default;
+    let scalar = |v: f64| Literal::scalar(Scalar::F32(v as f32));
+    let branches = |name, s: f64| {
+        case(name, vec![of(&[300], 6), scalar(s)], |f, x| {
+            let y =
+                f.cond(x[1].gt(0.0), |_| vec![(x[0] * x[1]).sin(), x[0]], |_| vec![x[0] * x[0], x[0] + 1.0]);
+            let loss = (y[0] * y[1]).reduce_sum(&[0]);
+            f.output("y", y[1]);
+            f.output("loss", loss);
+            gradients(loss, x).into_iter().enumerate().for_each(|(i, g)| f.output(&format!("d{i}"), g));
+        })
+    };
+    let look_up = |name, bad: i64| {
+        let at = Literal::new(&[4], vec![0i64, 2, bad, 1]).expect("four elements");
+        case(name, vec![of(&[3, 20], 7), at], |f, x| {
+            let zero = f.full(DType::F32, [20], 0.0);
+            let s = f.scan(&[zero], &[x[1]], |_, sum, at| {
+                let row = x[0].gather(at[0].reshape([1]), 0).reshape([20]);
+                (vec![sum[0] + row], vec![at[0] + 1.0])
+            });
+            f.output("sum", s.carries[0]);
+            f.output("next", s.stacked[0]);
+        })
+    };
+    vec![
+        recurrent("recurrent", plain()),
+        recurrent("recurrent_reverse", ScanOptions { reverse: true, ..plain() }),
+        recurrent("recurrent_recomputed", ScanOptions { save_every: 1, ..plain() }),
+        recurrent("recurrent_in_blocks", ScanOptions { save_every: 3, ..plain() }),
+        recurrent("recurrent_truncated", ScanOptions { truncate_every: 2, ..plain() }),
+        branches("first_branch", 0.5),
+        branches("second_branch", -0.5),
+        look_up("look_up", 1),
+        look_up("look_up_out_of_range", 3),
+        case("no_steps", vec![of(&[0, 9], 8), of(&[9], 9)], |f, x| {
+            let s = f.scan(&[x[1]], &[x[0]], |_, h, e| (vec![h[0] * e[0]], vec![h[0]]));
+            f.output("h", s.carries[0]);
+            f.output("all", s.stacked[0]);
+        }),
+        case("one_step", vec![of(&[1, 9], 8), of(&[9], 9)], |f, x| {
+            let s = f.scan(&[x[1]], &[x[0]], |_, h, e| (vec![h[0] * e[0]], vec![h[0]]));
+            f.output("h", s.carries[0]);
+            f.output("all", s.stacked[0]);
+        }),
+        case("carries_change_places", vec![of(&[5], 8), of(&[5], 9)], |f, x| {
+            let options = ScanOptions { length: Some(7.into()), ..plain() };
+            let s = f.scan_with(&options, x, &[], |_, c, _| (vec![c[1], c[0]], vec![c[1], c[1]]));
+            f.output("a", s.carries[0]);
+            f.output("b", s.carries[1]);
+            f.output("all", s.stacked[1]);
+            f.output("again", s.stacked[1]);
+        }),
+        case("nested", vec![of(&[3, 4], 10), scalar(0.7)], |f, x| {
+            let outer = f.scan(&[x[1]], &[x[0]], |b, c, row| {
+                let k = c[0] * 0.5;
+                let inner = b
+                    .scan(&[k], &[row[0]], |_, s, e| (vec![s[0] * e[0].sin() + x[1] * k], vec![s[0] + c[0]]));
+                (vec![inner.carries[0]], vec![inner.stacked[0].reduce_sum(&[0])])
+            });
+            let loss = outer.carries[0] + outer.stacked[0].reduce_sum(&[0]);
+            f.output("loss", loss);
+            gradients(loss, x).into_iter().enumerate().for_each(|(i, g)| f.output(&format!("d{i}"), g));
+        }),
+        case("while", vec![scalar(1.5), of(&[33], 11)], |f, x| {
+            let y = f.while_loop(
+                &[x[0], x[1]],
+                |_, c| c[0].lt(100.0),
+                |_, c| vec![c[0] * 2.0, (c[1] * c[0]).tanh()],
+            );
+            f.output("n", y[0]);
+            f.output("y", y[1]);
+        }),
+        case("while_never", vec![scalar(500.0), of(&[33], 11)], |f, x| {
+            let y = f.while_loop(x, |_, c| c[0].lt(100.0), |_, c| vec![c[0] * 2.0, c[1] + 1.0]);
+            f.output("n", y[0]);
+            f.output("y", y[1]);
+        }),
+        case("checkpoint", vec![of(&[40, 30], 12), of(&[30, 50], 13)], |f, x| {
+            let h = f.checkpoint(|_| vec![x[0].dot(x[1]).tanh()])[0];
+            let h = f.custom_gradient(&[h], |_, h| vec![h[0].round()], |_, _, _, ct| vec![ct[0] * 2.0])[0];
+            let loss = (h * h).reduce_sum(&[0, 1]);
+            f.output("loss", loss);
+            gradients(loss, x).into_iter().enumerate().for_each(|(i, g)| f.output(&format!("d{i}"), g));
+        }),
+    ]
+}

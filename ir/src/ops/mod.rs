@@ -8,6 +8,7 @@ use crate::error::{EvalError, NoGradient, TypeError};
 use crate::literal::Literal;
 use crate::module::Bindings;
 use crate::pattern::Pattern;
+use crate::region::Region;
 use crate::types::{DType, TensorType};
 
 #[macro_use]
@@ -67,9 +68,21 @@ pub trait OpDef: Attrs + Into<Op> + Sized {
     /// numbers only where they need them.
     fn infer(&self, operands: &[TensorType]) -> Result<TensorType, TypeError>;
 
+    /// Types of all results, for an operation that may have several; `infer` gives the first. The
+    /// others are reached by `result` nodes.
+    fn results(&self, operands: &[TensorType]) -> Result<Vec<TensorType>, TypeError> {
+        self.infer(operands).map(|ty| vec![ty])
+    }
+
     /// Gradient rule: from the cotangent of the result to those of the operands. Called only if
     /// the result is of float type.
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f>;
+
+    /// [`OpDef::vjp`] of an operation with several results: a cotangent for each, `None` where it is
+    /// zero or the result not a float; not all are `None`.
+    fn vjp_of_results<'f>(&self, cx: &VjpCx<'_, 'f>, cts: &[Option<Tensor<'f>>]) -> Vjp<'f> {
+        self.vjp(cx, cts[0].expect("the only result has a cotangent"))
+    }
 
     /// Forward rule: from the tangents of the operands, in order, to that of the result. `None` is
     /// an exact zero (or an operand that is not a float). Called only if the result is of float type
@@ -79,9 +92,23 @@ pub trait OpDef: Attrs + Into<Op> + Sized {
         Err(NoGradient { op: Self::NAME, why: "forward differentiation is not defined" })
     }
 
+    /// [`OpDef::jvp`] of an operation with several results: the tangents of all of them.
+    fn jvp_of_results<'f>(
+        &self,
+        cx: &VjpCx<'_, 'f>,
+        tangents: &[Option<Tensor<'f>>],
+    ) -> Result<Vec<Option<Tensor<'f>>>, NoGradient> {
+        self.jvp(cx, tangents).map(|t| vec![t])
+    }
+
     /// Reference semantics: obvious and slow. Operand types are those that `infer` accepted, `out`
     /// is the type that it gave.
     fn eval(&self, operands: &[&Literal], out: &StaticType) -> Result<Literal, EvalError>;
+
+    /// [`OpDef::eval`] of an operation with several results; `out` is the type of the first.
+    fn eval_results(&self, operands: &[&Literal], out: &StaticType) -> Result<Vec<Literal>, EvalError> {
+        self.eval(operands, out).map(|value| vec![value])
+    }
 
     /// Loop structure, from which the compiler makes kernels.
     fn pattern(&self, operands: &[StaticType], out: &StaticType) -> Pattern;
@@ -109,6 +136,16 @@ macro_rules! op {
             fn bind(&mut self, bindings: &$crate::module::Bindings) {
                 let _ = bindings;
                 $($crate::attr::Attr::bind(&mut self.$field, bindings);)*
+            }
+            fn regions(&self) -> Vec<&$crate::region::Region> {
+                let regions: [Option<&$crate::region::Region>; _] =
+                    [$($crate::attr::Attr::region(&self.$field)),*];
+                regions.into_iter().flatten().collect()
+            }
+            fn regions_mut(&mut self) -> Vec<&mut $crate::region::Region> {
+                let regions: [Option<&mut $crate::region::Region>; _] =
+                    [$($crate::attr::Attr::region_mut(&mut self.$field)),*];
+                regions.into_iter().flatten().collect()
             }
         }
     };
@@ -141,6 +178,44 @@ macro_rules! ops {
             /// See [`OpDef::infer`].
             pub fn infer(&self, operands: &[TensorType]) -> Result<TensorType, TypeError> {
                 match self { $(Self::$name(op) => op.infer(operands)),* }
+            }
+
+            /// See [`OpDef::results`].
+            pub fn results(&self, operands: &[TensorType]) -> Result<Vec<TensorType>, TypeError> {
+                match self { $(Self::$name(op) => op.results(operands)),* }
+            }
+
+            /// The regions among its attributes, in the order of the struct.
+            pub fn regions(&self) -> Vec<&Region> {
+                match self { $(Self::$name(op) => op.regions()),* }
+            }
+
+            /// Like [`Self::regions`], for change.
+            pub fn regions_mut(&mut self) -> Vec<&mut Region> {
+                match self { $(Self::$name(op) => op.regions_mut()),* }
+            }
+
+            /// See [`OpDef::vjp_of_results`].
+            pub fn vjp_of_results<'f>(&self, cx: &VjpCx<'_, 'f>, cts: &[Option<Tensor<'f>>]) -> Vjp<'f> {
+                match self { $(Self::$name(op) => op.vjp_of_results(cx, cts)),* }
+            }
+
+            /// See [`OpDef::jvp_of_results`].
+            pub fn jvp_of_results<'f>(
+                &self,
+                cx: &VjpCx<'_, 'f>,
+                tangents: &[Option<Tensor<'f>>],
+            ) -> Result<Vec<Option<Tensor<'f>>>, NoGradient> {
+                match self { $(Self::$name(op) => op.jvp_of_results(cx, tangents)),* }
+            }
+
+            /// See [`OpDef::eval_results`].
+            pub fn eval_results(
+                &self,
+                operands: &[&Literal],
+                out: &StaticType,
+            ) -> Result<Vec<Literal>, EvalError> {
+                match self { $(Self::$name(op) => op.eval_results(operands, out)),* }
             }
 
             /// See [`OpDef::vjp`].
@@ -211,4 +286,5 @@ ops! {
     reduce_window_max::ReduceWindowMax, reduce_window_sum::ReduceWindowSum,
     select_and_scatter::SelectAndScatter,
     dot_general::DotGeneral, convolution::Convolution,
+    result::ResultOf, scan::Scan, while_loop::While, cond::Cond, call::Call,
 }

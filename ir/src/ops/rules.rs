@@ -5,6 +5,7 @@ use crate::error::TypeError;
 use crate::index::{Access, Guard, IndexCx, IndexExpr};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::{Pattern, Reduce, ReduceKind};
+use crate::region::Region;
 use crate::scalar::{CmpKind, Scalar, ScalarFn, ScalarId, ScalarOp};
 use crate::types::{DType, Dim, MAX_RANK, Shape, TensorType, checked_product};
 
@@ -51,6 +52,29 @@ pub(super) fn same_types(op: &'static str, operands: &[TensorType]) -> Result<Te
         }
     }
     Ok(first.clone())
+}
+
+/// The type of the first of several results.
+pub(super) fn first_result(op: &impl super::OpDef, x: &[TensorType]) -> Result<TensorType, TypeError> {
+    op.results(x).map(|mut types| types.swap_remove(0))
+}
+
+/// Says why `region`, the attribute `name`, is none.
+pub(super) fn region_is_legal(name: &str, region: &Region) -> Result<(), String> {
+    region.problem().map_or(Ok(()), |why| Err(format!("`{name}` can not be a region: {why}")))
+}
+
+/// Refuses a region, the attribute `name`, whose inputs are not of the types `x`.
+pub(super) fn region_takes(name: &str, region: &Region, x: &[TensorType]) -> Result<(), String> {
+    region_is_legal(name, region)?;
+    let inputs = region.inputs();
+    if inputs.len() != x.len() {
+        return Err(format!("`{name}` has {} inputs, it is given {}", inputs.len(), x.len()));
+    }
+    match inputs.zip(x).enumerate().find(|(_, (input, x))| input != x) {
+        Some((i, (input, x))) => Err(format!("input {i} of `{name}` is {input}, it is given {x}")),
+        None => Ok(()),
+    }
 }
 
 /// Any type with arithmetic.

@@ -10,7 +10,8 @@ use crate::graph::{Node, NodeId, Origin, SourceLoc};
 use crate::init::Initializer;
 use crate::literal::Literal;
 use crate::module::{Function, Module, Output, StateId, StateVar, Update};
-use crate::ops::{Constant, Input, Op, OpDef, ReadState};
+use crate::ops::{Constant, Input, Op, OpDef, ReadState, ResultOf};
+use crate::region::Region;
 use crate::scalar::Scalar;
 use crate::types::{DType, Dim, MAX_ELEMENTS, MAX_RANK, TensorType};
 use std::cell::Cell;
@@ -70,6 +71,10 @@ struct Body {
     returned: bool,
     /// The header had a mistake: undefined values are not reported.
     broken: bool,
+    /// It is a region, not a function of the module.
+    region: bool,
+    /// Number of errors when it began.
+    mistakes: usize,
     /// Line number and text of the header, for the error of an unclosed function.
     header: (u32, String),
 }
@@ -81,6 +86,8 @@ struct Parser<'t> {
     module: Module,
     states: HashMap<Arc<str>, Option<StateId>>,
     functions: HashSet<Arc<str>>,
+    /// Regions by name; `None` after a mistake.
+    regions: HashMap<Arc<str>, Option<Region>>,
     named: bool,
     splat_bytes: usize,
     body: Option<Body>,
@@ -345,6 +352,10 @@ enum Head<'a> {
     Op(Op),
     /// The lexer before the numbers of a constant.
     Constant(Lexer<'a>),
+    /// A further result, of the type that follows.
+    Result(usize),
+    /// An operation on a region in which a mistake has been reported.
+    Broken,
 }
 
 impl<'t> Parser<'t> {
@@ -356,6 +367,7 @@ impl<'t> Parser<'t> {
             module: Module::default(),
             states: HashMap::new(),
             functions: HashSet::new(),
+            regions: HashMap::new(),
             named: false,
             splat_bytes: 0,
             body: None,
@@ -421,13 +433,18 @@ impl<'t> Parser<'t> {
         let mut ahead = lx;
         let at = ahead.start();
         let first = ahead.token()?;
-        if let (Some(_), Token::Word("fn" | "param" | "state" | "module")) = (&self.body, &first) {
+        if let (Some(_), Token::Word("fn" | "region" | "param" | "state" | "module")) = (&self.body, &first) {
             self.unclosed();
         }
         if let Some(mut body) = self.body.take() {
             let closing = first == Token::Punct('}');
             let result = if closing { self.close(&body, ahead, at) } else { self.body_line(&mut body, lx) };
-            if closing {
+            if closing && body.region {
+                // After a mistake anywhere in it, what uses the region is not reported.
+                let whole = body.mistakes == self.errors.len() && result.is_ok();
+                let name = body.function.name.clone();
+                self.regions.insert(name, whole.then(|| Region::new(body.function)));
+            } else if closing {
                 self.module.functions.push(body.function);
             } else {
                 self.body = Some(body);
@@ -450,12 +467,13 @@ impl<'t> Parser<'t> {
             }
             Token::Word("param") => self.state(&mut ahead, true),
             Token::Word("state") => self.state(&mut ahead, false),
-            Token::Word("fn") => {
+            Token::Word(keyword @ ("fn" | "region")) => {
                 lx = ahead;
-                self.header(&mut lx)
+                self.header(&mut lx, keyword == "region")
             }
             other => {
-                let message = format!("expected `param`, `state` or `fn`, found {}", other.describe());
+                let message =
+                    format!("expected `param`, `state`, `region` or `fn`, found {}", other.describe());
                 Err(Fail::new(at, message))
             }
         }
@@ -500,9 +518,10 @@ impl<'t> Parser<'t> {
         Some(SourceLoc { file: self.arc_file.clone(), line: self.line, column })
     }
 
-    fn header(&mut self, lx: &mut Lexer<'_>) -> Parsed<()> {
+    fn header(&mut self, lx: &mut Lexer<'_>, region: bool) -> Parsed<()> {
         let shown: String = lx.line.chars().take(1000).collect();
-        let mut body = Body { header: (self.line, shown), ..Body::default() };
+        let mistakes = self.errors.len();
+        let mut body = Body { header: (self.line, shown), region, mistakes, ..Body::default() };
         let result = self.signature(lx, &mut body);
         body.broken = result.is_err();
         self.body = Some(body);
@@ -512,7 +531,12 @@ impl<'t> Parser<'t> {
     fn signature(&mut self, lx: &mut Lexer<'_>, body: &mut Body) -> Parsed<()> {
         let (at, name) = at_name(lx)?;
         body.function.name = name.text.into();
-        if !self.functions.insert(body.function.name.clone()) {
+        let name = body.function.name.clone();
+        if body.region {
+            if self.regions.insert(name.clone(), None).is_some() {
+                return Err(Fail::new(at, format!("region `@{name}` is declared twice")));
+            }
+        } else if !self.functions.insert(name) {
             return Err(Fail::new(at, format!("function `@{}` is declared twice", body.function.name)));
         }
         expect(lx, '(')?;
@@ -557,6 +581,10 @@ impl<'t> Parser<'t> {
         }
         let state = if key.0 { None } else { self.states.get(name.text.as_ref()) };
         match state {
+            Some(_) if body.region => {
+                let message = format!("a region cannot read state: pass `%{}` to it as an input", name.text);
+                Err(Fail::new(at, message))
+            }
             Some(None) => Ok(None),
             Some(&Some(id)) => {
                 if let Some(&node) = body.reads.get(&id) {
@@ -616,6 +644,9 @@ impl<'t> Parser<'t> {
 
     fn update(&mut self, body: &mut Body, lx: &mut Lexer<'_>) -> Parsed<()> {
         let (at, name) = value_name(lx)?;
+        if body.region {
+            return Err(Fail::new(at, "a region cannot update state: give the new value as an output"));
+        }
         let state = if key(&name).0 { None } else { self.states.get(name.text.as_ref()).copied() };
         let Some(state) = state else {
             let hint = suggestion(&name.text, self.module.state.iter().map(|s| &*s.name));
@@ -719,13 +750,15 @@ impl<'t> Parser<'t> {
                 Ok(())
             })?;
         }
-        let head = attributes(lx, op_at, mnemonic)?;
+        let head = attributes(lx, op_at, mnemonic, &self.regions)?;
         expect(lx, ':')?;
         let ty_at = lx.start();
         let ty = tensor_type(lx)?;
         let op = match head {
             Head::Op(op) => op,
             Head::Constant(numbers) => Op::from(Constant { value: self.literal(numbers, &ty, ty_at)? }),
+            Head::Result(index) => Op::from(ResultOf { index, ty: ty.clone() }),
+            Head::Broken => return Ok(None),
         };
         let scope = if matches!({ *lx }.token()?, Token::End) {
             None
@@ -741,6 +774,24 @@ impl<'t> Parser<'t> {
         if inferred != ty {
             let message = format!("the result of `{mnemonic}` is {inferred}, not {ty}");
             return Err(Fail::new(ty_at, message));
+        }
+        if let Op::ResultOf(r) = &op {
+            let of = operands[0];
+            let graph = &body.function.graph;
+            let types: Vec<TensorType> = graph.operands(of).iter().map(|&o| graph.ty(o).clone()).collect();
+            let results = graph.op(of).results(&types).map_err(|e| Fail::new(op_at, e.to_string()))?;
+            match results.get(r.index) {
+                Some(result) if *result == ty && r.index > 0 => {}
+                Some(result) if r.index > 0 => {
+                    let message = format!("result {} of `{}` is {result}", r.index, graph.op(of).name());
+                    return Err(Fail::new(ty_at, message));
+                }
+                _ => {
+                    let (name, n) = (graph.op(of).name(), results.len());
+                    let message = format!("`{name}` has {n} results: `index` is from 1 to below {n}");
+                    return Err(Fail::new(op_at, message));
+                }
+            }
         }
         Ok(Some((Node { op, ty, origin: Origin { name: None, scope, loc: None } }, operands)))
     }
@@ -793,7 +844,13 @@ fn key(name: &Name<'_>) -> (bool, String) {
 }
 
 /// `{name = value, ...}`, if there is one, as the operation of that mnemonic.
-fn attributes<'a>(lx: &mut Lexer<'a>, op_at: usize, mnemonic: &str) -> Parsed<Head<'a>> {
+fn attributes<'a>(
+    lx: &mut Lexer<'a>,
+    op_at: usize,
+    mnemonic: &str,
+    regions: &HashMap<Arc<str>, Option<Region>>,
+) -> Parsed<Head<'a>> {
+    let mut broken = false;
     let mut attrs = AttrMap::default();
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut numbers = None;
@@ -810,6 +867,21 @@ fn attributes<'a>(lx: &mut Lexer<'a>, op_at: usize, mnemonic: &str) -> Parsed<He
             if mnemonic == Constant::NAME && name == "value" {
                 numbers = Some(*lx);
                 skip_numbers(lx)?;
+            } else if matches!({ *lx }.token(), Ok(Token::At(_))) {
+                let (at, region) = at_name(lx)?;
+                match regions.get(region.text.as_ref()) {
+                    Some(Some(region)) => {
+                        attrs.0.insert(name.to_owned(), AttrValue::Region(region.clone()));
+                    }
+                    Some(None) => broken = true,
+                    None => {
+                        let mut known: Vec<&str> = regions.keys().map(|r| &**r).collect();
+                        known.sort_unstable();
+                        let hint = suggestion(&region.text, known.into_iter());
+                        let message = format!("region `@{}` is not declared above{hint}", region.text);
+                        return Err(Fail::new(at, message));
+                    }
+                }
             } else {
                 attrs.0.insert(name.to_owned(), attr_value(lx, 0)?);
             }
@@ -819,7 +891,13 @@ fn attributes<'a>(lx: &mut Lexer<'a>, op_at: usize, mnemonic: &str) -> Parsed<He
         }
         expect(lx, '}')?;
     }
-    let (head, known) = if mnemonic == Constant::NAME {
+    if broken {
+        return Ok(Head::Broken);
+    }
+    let (head, known) = if mnemonic == ResultOf::NAME {
+        let index = attrs.take("index").map_err(|e| Fail::new(op_at, format!("{mnemonic}: {e}")))?;
+        (Head::Result(index), vec!["index"])
+    } else if mnemonic == Constant::NAME {
         let numbers = numbers.ok_or_else(|| Fail::new(op_at, "attribute `value` is missing"))?;
         (Head::Constant(numbers), vec!["value"])
     } else {

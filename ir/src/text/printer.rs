@@ -7,6 +7,7 @@ use crate::init::Initializer;
 use crate::literal::Literal;
 use crate::module::{Function, Module};
 use crate::ops::Op;
+use crate::region::{MAX_REGION_DEPTH, Region};
 use crate::scalar::Scalar;
 use crate::types::{Dim, TensorType};
 use std::collections::HashSet;
@@ -80,8 +81,9 @@ fn write_literal(out: &mut impl Write, l: &Literal) -> fmt::Result {
     out.write_str("]")
 }
 
-fn write_attr(out: &mut impl Write, value: &AttrValue) -> fmt::Result {
+fn write_attr(out: &mut impl Write, value: &AttrValue, regions: &Regions) -> fmt::Result {
     match value {
+        AttrValue::Region(r) => write!(out, "@{}", plain(regions.name(r))),
         AttrValue::Int(i) => write!(out, "{i}"),
         AttrValue::Word(w) => out.write_str(&word(w)),
         AttrValue::Literal(l) => write_literal(out, l),
@@ -91,7 +93,7 @@ fn write_attr(out: &mut impl Write, value: &AttrValue) -> fmt::Result {
                 if i > 0 {
                     out.write_str(", ")?;
                 }
-                write_attr(out, item)?;
+                write_attr(out, item, regions)?;
             }
             out.write_str("]")
         }
@@ -155,12 +157,62 @@ fn names(module: &Module, function: &Function) -> Vec<(String, Option<String>)> 
     names
 }
 
-fn write_function(out: &mut impl Write, module: &Module, function: &Function) -> fmt::Result {
+/// The regions of functions, inner ones first, each with the name it is written with.
+#[derive(Default)]
+struct Regions {
+    named: Vec<(Region, String)>,
+    taken: HashSet<String>,
+}
+
+impl Regions {
+    fn of<'a>(functions: impl IntoIterator<Item = &'a Function>) -> Self {
+        let mut regions = Self::default();
+        functions.into_iter().for_each(|f| regions.collect(f, 0));
+        regions
+    }
+
+    fn collect(&mut self, f: &Function, depth: usize) {
+        for region in f.graph.ids().flat_map(|id| f.graph.op(id).regions()) {
+            if depth > MAX_REGION_DEPTH || self.named.iter().any(|(r, _)| r == region) {
+                continue;
+            }
+            self.collect(region.function(), depth + 1);
+            let base = &region.function().name;
+            let mut unique = base.to_string();
+            let mut n = 1;
+            while !self.taken.insert(unique.clone()) {
+                unique = format!("{base}.{n}");
+                n += 1;
+            }
+            self.named.push((region.clone(), unique));
+        }
+    }
+
+    fn name(&self, region: &Region) -> &str {
+        self.named.iter().find(|(r, _)| r == region).map_or("?", |(_, name)| name)
+    }
+
+    fn write(&self, out: &mut impl Write, module: &Module) -> fmt::Result {
+        for (region, name) in &self.named {
+            write_function(out, module, region.function(), ("region", name), self)?;
+            out.write_str("\n")?;
+        }
+        Ok(())
+    }
+}
+
+fn write_function(
+    out: &mut impl Write,
+    module: &Module,
+    function: &Function,
+    (keyword, title): (&str, &str),
+    regions: &Regions,
+) -> fmt::Result {
     let names = names(module, function);
     let unknown = (String::from("?"), None);
     let name = |id: NodeId| names.get(id.index()).unwrap_or(&unknown);
     let graph = &function.graph;
-    write!(out, "fn @{}(", plain(&function.name))?;
+    write!(out, "{keyword} @{}(", plain(title))?;
     for (i, &id) in function.inputs.iter().enumerate() {
         if i > 0 {
             out.write_str(", ")?;
@@ -191,7 +243,7 @@ fn write_function(out: &mut impl Write, module: &Module, function: &Function) ->
             out.write_str(" {")?;
             for (i, (key, value)) in attrs.iter().enumerate() {
                 write!(out, "{}{key} = ", if i > 0 { ", " } else { "" })?;
-                write_attr(out, value)?;
+                write_attr(out, value, regions)?;
             }
             out.write_str("}")?;
         }
@@ -218,11 +270,13 @@ fn write_function(out: &mut impl Write, module: &Module, function: &Function) ->
     out.write_str("\n}\n")
 }
 
-/// The text of one function of `module`, as it is in the text of the module.
+/// The text of one function of `module`, as it is in the text of the module, after that of its regions.
 pub fn print_function(module: &Module, function: &Function) -> String {
     let mut out = String::new();
+    let regions = Regions::of([function]);
     // Writing to a string does not fail.
-    let _ = write_function(&mut out, module, function);
+    let _ = regions.write(&mut out, module);
+    let _ = write_function(&mut out, module, function, ("fn", &function.name), &regions);
     out
 }
 
@@ -237,9 +291,16 @@ impl fmt::Display for Module {
             write_init(f, &s.init)?;
             f.write_str("\n")?;
         }
-        for function in &self.functions {
+        let regions = Regions::of(&self.functions);
+        if !regions.named.is_empty() {
             f.write_str("\n")?;
-            write_function(f, self, function)?;
+            regions.write(f, self)?;
+        }
+        for (i, function) in self.functions.iter().enumerate() {
+            if i > 0 || regions.named.is_empty() {
+                f.write_str("\n")?;
+            }
+            write_function(f, self, function, ("fn", &function.name), &regions)?;
         }
         Ok(())
     }

@@ -4,11 +4,17 @@
 //! the cotangents of its operands and adds up those that meet. Gradients are ordinary nodes, so
 //! they can be differentiated again.
 
+mod regions;
+mod scan;
+
+pub(crate) use regions::{backward_region, float_cotangents, spread};
+pub(crate) use scan::scan_vjp;
+
 use crate::builder::{FunctionBuilder, Param, Tensor};
 use crate::error::{BuildError, BuildErrors};
 use crate::graph::{NodeId, SourceLoc};
 use crate::module::{Function, Module};
-use crate::ops::VjpCx;
+use crate::ops::{Op, VjpCx};
 use std::collections::BTreeMap;
 
 /// Gradients of the scalar `output` with respect to each of `wrt`, in order: tensors of their
@@ -87,22 +93,31 @@ pub fn vjp<'f>(outputs: &[(Tensor<'f>, Tensor<'f>)], wrt: &[Tensor<'f>]) -> Vec<
     let tops: Vec<NodeId> = outputs.iter().filter_map(|(y, _)| y.id()).collect();
     let order = active_nodes(f, &tops, &ids);
 
-    let mut cotangents: BTreeMap<NodeId, Tensor<'f>> = BTreeMap::new();
+    let mut cotangents: Cotangents<'f> = BTreeMap::new();
     for &(y, ct) in outputs {
         if let Some(id) = y.id() {
-            accumulate(&mut cotangents, id, ct);
+            accumulate(&mut cotangents, (id, 0), ct);
         }
     }
     for &id in order.iter().rev() {
-        let Some(&ct) = cotangents.get(&id) else { continue };
         let (op, operands, origin) =
             f.with_graph(|g| (g.op(id).clone(), g.operands(id), g.node(id).origin.clone()));
         if operands.is_empty() {
             continue;
         }
+        if let Op::ResultOf(r) = &op {
+            if let Some(&ct) = cotangents.get(&(id, 0)) {
+                accumulate(&mut cotangents, (operands[0], r.index), ct);
+            }
+            continue;
+        }
+        let last = cotangents.range((id, 0)..=(id, usize::MAX)).next_back();
+        let Some((&(_, last), _)) = last else { continue };
+        let results = if op.regions().is_empty() { 1 } else { last + 1 };
+        let cts: Vec<Option<Tensor<'f>>> = (0..results).map(|i| cotangents.get(&(id, i)).copied()).collect();
         let tensors: Vec<Tensor<'f>> = operands.iter().map(|&o| f.tensor(o)).collect();
         let cx = VjpCx { operands: &tensors, result: f.tensor(id) };
-        let cotangents_of_operands = match f.at(&origin, || op.vjp(&cx, ct)) {
+        let cotangents_of_operands = match f.at(&origin, || op.vjp_of_results(&cx, &cts)) {
             Ok(cts) => cts,
             Err(error) => {
                 f.no_gradient(error);
@@ -117,20 +132,23 @@ pub fn vjp<'f>(outputs: &[(Tensor<'f>, Tensor<'f>)], wrt: &[Tensor<'f>]) -> Vec<
         );
         for (&operand, ct) in operands.iter().zip(cotangents_of_operands) {
             if let Some(ct) = ct.filter(|_| order.binary_search(&operand).is_ok()) {
-                f.at(&origin, || accumulate(&mut cotangents, operand, ct));
+                f.at(&origin, || accumulate(&mut cotangents, (operand, 0), ct));
             }
         }
     }
     let of = |&t: &Tensor<'f>| {
-        let known = t.id().and_then(|id| cotangents.get(&id)).copied();
+        let known = t.id().and_then(|id| cotangents.get(&(id, 0))).copied();
         known.unwrap_or_else(|| f.full(t.dtype(), t.shape(), 0.0))
     };
     wrt.iter().map(of).collect()
 }
 
-fn accumulate<'f>(cotangents: &mut BTreeMap<NodeId, Tensor<'f>>, id: NodeId, ct: Tensor<'f>) {
-    let sum = cotangents.get(&id).map_or(ct, |&earlier| earlier + ct);
-    cotangents.insert(id, sum);
+/// By node and result.
+type Cotangents<'f> = BTreeMap<(NodeId, usize), Tensor<'f>>;
+
+fn accumulate<'f>(cotangents: &mut Cotangents<'f>, at: (NodeId, usize), ct: Tensor<'f>) {
+    let sum = cotangents.get(&at).map_or(ct, |&earlier| earlier + ct);
+    cotangents.insert(at, sum);
 }
 
 /// Float nodes on a path from `wrt` to `tops`, in creation order.
@@ -140,8 +158,10 @@ fn active_nodes(f: &crate::FunctionBuilder, tops: &[NodeId], wrt: &[NodeId]) -> 
         let mut needed = vec![false; g.len()];
         wrt.iter().for_each(|id| depends[id.index()] = true);
         tops.iter().for_each(|id| needed[id.index()] = true);
+        // A further result may be a float where the first, the type of the node, is not.
+        let float = |id: NodeId| g.ty(id).dtype.is_float() || !g.op(id).regions().is_empty();
         for id in g.ids() {
-            let float = g.ty(id).dtype.is_float();
+            let float = float(id);
             depends[id.index()] |= float && g.operands(id).iter().any(|o| depends[o.index()]);
         }
         for id in g.ids().rev() {
@@ -149,7 +169,7 @@ fn active_nodes(f: &crate::FunctionBuilder, tops: &[NodeId], wrt: &[NodeId]) -> 
                 g.operands(id).iter().for_each(|o| needed[o.index()] = true);
             }
         }
-        let active = |id: &NodeId| depends[id.index()] && needed[id.index()] && g.ty(*id).dtype.is_float();
+        let active = |id: &NodeId| depends[id.index()] && needed[id.index()] && float(*id);
         g.ids().filter(active).collect()
     })
 }
