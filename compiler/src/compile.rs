@@ -221,7 +221,7 @@ impl Scheduler<'_> {
             let regions = f.graph.op(node).regions();
             let mut programs = Vec::with_capacity(regions.len());
             for (i, region) in regions.iter().enumerate() {
-                let (body, _) = optimize(region.function(), &self.options.passes)?;
+                let body = region.function().clone();
                 let path = if regions.len() > 1 { format!("{path}{i}.") } else { path.clone() };
                 let assembled = self.program(&body, &path, &mut |_| {})?;
                 programs.push((body, assembled));

@@ -28,5 +28,5 @@ pub use memory_check::{MemoryError, check_plan};
 pub use pass::{
     OptLevel, Pass, PassCx, PassOptions, PassRecord, Rebuilder, run_passes, same_function, verify_function,
 };
-pub use passes::{Canonicalize, ConstFold, Cse, Dce, Simplify, remove_dead};
+pub use passes::{Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify, remove_dead};
 pub use pipeline::{optimize, passes_of};

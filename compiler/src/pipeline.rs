@@ -2,9 +2,9 @@
 //! passes are run is in `pass.rs`, what they do in `passes/`.
 
 use crate::error::CompileError;
-use crate::pass::{OptLevel, Pass, PassOptions, PassRecord, run_passes};
-use crate::passes::{Canonicalize, ConstFold, Cse, Dce, Simplify};
-use graphc_ir::Function;
+use crate::pass::{OptLevel, Pass, PassOptions, PassRecord, Rebuilder, run_passes};
+use crate::passes::{Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify};
+use graphc_ir::{Function, Region};
 
 /// The passes of a level, in order.
 pub fn passes_of(level: OptLevel) -> Vec<&'static dyn Pass> {
@@ -12,7 +12,9 @@ pub fn passes_of(level: OptLevel) -> Vec<&'static dyn Pass> {
     if level == OptLevel::O0 {
         return passes;
     }
-    // First, so that no later pass spends time on what nothing needs: differentiation leaves many
+    // First, so that all other passes see what calls compute.
+    passes.push(&Inline);
+    // Before the others, so that none spends time on what nothing needs: differentiation leaves many
     // such nodes.
     passes.push(&Dce);
     // Constants go to the right and repeated ones become broadcasts: the other passes look for
@@ -23,6 +25,10 @@ pub fn passes_of(level: OptLevel) -> Vec<&'static dyn Pass> {
     // After the rewrites, which bring different spellings of one value to the same form.
     passes.push(&Cse);
     if level >= OptLevel::O2 {
+        // After sharing, which brings loops to the same operands. Merged loops compute what neither
+        // alone needs; what moves out of them is then simplified with the rest.
+        passes.push(&MergeScans);
+        passes.push(&MoveOut);
         // Sharing gives nodes equal operands and rewrites give constant ones: a second round finds
         // what the first one made possible. A third has never been seen to find anything.
         passes.push(&ConstFold);
@@ -36,7 +42,7 @@ pub fn passes_of(level: OptLevel) -> Vec<&'static dyn Pass> {
 }
 
 /// Runs the passes of the level that the options name over a function whose dimensions are all
-/// numbers.
+/// numbers, after they have run over the regions of its operations.
 ///
 /// # Errors
 /// See [`run_passes`].
@@ -44,7 +50,38 @@ pub fn optimize(
     function: &Function,
     options: &PassOptions,
 ) -> Result<(Function, Vec<PassRecord>), CompileError> {
-    run_passes(function, &passes_of(options.level), options)
+    let with_regions = optimize_regions(function, options)?;
+    run_passes(&with_regions, &passes_of(options.level), options)
+}
+
+/// The function with optimized regions.
+fn optimize_regions(function: &Function, options: &PassOptions) -> Result<Function, CompileError> {
+    let graph = &function.graph;
+    let mut known: Vec<(Region, Region)> = Vec::new();
+    let mut rebuilder = Rebuilder::new(function);
+    for id in graph.ids() {
+        let node = graph.node(id);
+        if options.level == OptLevel::O0 || node.op.regions().is_empty() {
+            rebuilder.keep(id);
+            continue;
+        }
+        let mut op = node.op.clone();
+        for region in op.regions_mut() {
+            let done = known.iter().find(|(before, _)| before.is(region)).map(|(_, after)| after.clone());
+            *region = match done {
+                Some(after) => after,
+                None => {
+                    let after = Region::new(optimize(region.function(), options)?.0);
+                    known.push((region.clone(), after.clone()));
+                    after
+                }
+            };
+        }
+        let operands = rebuilder.operands(id);
+        let new = rebuilder.push(op, &operands, &node.origin)?;
+        rebuilder.replace(id, new);
+    }
+    Ok(rebuilder.finish())
 }
 
 #[cfg(test)]

@@ -1042,6 +1042,7 @@ mod tests {
     use crate::vector::interp::run_program;
     use crate::{kernel, optimize, vector};
     use graphc_ir::{Literal, Module, ModuleBuilder, evaluate, gradients};
+    use std::collections::HashMap;
 
     /// 128, 256 and 512 bits.
     const TARGETS: [Target; 3] = [Target::V128, Target::of(Isa::Avx2, 2), Target::of(Isa::Avx512, 3)];
@@ -1062,7 +1063,7 @@ mod tests {
         for target in &TARGETS {
             let mut fused = fuse(&optimized, Fusion::Full);
             make_direct(&mut fused);
-            let p = assemble(&optimized, fused, &layout, target, 3).unwrap().program;
+            let p = assemble(&optimized, fused, HashMap::new(), ("", 1), &layout, target, 3).unwrap().program;
             p.kernels.iter().for_each(|k| assert_eq!(kernel::verify::verify(k, &p.buffers), Ok(())));
             for s in &p.scheduled {
                 assert_eq!(vector::verify::verify(&s.function, &p.buffers), Ok(()));

@@ -4,6 +4,7 @@ mod canonicalize;
 mod const_fold;
 mod cse;
 mod dce;
+mod regions;
 mod rewrite;
 mod simplify;
 #[cfg(test)]
@@ -13,4 +14,5 @@ pub use canonicalize::Canonicalize;
 pub use const_fold::ConstFold;
 pub use cse::Cse;
 pub use dce::{Dce, remove_dead};
+pub use regions::{Inline, MergeScans, MoveOut};
 pub use simplify::Simplify;

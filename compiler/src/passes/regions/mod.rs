@@ -1,0 +1,87 @@
+//! Passes over operations with regions.
+
+mod inline;
+mod merge_scans;
+mod move_out;
+
+pub use inline::Inline;
+pub use merge_scans::MergeScans;
+pub use move_out::MoveOut;
+
+use crate::error::CompileError;
+use crate::pass::Rebuilder;
+use graphc_ir::ops::{Input, ResultOf};
+use graphc_ir::{Function, Graph, Node, NodeId, Op, Origin, Output, TensorType};
+use std::collections::{BTreeSet, HashMap};
+
+/// A region's function over other inputs: `inputs` are nodes of `old`, which become the inputs in this
+/// order, `aliases` further nodes that are the same as one of them. What `outputs` need is copied.
+fn extract(
+    old: &Function,
+    inputs: &[NodeId],
+    aliases: &HashMap<NodeId, NodeId>,
+    outputs: &[NodeId],
+) -> Function {
+    let mut needed: BTreeSet<NodeId> = BTreeSet::new();
+    let mut open: Vec<NodeId> = outputs.to_vec();
+    while let Some(id) = open.pop() {
+        if !inputs.contains(&id) && !aliases.contains_key(&id) && needed.insert(id) {
+            open.extend(old.graph.operands(id));
+        }
+    }
+    let mut graph = Graph::default();
+    let mut map: HashMap<NodeId, NodeId> = HashMap::new();
+    for (i, &id) in inputs.iter().enumerate() {
+        let node = old.graph.node(id);
+        // Names are unique in a function; only inputs keep theirs.
+        let name = match &node.op {
+            Op::Input(_) => node.origin.name.clone(),
+            _ => Some(format!("moved{i}").into()),
+        };
+        let op = Input { ty: node.ty.clone() }.into();
+        let origin = Origin { name, ..node.origin.clone() };
+        map.insert(id, graph.push(Node { op, ty: node.ty.clone(), origin }, &[]));
+    }
+    for (&id, same) in aliases {
+        map.insert(id, map[same]);
+    }
+    for &id in &needed {
+        let operands: Vec<NodeId> = old.graph.operands(id).iter().map(|o| map[o]).collect();
+        map.insert(id, graph.push(old.graph.node(id).clone(), &operands));
+    }
+    let outputs = outputs.iter().enumerate();
+    Function {
+        name: old.name.clone(),
+        inputs: inputs.iter().map(|id| map[id]).collect(),
+        outputs: outputs.map(|(i, id)| Output { name: format!("out{i}").into(), node: map[id] }).collect(),
+        updates: Vec::new(),
+        graph,
+    }
+}
+
+/// Which results of a node are used, by number.
+fn used_results(f: &Function, id: NodeId, count: usize) -> Vec<bool> {
+    let mut used = vec![false; count];
+    used[0] = f.results().any(|r| r == id);
+    for (user, _) in f.graph.users(id) {
+        match f.graph.op(user) {
+            Op::ResultOf(r) => used[r.index] = true,
+            _ => used[0] = true,
+        }
+    }
+    used
+}
+
+/// Appends the nodes for all results of the last node pushed, whose types are `types`.
+fn push_results(
+    rebuilder: &mut Rebuilder<'_>,
+    first: NodeId,
+    types: &[TensorType],
+    origin: &Origin,
+) -> Result<Vec<NodeId>, CompileError> {
+    let mut results = vec![first];
+    for (index, ty) in types.iter().enumerate().skip(1) {
+        results.push(rebuilder.push(ResultOf { index, ty: ty.clone() }, &[first], origin)?);
+    }
+    Ok(results)
+}
