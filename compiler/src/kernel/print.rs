@@ -13,7 +13,7 @@
 //! [`Exprs`]; those that nothing needs are left out. Nodes are `n` and their number.
 
 use super::{BufferId, ContractionPart, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody};
-use crate::program::{Buffer, Place, Program, Step};
+use crate::program::{Buffer, Control, ControlKind, Place, Program, Step};
 use crate::vector::print::{guards_text, index_text, reduce_name, scalar_text};
 use graphc_ir::{IndexExpr, ScalarOp, row_major_strides};
 use std::cmp::Reverse;
@@ -47,7 +47,9 @@ fn write_program(out: &mut String, p: &Program) -> fmt::Result {
             Step::Run(k) => {
                 let name = p.kernels.get(*k).map_or("?", |k| k.name.as_str());
                 write!(out, "  run {name}")?;
-                if let Some(s) = p.scheduled.get(*k) {
+                if let Some(c) = p.controls.get(k) {
+                    write!(out, ": {}", control_text(c))?;
+                } else if let Some(s) = p.scheduled.get(*k) {
                     write!(out, ": {} units{}", s.units, if s.parallel { ", parallel" } else { "" })?;
                     if s.scratch > 0 {
                         write!(out, ", scratch {} bytes", s.scratch)?;
@@ -75,6 +77,19 @@ fn used_buffers(p: &Program) -> Vec<bool> {
         }
     }
     used
+}
+
+/// How regions run, with the names of their programs.
+fn control_text(c: &Control) -> String {
+    let names: Vec<&str> = c.bodies.iter().map(|b| b.assembled.program.name.as_str()).collect();
+    match (&c.kind, names.as_slice()) {
+        (ControlKind::Scan { length, reverse, .. }, [body]) => {
+            format!("{length} steps{} of {body}", if *reverse { ", last first," } else { "" })
+        }
+        (ControlKind::While { .. }, [condition, body]) => format!("while {condition}: {body}"),
+        (ControlKind::Cond, [then, otherwise]) => format!("{then} or {otherwise}"),
+        (_, names) => names.join(", "),
+    }
 }
 
 fn buffer_type(b: &Buffer) -> String {

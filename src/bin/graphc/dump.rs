@@ -4,7 +4,7 @@ use super::{Failure, load};
 use clap::ValueEnum;
 use graphc::compiler::kernel::print::{print_kernel, print_program};
 use graphc::compiler::vector::print::print_function as print_vector;
-use graphc::compiler::{PassOptions, Stages, compile_function, disassemble, report, state_layout};
+use graphc::compiler::{Assembled, PassOptions, Stages, compile_function, disassemble, report, state_layout};
 use graphc::ir::{gradient_function, print_function};
 use graphc::{CompileOptions, Function, Isa, Module, OptLevel};
 use std::io::Write;
@@ -123,18 +123,23 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
     let (executable, s) = compile_function(f, &layout, &bindings, &options).map_err(Failure::other)?;
     let bound = if bindings.iter().next().is_none() { String::new() } else { format!(" with {bindings}") };
     writeln!(out, "; fn @{}{bound}, compiled in {:.2} ms", f.name, s.total_time().as_secs_f64() * 1e3)?;
+    // The regions of loops and branches are programs of their own, shown before those that run them.
+    let mut programs = Vec::new();
+    collect(&s.optimized, &s.assembled, &mut programs);
     let p = &s.assembled.program;
     match args.emit {
         Emit::Passes => passes_table(module, &s, out)?,
         Emit::Kernels => {
-            write!(out, "{}", print_program(p))?;
-            for k in &p.kernels {
-                write!(out, "\n{}", print_kernel(k, &p.buffers))?;
+            for (i, p) in programs.iter().map(|(_, a)| &a.program).enumerate() {
+                write!(out, "{}{}", if i > 0 { "\n" } else { "" }, print_program(p))?;
+                for k in &p.kernels {
+                    write!(out, "\n{}", print_kernel(k, &p.buffers))?;
+                }
             }
         }
         Emit::Vector => {
-            for f in p.scheduled.iter().map(|s| &s.function) {
-                writeln!(out, "{}", print_vector(f))?;
+            for s in programs.iter().flat_map(|(_, a)| &a.program.scheduled).filter(|s| s.units > 0) {
+                writeln!(out, "{}", print_vector(&s.function))?;
             }
         }
         Emit::Clif => {
@@ -145,9 +150,11 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
         Emit::Asm => {
             for c in &s.code {
                 writeln!(out, "{}: ; {} bytes", c.name, c.code.len())?;
-                let kernel = p.kernels.iter().find(|k| k.name == c.name);
-                for &node in kernel.iter().flat_map(|k| &k.sources) {
-                    let n = s.optimized.graph.node(node);
+                let kernel = programs
+                    .iter()
+                    .find_map(|(f, a)| a.program.kernels.iter().find(|k| k.name == c.name).map(|k| (f, k)));
+                for (f, node) in kernel.iter().flat_map(|(f, k)| k.sources.iter().map(move |&n| (f, n))) {
+                    let n = f.graph.node(node);
                     let name =
                         n.origin.name.as_ref().map_or(format!("{}", node.index()), ToString::to_string);
                     let scope = n.origin.scope.as_ref().map_or(String::new(), |s| format!(" @{s}"));
@@ -171,11 +178,23 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
                 p.constants.len()
             )?;
             write!(out, "{}", report(&s.assembled.plan, &s.assembled.requests))?;
+            for (_, a) in programs.iter().filter(|(_, a)| a.program.name != p.name) {
+                writeln!(out, "\nregion {}, in the workspace of its kernel:", a.program.name)?;
+                write!(out, "{}", report(&a.plan, &a.requests))?;
+            }
         }
         Emit::Graph | Emit::Grad | Emit::Dot => unreachable!("shown without compiling"),
     }
     writeln!(out)?;
     Ok(())
+}
+
+/// The programs of a function and, before it, of its regions.
+fn collect<'a>(f: &'a Function, a: &'a Assembled, programs: &mut Vec<(&'a Function, &'a Assembled)>) {
+    for body in a.program.controls.values().flat_map(|c| &c.bodies) {
+        collect(&body.function, &body.assembled, programs);
+    }
+    programs.push((f, a));
 }
 
 fn passes_table(module: &Module, s: &Stages, out: &mut impl Write) -> Result<(), Failure> {
