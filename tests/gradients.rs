@@ -241,11 +241,35 @@ fn what_the_loss_does_not_use_has_zero_gradient() {
 fn a_missing_rule_is_an_error_that_names_the_operation() {
     let m = ModuleBuilder::new("m");
     m.function("f", |f| {
+        let x = f.input("x", DType::F32, graphc::shape!["N"]);
+        f.output("gradient", gradients(x.reduce_prod(&[0]), &[x])[0]);
+    });
+    let message = m.build().unwrap_err().to_string();
+    assert!(message.contains("reduce_prod: no gradient rule"), "{message}");
+    assert!(message.contains("tests/gradients.rs"), "{message}");
+}
+
+#[test]
+fn a_maximum_over_windows_has_second_derivatives() {
+    let m = ModuleBuilder::new("m");
+    m.function("f", |f| {
         let x = f.input("x", DType::F32, [1, 1, 4, 4]);
         let first = gradients(x.max_pool2d(2, 2, 0).square().mean_all(), &[x])[0];
         f.output("second", gradients(first.square().mean_all(), &[x])[0]);
     });
-    let message = m.build().unwrap_err().to_string();
-    assert!(message.contains("select_and_scatter: no gradient rule"), "{message}");
-    assert!(message.contains("tests/gradients.rs"), "{message}");
+    let x = numbers(DType::F32, [4, 4], 5).reshaped(&[1, 1, 4, 4]);
+    let module = m.build().unwrap_or_else(|e| panic!("{e}"));
+    check_bits(&module, std::slice::from_ref(&x)).unwrap();
+    // The loss is the mean of four squared maxima, so the gradient is half of each maximum, at its
+    // place. The mean of its squares has the derivative of a 32nd of the maximum there.
+    let second = run(&module, std::slice::from_ref(&x), OptLevel::O3, 1).swap_remove(0);
+    for row in 0..4 {
+        for column in 0..4 {
+            let (r, c) = (row / 2 * 2, column / 2 * 2);
+            let value = |r: usize, c: usize| x.get(4 * r + c).to_f64();
+            let maximum = value(r, c).max(value(r + 1, c)).max(value(r, c + 1)).max(value(r + 1, c + 1));
+            let expected = if value(row, column) == maximum { maximum / 32.0 } else { 0.0 };
+            assert_eq!(second[4 * row + column].to_f64(), expected, "at {row}, {column}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `broadcast`: repeats a tensor along new axes.
 
-use super::rules::{index_vars, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{behind_batch, index_vars, operands, with_batch};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::Access;
@@ -47,6 +47,15 @@ impl OpDef for Broadcast {
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         let new: Vec<usize> = (0..self.shape.rank()).filter(|a| !self.axes.contains(a)).collect();
         Ok(vec![Some(ct.reduce_sum(&new))])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.broadcast(&self.shape, &self.axes)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let axes = with_batch(0, &behind_batch(&self.axes));
+        Ok(cx.operands[0].broadcast(cx.with_batch(&self.shape), &axes))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -1,7 +1,7 @@
 //! `cast`: conversion of elements by value.
 
 use super::rules::{elementwise, map_elements, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -30,6 +30,14 @@ impl OpDef for Cast {
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         let from = cx.operands[0].dtype();
         Ok(vec![from.is_float().then(|| ct.cast(from))])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.cast(self.dtype)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -1,7 +1,7 @@
 //! `check_index`: refuses indices out of range.
 
 use super::rules::{accept, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -35,6 +35,14 @@ impl OpDef for CheckIndex {
 
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, _: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![None])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
     }
 
     fn eval(&self, x: &[&Literal], _: &StaticType) -> Result<Literal, EvalError> {

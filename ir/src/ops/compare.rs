@@ -1,7 +1,7 @@
 //! `compare`: elementwise comparison.
 
 use super::rules::{accept, elementwise, is_number, map_elements, operands, same_types};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{Operand, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -31,6 +31,14 @@ impl OpDef for Compare {
 
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, _: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![None, None])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -1,7 +1,7 @@
 //! `concatenate`: tensors one after another along an axis.
 
-use super::rules::{index_vars, storable};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{index_vars, storable, tangent};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{FunctionBuilder, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::index::{Access, Guard};
@@ -66,6 +66,16 @@ impl OpDef for Concatenate {
             Some(ct.slice_axis(self.axis, start - extent, start))
         });
         Ok(slices.collect())
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        let f = cx.result.builder();
+        let parts: Vec<Tensor<'f>> = t.iter().zip(cx.operands).map(|(&t, &x)| tangent(t, x)).collect();
+        Ok(Some(f.concatenate(&parts, self.axis)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(Self { axis: self.axis + 1 }))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -1,7 +1,7 @@
 //! `extent`: a product of dimensions as a number.
 
 use super::rules::{is_number, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{FunctionBuilder, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::index::IndexExpr;
@@ -51,6 +51,10 @@ impl OpDef for Extent {
 
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, _: Tensor<'f>) -> Vjp<'f> {
         Ok(Vec::new())
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
     }
 
     fn eval(&self, _: &[&Literal], _: &StaticType) -> Result<Literal, EvalError> {

@@ -1,7 +1,7 @@
 //! `iota`: the index along one axis.
 
 use super::rules::{is_number, operands, storable};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{FunctionBuilder, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::index::IndexExpr;
@@ -45,6 +45,10 @@ impl OpDef for Iota {
 
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, _: Tensor<'f>) -> Vjp<'f> {
         Ok(Vec::new())
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
     }
 
     fn eval(&self, _: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

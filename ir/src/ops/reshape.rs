@@ -1,7 +1,7 @@
 //! `reshape`: the same elements under other extents.
 
 use super::rules::{index_vars, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::{Access, IndexExpr};
@@ -48,6 +48,14 @@ impl OpDef for Reshape {
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![Some(ct.reshape(cx.operands[0].shape()))])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.reshape(&self.shape)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.operands[0].reshape(cx.with_batch(&self.shape)))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

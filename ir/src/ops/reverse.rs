@@ -1,7 +1,7 @@
 //! `reverse`: turns axes around.
 
-use super::rules::{index_vars, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{behind_batch, index_vars, operands};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::Access;
@@ -32,6 +32,14 @@ impl OpDef for Reverse {
 
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![Some(ct.reverse(&self.axes))])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.reverse(&self.axes)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.operands[0].reverse(&behind_batch(&self.axes)))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -1,7 +1,7 @@
 //! `select`: elementwise choice.
 
-use super::rules::{accept, elementwise, map_elements, operands, same_types};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, elementwise, map_elements, operands, same_types, tangent};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{Operand, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -32,6 +32,17 @@ impl OpDef for Select {
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         let (condition, zero) = (cx.operands[0], ct.full_like(0.0));
         Ok(vec![None, Some(condition.select(ct, zero)), Some(condition.select(zero, ct))])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok((t[1].is_some() || t[2].is_some()).then(|| {
+            let [a, b] = [1, 2].map(|i| tangent(t[i], cx.operands[i]));
+            cx.operands[0].select(a, b)
+        }))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

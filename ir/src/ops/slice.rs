@@ -1,7 +1,7 @@
 //! `slice`: every `stride`-th element of a range of each axis.
 
-use super::rules::{check_step, index_vars, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{check_step, index_vars, operands, with_batch};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::Access;
@@ -86,6 +86,19 @@ impl OpDef for Slice {
         }
         let zero = ct.builder().scalar(ct.dtype(), 0.0);
         Ok(vec![Some(ct.pad(zero, &low, &high, &interior))])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.builder().push(self.clone(), &[t])))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let op = Self {
+            starts: with_batch(0, &self.starts),
+            limits: with_batch(cx.size.clone(), &self.limits),
+            strides: with_batch(1, &self.strides),
+        };
+        Ok(cx.push(op))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

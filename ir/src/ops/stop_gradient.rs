@@ -1,7 +1,7 @@
 //! `stop_gradient`: the identity, through which no gradient passes.
 
 use super::rules::{elementwise, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -23,6 +23,14 @@ impl OpDef for StopGradient {
 
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, _: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![None])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
     }
 
     fn eval(&self, x: &[&Literal], _: &StaticType) -> Result<Literal, EvalError> {

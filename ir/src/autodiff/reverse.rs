@@ -1,9 +1,10 @@
-//! Reverse-mode differentiation, graph to graph: the backward pass is more nodes of the function.
+//! Reverse mode: the backward pass.
 //!
 //! [`gradients`] walks the nodes from the output back to the inputs, asks each operation's rule for
 //! the cotangents of its operands and adds up those that meet. Gradients are ordinary nodes, so
 //! they can be differentiated again.
 
+use super::active_nodes;
 use crate::builder::{FunctionBuilder, Param, Tensor};
 use crate::error::{BuildError, BuildErrors};
 use crate::graph::{NodeId, SourceLoc};
@@ -131,25 +132,4 @@ pub fn vjp<'f>(outputs: &[(Tensor<'f>, Tensor<'f>)], wrt: &[Tensor<'f>]) -> Vec<
 fn accumulate<'f>(cotangents: &mut BTreeMap<NodeId, Tensor<'f>>, id: NodeId, ct: Tensor<'f>) {
     let sum = cotangents.get(&id).map_or(ct, |&earlier| earlier + ct);
     cotangents.insert(id, sum);
-}
-
-/// Float nodes on a path from `wrt` to `tops`, in creation order.
-fn active_nodes(f: &crate::FunctionBuilder, tops: &[NodeId], wrt: &[NodeId]) -> Vec<NodeId> {
-    f.with_graph(|g| {
-        let mut depends = vec![false; g.len()];
-        let mut needed = vec![false; g.len()];
-        wrt.iter().for_each(|id| depends[id.index()] = true);
-        tops.iter().for_each(|id| needed[id.index()] = true);
-        for id in g.ids() {
-            let float = g.ty(id).dtype.is_float();
-            depends[id.index()] |= float && g.operands(id).iter().any(|o| depends[o.index()]);
-        }
-        for id in g.ids().rev() {
-            if needed[id.index()] && depends[id.index()] {
-                g.operands(id).iter().for_each(|o| needed[o.index()] = true);
-            }
-        }
-        let active = |id: &NodeId| depends[id.index()] && needed[id.index()] && g.ty(*id).dtype.is_float();
-        g.ids().filter(active).collect()
-    })
 }
