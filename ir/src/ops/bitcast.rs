@@ -60,7 +60,7 @@ impl OpDef for Bitcast {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, special};
         use proptest::prelude::*;
-        let case = (prop::sample::select(DType::ALL.as_slice()), dims(4), any::<bool>());
+        let case = (prop::sample::select(DType::ALL.as_slice()), dims(6), any::<bool>());
         let sample = case.prop_flat_map(|(from, dims, same)| {
             let dtype = match from {
                 _ if same => from,

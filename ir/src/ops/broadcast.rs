@@ -77,7 +77,7 @@ impl OpDef for Broadcast {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
-        let case = (number(), dims(4)).prop_flat_map(|(dtype, dims)| {
+        let case = (number(), dims(6)).prop_flat_map(|(dtype, dims)| {
             let rank = dims.len();
             (Just(dtype), Just(dims), proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank))
         });

@@ -53,7 +53,7 @@ impl OpDef for Cast {
         use crate::testing::{Sample, dims, special, uniform};
         use proptest::prelude::*;
         let any_dtype = || prop::sample::select(DType::ALL.as_slice());
-        let case = (any_dtype(), any_dtype(), dims(4), any::<bool>());
+        let case = (any_dtype(), any_dtype(), dims(6), any::<bool>());
         let sample = case.prop_flat_map(|(from, dtype, dims, wanted)| {
             // Finite differences run in f64: a result rounded to f32 is a staircase to them.
             let smooth = wanted && from.is_float() && dtype == DType::F64;

@@ -69,7 +69,7 @@ impl OpDef for CheckIndex {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, uniform};
         use proptest::prelude::*;
-        let case = (prop::sample::select(vec![DType::I32, DType::I64]), dims(4), 1usize..20);
+        let case = (prop::sample::select(vec![DType::I32, DType::I64]), dims(6), 1usize..20);
         let sample = case.prop_flat_map(|(dtype, dims, bound)| {
             uniform(dtype, dims, 0.0, bound as f64).prop_map(move |x| Sample {
                 op: Self { bound: bound.into() }.into(),

@@ -62,7 +62,7 @@ impl OpDef for Compare {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, special, tied};
         use proptest::prelude::*;
-        let case = (prop::sample::select(DType::ALL.as_slice()), dims(4), any::<bool>()).prop_flat_map(
+        let case = (prop::sample::select(DType::ALL.as_slice()), dims(6), any::<bool>()).prop_flat_map(
             |(dtype, dims, ties)| {
                 let kinds = if dtype == DType::Bool { &CmpKind::ALL[..2] } else { &CmpKind::ALL[..] };
                 let values = || if ties { tied(dtype, dims.clone()) } else { special(dtype, dims.clone()) };

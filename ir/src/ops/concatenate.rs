@@ -121,7 +121,7 @@ impl OpDef for Concatenate {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
         let extents = proptest::collection::vec(0usize..5, 1..4);
-        let case = (number(), dims(3), any::<prop::sample::Index>(), extents);
+        let case = (number(), dims(5), any::<prop::sample::Index>(), extents);
         let sample = case.prop_flat_map(|(dtype, dims, at, extents)| {
             let axis = at.index(dims.len() + 1);
             let dims: Vec<usize> = dims.into_iter().map(|d| d.min(7)).collect();

@@ -43,7 +43,7 @@ impl OpDef for Constant {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, special};
         use proptest::prelude::*;
-        let values = (number(), dims(3)).prop_flat_map(|(dtype, dims)| special(dtype, dims));
+        let values = (number(), dims(5)).prop_flat_map(|(dtype, dims)| special(dtype, dims));
         let sample = |value| Sample { op: Self { value }.into(), operands: Vec::new(), smooth: true };
         Some(values.prop_map(sample).boxed())
     }

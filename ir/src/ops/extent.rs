@@ -75,7 +75,7 @@ impl OpDef for Extent {
             operands: Vec::new(),
             smooth: false,
         };
-        Some((number(), dims(4)).prop_map(sample).boxed())
+        Some((number(), dims(6)).prop_map(sample).boxed())
     }
 }
 

@@ -68,7 +68,7 @@ impl OpDef for Iota {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, extent, number};
         use proptest::prelude::*;
-        let case = (number(), extent(), dims(3), any::<prop::sample::Index>());
+        let case = (number(), extent(), dims(5), any::<prop::sample::Index>());
         let sample = |(dtype, extent, mut dims, at): (DType, usize, Vec<usize>, prop::sample::Index)| {
             let axis = at.index(dims.len() + 1);
             dims.insert(axis, extent);

@@ -76,8 +76,10 @@ impl OpDef for Reshape {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
         // Regroups the prime factors of the extents.
-        let case = (number(), dims(4), proptest::collection::vec(0usize..4, 16), 1usize..5);
+        let case = (number(), dims(6), proptest::collection::vec(0usize..6, 16), 0usize..7);
         let sample = case.prop_flat_map(|(dtype, dims, slots, rank)| {
+            // Only one element fits into rank 0.
+            let rank = if dims.iter().all(|&d| d == 1) { rank } else { rank.max(1) };
             let mut shape = vec![1usize; rank];
             let mut slot = slots.into_iter().cycle();
             for &d in &dims {

@@ -65,7 +65,7 @@ impl OpDef for Reverse {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
-        let case = (number(), dims(4)).prop_flat_map(|(dtype, dims)| {
+        let case = (number(), dims(6)).prop_flat_map(|(dtype, dims)| {
             let rank = dims.len();
             let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
             (uniform(dtype, dims, -3.0, 3.0), axes)

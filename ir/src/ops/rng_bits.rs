@@ -95,7 +95,7 @@ impl OpDef for RngBits {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims};
         use proptest::prelude::*;
-        let case = (any::<u32>(), dims(4), any::<i64>(), any::<i64>());
+        let case = (any::<u32>(), dims(6), any::<i64>(), any::<i64>());
         let sample = |(stream, dims, seed, step): (u32, Vec<usize>, i64, i64)| Sample {
             op: Self { stream, shape: dims.as_slice().into() }.into(),
             operands: vec![Literal::scalar(Scalar::I64(seed)), Literal::scalar(Scalar::I64(step))],

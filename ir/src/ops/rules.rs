@@ -367,7 +367,7 @@ pub(super) fn adjusted_samples<O: super::OpDef + Clone + std::fmt::Debug + 'stat
 ) -> super::Samples {
     use crate::testing::{Sample, dims, special};
     use proptest::prelude::*;
-    let any = (proptest::sample::select(dtypes), dims(4), any::<bool>());
+    let any = (proptest::sample::select(dtypes), dims(6), any::<bool>());
     let samples = any.prop_flat_map(move |(dtype, dims, wanted)| {
         let smooth = wanted && dtype.is_float();
         let values: BoxedStrategy<Vec<Literal>> = if smooth {
@@ -484,7 +484,7 @@ pub(super) fn reduce_pattern(kind: ReduceKind, dims: &[usize], axes: &[usize], o
 pub(super) fn reduce_samples(op: fn(Vec<usize>) -> super::Op, smooth: bool) -> super::Samples {
     use crate::testing::{Sample, dims, number, special, uniform};
     use proptest::prelude::*;
-    let case = (number(), dims(4), any::<bool>()).prop_flat_map(|(dtype, dims, wild)| {
+    let case = (number(), dims(6), any::<bool>()).prop_flat_map(|(dtype, dims, wild)| {
         let rank = dims.len();
         let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
         let x = if wild { special(dtype, dims) } else { uniform(dtype, dims, -3.0, 3.0) };
@@ -499,7 +499,7 @@ pub(super) fn reduce_samples(op: fn(Vec<usize>) -> super::Op, smooth: bool) -> s
 pub(super) fn extremum_samples(op: fn(Vec<usize>) -> super::Op) -> super::Samples {
     use crate::testing::{Sample, dims, distinct, number, special, tied};
     use proptest::prelude::*;
-    let case = (number(), dims(4), 0usize..3).prop_flat_map(|(dtype, dims, kind)| {
+    let case = (number(), dims(6), 0usize..3).prop_flat_map(|(dtype, dims, kind)| {
         let rank = dims.len();
         let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
         // The extremum of nothing is infinite.
@@ -564,7 +564,7 @@ pub(super) fn precedes(a: Scalar, b: Scalar, largest: bool) -> bool {
 pub(super) fn arg_samples(op: fn(usize) -> super::Op) -> super::Samples {
     use crate::testing::{Sample, dims, extent, number, special, tied};
     use proptest::prelude::*;
-    let case = (number(), dims(3), extent(), any::<prop::sample::Index>(), any::<bool>());
+    let case = (number(), dims(5), extent(), any::<prop::sample::Index>(), any::<bool>());
     let sample = case.prop_flat_map(move |(dtype, mut dims, extent, at, ties)| {
         let axis = at.index(dims.len() + 1);
         dims.insert(axis, extent.max(1));

@@ -57,7 +57,7 @@ impl OpDef for Select {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, special, uniform};
         use proptest::prelude::*;
-        let case = (prop::sample::select(DType::ALL.as_slice()), dims(4), any::<bool>());
+        let case = (prop::sample::select(DType::ALL.as_slice()), dims(6), any::<bool>());
         let sample = case.prop_flat_map(|(dtype, dims, smooth)| {
             let values = || {
                 if smooth { uniform(dtype, dims.clone(), -3.0, 3.0) } else { special(dtype, dims.clone()) }

@@ -122,8 +122,8 @@ impl OpDef for Slice {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
-        let cuts = proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..5), 4);
-        let sample = (number(), dims(4), cuts).prop_flat_map(|(dtype, dims, cuts)| {
+        let cuts = proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..5), 6);
+        let sample = (number(), dims(6), cuts).prop_flat_map(|(dtype, dims, cuts)| {
             let (mut starts, mut limits, mut strides) = (Vec::new(), Vec::new(), Vec::new());
             for (&d, (a, b, stride)) in dims.iter().zip(cuts) {
                 let (a, b) = (a.index(d + 1), b.index(d + 1));

@@ -46,7 +46,7 @@ impl OpDef for StopGradient {
         use crate::testing::{Sample, dims, special};
         use crate::types::DType;
         use proptest::prelude::*;
-        let x = (prop::sample::select(DType::ALL.as_slice()), dims(4))
+        let x = (prop::sample::select(DType::ALL.as_slice()), dims(6))
             .prop_flat_map(|(dtype, dims)| special(dtype, dims));
         // Never smooth: the rule differs from finite differences on purpose.
         let sample = |x| Sample { op: Self {}.into(), operands: vec![x], smooth: false };

@@ -75,7 +75,7 @@ impl OpDef for Transpose {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
-        let case = (number(), dims(5)).prop_flat_map(|(dtype, dims)| {
+        let case = (number(), dims(6)).prop_flat_map(|(dtype, dims)| {
             let axes: Vec<usize> = (0..dims.len()).collect();
             (uniform(dtype, dims, -3.0, 3.0), Just(axes).prop_shuffle())
         });
