@@ -43,7 +43,8 @@ pub use graphc_compiler::{CompileError, CompileOptions, Isa, OptLevel, compile, 
 pub use graphc_ir::composite::{bce_with_logits, cross_entropy, mse};
 pub use graphc_ir::{
     Bindings, BuildErrors, DType, Dim, Function, FunctionBuilder, Initializer, Literal, Module,
-    ModuleBuilder, Param, Shape, Tensor, TensorType, gradients, shape, vjp,
+    ModuleBuilder, Param, Shape, Tensor, TensorType, gradients, hessian, hvp, jacobian, jvp, shape, vjp,
+    vmap,
 };
 pub use graphc_runtime::{
     Executable, Interrupter, RunContext, RuntimeError, State, ThreadPool, Value, ValueMut,

@@ -1,10 +1,11 @@
 //! Gradients of random composite functions, as compiled: against finite differences in f64, and bit
 //! for bit against the interpreter. A failure shrinks to a function printed in the text form.
 
+use graphc::ir::ops::ConvConfig;
 use graphc::ir::{Literal, Scalar, evaluate, print_function};
 use graphc::{
     Bindings, CompileOptions, DType, FunctionBuilder, Module, ModuleBuilder, OptLevel, RunContext, State,
-    Tensor, ThreadPool, Value, ValueMut, compile, cross_entropy, gradients,
+    Tensor, ThreadPool, Value, ValueMut, compile, cross_entropy, gradients, hvp, jvp, vjp, vmap,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -17,9 +18,12 @@ fn cases() -> u32 {
 /// One operation of a random function: what, and which earlier values.
 type Choice = (u8, usize, usize);
 
-/// Declares a function of two matrices `x` and `y` and a scalar loss; gradients are outputs. All
-/// operations are smooth where they are applied, but for `max` pooling and `relu` of values that are
-/// unlikely to lie near a kink.
+/// Choices below this are smooth.
+const N_SMOOTH: u8 = 40;
+/// Choices below this exist.
+const N_CHOICES: u8 = 49;
+
+/// Declares a function of two matrices `x` and `y` and a scalar loss; gradients are outputs.
 fn module(dtype: DType, dims: [usize; 2], choices: &[Choice]) -> Module {
     let m = ModuleBuilder::new("random");
     m.function("f", |f| {
@@ -31,6 +35,11 @@ fn module(dtype: DType, dims: [usize; 2], choices: &[Choice]) -> Module {
         }
     });
     m.build().unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// What a function of 5 to 60 nodes is made of, of the first `n` operations.
+fn choices(n: u8) -> impl Strategy<Value = Vec<Choice>> {
+    proptest::collection::vec((0..n, 0usize..4, 0usize..6), 1..14)
 }
 
 fn extents(t: Tensor<'_>) -> Vec<usize> {
@@ -85,6 +94,52 @@ fn compose<'f>(f: &'f FunctionBuilder, inputs: [Tensor<'f>; 2], choices: &[Choic
                     f.iota(DType::I32, [dy[0]], 0) % f.full(DType::I32, [dy[0]], dy[1] as f64),
                 )
             }
+            26 => x.gelu(),
+            27 => (x.square() + 0.5).pow(1.5) * 0.2,
+            28 => {
+                let rows = f.iota(DType::I32, [2], 0) % f.full(DType::I32, [2], dx[0] as f64);
+                let updates = y.mean_all().broadcast_to([2, dx[1]]);
+                x.scatter_add(rows, updates, 0)
+            }
+            29 => x.tanh().reduce_prod(&[j % 2]).reshape(if j % 2 == 0 { [1, dx[1]] } else { [dx[0], 1] }),
+            // A column, a row and a scalar, repeated.
+            30 if dx[0] == dy[0] => x * y.mean(&[1]).reshape([dy[0], 1]),
+            31 if dx[1] == dy[1] => x - y.mean(&[0]) * 0.5,
+            32 => x / (y.square().mean_all() + 1.0),
+            33 => {
+                let centered = x - x.mean(&[1]).reshape([dx[0], 1]);
+                centered * (centered.square().mean(&[1]) + 0.3).rsqrt().reshape([dx[0], 1])
+            }
+            34 if dx[1] > 2 => x.slice(&[0..dx[0], i % 2..dx[1]], &[1, 2]),
+            35 if small => x.pad(y.mean_all(), &[0, 1], &[1, -1], &[j % 2, 1]),
+            36 => {
+                (x * 0.5).expm1() * 0.5 + (x.square() * 0.5).log1p() - (x * 0.2).tan()
+                    + (x.square() + 1.0).recip()
+            }
+            37 => x.cos() * (x * 0.3).exp2(),
+            38 if small && dx[0] >= 2 && dx[1] >= 3 => {
+                // One group per copy, strided, dilated and padded.
+                let image = x.broadcast([1, 2, dx[0], dx[1]], &[2, 3]);
+                let kernel = y.mean_all().tanh().broadcast_to([4, 1, 2, 2]);
+                let config = ConvConfig::new(2).groups(2).strides(&[1, 2]).rhs_dilation(&[1, 2]);
+                let image = image.conv(kernel, &config.padding(&[(1, 0), (0, 1)]));
+                let d = extents(image);
+                image.reshape([4 * d[2], d[3]])
+            }
+            39 => x.softplus() - (-x).silu(),
+            40 if dx == dy => x.max(y),
+            41 if dx == dy => x.min(y * 0.5),
+            42 => x.clamp(-0.6, 0.7) + x.relu() * 0.5,
+            43 => x.abs() * x.sign(),
+            44 => x + x.reduce_max(&[1]).reshape([dx[0], 1]) - x.reduce_min(&[0]).reshape([1, dx[1]]),
+            45 if dx[0] >= 2 && dx[1] >= 2 => {
+                let pooled = x.reshape([1, 1, dx[0], dx[1]]).max_pool2d(2, 1, 0);
+                pooled.reshape([dx[0] - 1, dx[1] - 1])
+            }
+            46 if dx == dy => x.gt(y).select(x, y.tanh()),
+            47 => x % (x.square() + 0.7),
+            48 => x.reverse(&[0]).stop_gradient() * x + x.round(),
+            // What does not fit the shapes.
             _ => x.gelu(),
         });
         // Growth is bounded, so that finite differences stay accurate.
@@ -166,7 +221,7 @@ fn check_gradients(module: &Module, inputs: &[Literal]) -> Result<(), String> {
 
 #[test]
 fn random_functions_have_the_right_gradients_and_bits() {
-    let choices = proptest::collection::vec((0u8..27, 0usize..4, 0usize..6), 1..14);
+    let choices = choices(N_SMOOTH);
     let dims = (1usize..9, 1usize..9);
     let config = Config { cases: cases(), failure_persistence: None, ..Config::default() };
     let ran = TestRunner::new(config).run(&(dims, choices), |((m, n), choices)| {
@@ -184,6 +239,128 @@ fn random_functions_have_the_right_gradients_and_bits() {
         Ok(())
     });
     ran.map_err(|e| e.to_string()).unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// The sum of products of two tensors in f64, and the sum of their magnitudes.
+fn inner(a: &Literal, b: &Literal) -> (f64, f64) {
+    let terms = (0..a.len()).map(|i| a.get(i).to_f64() * b.get(i).to_f64());
+    terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()))
+}
+
+fn interpreted(module: &Module, inputs: &[Literal]) -> Result<Vec<Literal>, String> {
+    evaluate(&module.functions[0], inputs, |_| unreachable!("no state"))
+        .map(|e| e.outputs)
+        .map_err(|e| e.to_string())
+}
+
+/// Forward mode against reverse mode, and Hessian-vector products forward over reverse against reverse
+/// over reverse.
+fn check_modes(dims: [usize; 2], choices: &[Choice], bits: bool) -> Result<(), String> {
+    let declare = |dtype: DType| {
+        let m = ModuleBuilder::new("random");
+        m.function("f", |f| {
+            let inputs = [f.input("x", dtype, dims), f.input("y", dtype, dims)];
+            let directions = [f.input("v", dtype, dims), f.input("w", dtype, dims)];
+            let pairs: Vec<_> = inputs.into_iter().zip(directions).collect();
+            let loss = compose(f, inputs, choices);
+            let first = gradients(loss, &inputs);
+            let along: Vec<_> = first.iter().copied().zip(directions).collect();
+            f.output("tangent", jvp(&[loss], &pairs)[0]);
+            f.output("gx", first[0]);
+            f.output("gy", first[1]);
+            for (name, second) in [("forward", hvp(loss, &pairs)), ("reverse", vjp(&along, &inputs))] {
+                f.output(&format!("{name}/x"), second[0]);
+                f.output(&format!("{name}/y"), second[1]);
+            }
+        });
+        let given: Vec<Literal> = (1..5).map(|seed| numbers(dtype, dims, seed)).collect();
+        (m.build().unwrap_or_else(|e| panic!("{e}")), given)
+    };
+    let (module, given) = declare(DType::F64);
+    let explain = |e: String| format!("{e}\n{}", print_function(&module, &module.functions[0]));
+    let out = interpreted(&module, &given).map_err(explain)?;
+    let tangent = out[0].get(0).to_f64();
+    let ((gx, size_x), (gy, size_y)) = (inner(&out[1], &given[2]), inner(&out[2], &given[3]));
+    if (tangent - gx - gy).abs() > 1e-10 * (1e-3 + size_x + size_y) {
+        return Err(explain(format!("tangent {tangent}, gradient along the direction {}", gx + gy)));
+    }
+    for (forward, reverse) in out[3..5].iter().zip(&out[5..]) {
+        let largest = (0..forward.len()).map(|i| forward.get(i).to_f64().abs()).fold(1e-3, f64::max);
+        for i in 0..forward.len() {
+            let (a, b) = (forward.get(i).to_f64(), reverse.get(i).to_f64());
+            if (a - b).abs() > 1e-9 * largest || a.is_nan() {
+                return Err(explain(format!("second derivative {i}: forward {a}, reverse {b}")));
+            }
+        }
+    }
+    if bits {
+        let (module, given) = declare(DType::F32);
+        check_bits(&module, &given).map_err(explain)?;
+    }
+    Ok(())
+}
+
+/// Loss and gradients of each of three examples at once against one after another, bit for bit.
+fn check_batch(dims: [usize; 2], choices: &[Choice]) -> Result<(), String> {
+    let [rows, columns] = dims;
+    let m = ModuleBuilder::new("random");
+    m.function("f", |f| {
+        let inputs =
+            [f.input("x", DType::F32, [3, rows, columns]), f.input("y", DType::F32, [rows, 3, columns])];
+        let results = vmap(&[(inputs[0], 0), (inputs[1], 1)], |example| {
+            let loss = compose(f, [example[0], example[1]], choices);
+            [&[loss], gradients(loss, example).as_slice()].concat()
+        });
+        for (name, result) in ["loss", "g0", "g1"].into_iter().zip(results) {
+            f.output(name, result);
+        }
+    });
+    let batched = m.build().map_err(|e| e.to_string())?;
+    let alone = module(DType::F32, dims, choices);
+    let explain = |e: String| format!("{e}\n{}", print_function(&alone, &alone.functions[0]));
+    let examples: Vec<[Literal; 2]> =
+        (0..3).map(|b| [numbers(DType::F32, dims, b), numbers(DType::F32, dims, b + 3)]).collect();
+    let x = Literal::from_fn(DType::F32, &[3, rows, columns], |i| {
+        examples[i / (rows * columns)][0].get(i % (rows * columns))
+    });
+    let y = Literal::from_fn(DType::F32, &[rows, 3, columns], |i| {
+        examples[i / columns % 3][1].get(i / (3 * columns) * columns + i % columns)
+    });
+    let got = interpreted(&batched, &[x, y]).map_err(explain)?;
+    for (b, example) in examples.iter().enumerate() {
+        for (n, (expected, got)) in
+            interpreted(&alone, example).map_err(explain)?.iter().zip(&got).enumerate()
+        {
+            let of_example = |i: usize| got.get(b * expected.len() + i);
+            if let Some(i) = (0..expected.len()).find(|&i| !same(expected.get(i), of_example(i))) {
+                let (e, g) = (expected.get(i), of_example(i));
+                return Err(explain(format!("example {b}, output {n}[{i}]: alone {e}, in a batch {g}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn random_functions_agree_between_modes() {
+    let config = Config { cases: cases(), failure_persistence: None, ..Config::default() };
+    let case = ((1usize..9, 1usize..9), choices(N_CHOICES), proptest::bool::weighted(0.2));
+    let ran = TestRunner::new(config).run(&case, |((m, n), choices, bits)| {
+        check_modes([m, n], &choices, bits).map_err(TestCaseError::fail)?;
+        check_batch([m, n], &choices).map_err(TestCaseError::fail)
+    });
+    ran.map_err(|e| e.to_string()).unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// Functions that were once compiled wrongly, found by the test above and its like.
+#[test]
+fn what_was_once_wrong_stays_right() {
+    // A fused multiply-add whose accumulator was pushed out of its register by another operand.
+    let choices = [(0, 0, 0), (0, 2, 0), (27, 3, 0), (0, 1, 0)];
+    check_bits(&module(DType::F64, [1, 2], &choices), &[1, 2].map(|s| numbers(DType::F64, [1, 2], s)))
+        .unwrap();
+    // Sums over the rows and over the columns of one square matrix, fused as if both ran along rows.
+    check_modes([2, 1], &[(0, 0, 0), (16, 0, 0), (0, 0, 0), (44, 0, 0)], true).unwrap();
 }
 
 #[test]
@@ -241,11 +418,35 @@ fn what_the_loss_does_not_use_has_zero_gradient() {
 fn a_missing_rule_is_an_error_that_names_the_operation() {
     let m = ModuleBuilder::new("m");
     m.function("f", |f| {
+        let x = f.input("x", DType::F32, graphc::shape!["N"]);
+        f.output("gradient", gradients(x.reduce_prod(&[0]), &[x])[0]);
+    });
+    let message = m.build().unwrap_err().to_string();
+    assert!(message.contains("reduce_prod: no gradient rule"), "{message}");
+    assert!(message.contains("tests/gradients.rs"), "{message}");
+}
+
+#[test]
+fn a_maximum_over_windows_has_second_derivatives() {
+    let m = ModuleBuilder::new("m");
+    m.function("f", |f| {
         let x = f.input("x", DType::F32, [1, 1, 4, 4]);
         let first = gradients(x.max_pool2d(2, 2, 0).square().mean_all(), &[x])[0];
         f.output("second", gradients(first.square().mean_all(), &[x])[0]);
     });
-    let message = m.build().unwrap_err().to_string();
-    assert!(message.contains("select_and_scatter: no gradient rule"), "{message}");
-    assert!(message.contains("tests/gradients.rs"), "{message}");
+    let x = numbers(DType::F32, [4, 4], 5).reshaped(&[1, 1, 4, 4]);
+    let module = m.build().unwrap_or_else(|e| panic!("{e}"));
+    check_bits(&module, std::slice::from_ref(&x)).unwrap();
+    // The loss is the mean of four squared maxima, so the gradient is half of each maximum, at its
+    // place. The mean of its squares has the derivative of a 32nd of the maximum there.
+    let second = run(&module, std::slice::from_ref(&x), OptLevel::O3, 1).swap_remove(0);
+    for row in 0..4 {
+        for column in 0..4 {
+            let (r, c) = (row / 2 * 2, column / 2 * 2);
+            let value = |r: usize, c: usize| x.get(4 * r + c).to_f64();
+            let maximum = value(r, c).max(value(r + 1, c)).max(value(r, c + 1)).max(value(r + 1, c + 1));
+            let expected = if value(row, column) == maximum { maximum / 32.0 } else { 0.0 };
+            assert_eq!(second[4 * row + column].to_f64(), expected, "at {row}, {column}");
+        }
+    }
 }

@@ -673,7 +673,9 @@ fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<K
         let ExprOp::Load { buffer, index, guards } = &e.op else { continue };
         let Some(store) = p.stores.iter().find(|s| s.buffer == *buffer) else { continue };
         let level = if store.inner { vars.len() } else { outer };
+        // A map that `p` has absorbed may be stored under another order of the variables.
         if *index != vars[..level.min(vars.len())]
+            || *index != store.index
             || !guards.is_empty()
             || store.inner && !inside[id as usize]
         {

@@ -79,6 +79,16 @@ pub struct NoGradient {
     pub why: &'static str,
 }
 
+/// A function was to be mapped over a batch, with an operation that has no rule for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{op}: no batching rule{}{}", if .why.is_empty() { "" } else { ": " }, .why)]
+pub struct NoBatch {
+    /// Mnemonic of the operation.
+    pub op: &'static str,
+    /// Why there is none, or what to use; may be empty.
+    pub why: &'static str,
+}
+
 /// One mistake found while a module was declared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {

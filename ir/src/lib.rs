@@ -26,10 +26,10 @@ mod text;
 mod types;
 mod verify;
 
-pub use autodiff::{gradient_function, gradients, vjp};
+pub use autodiff::{batch, gradient_function, gradients, hessian, hvp, jacobian, jvp, vjp, vmap};
 pub use builder::{FunctionBuilder, ModuleBuilder, Operand, Param, Tensor};
 pub use control::{ScanOptions, Scanned};
-pub use error::{BuildError, BuildErrors, EvalError, NoGradient, TypeError};
+pub use error::{BuildError, BuildErrors, EvalError, NoBatch, NoGradient, TypeError};
 pub use graph::{Graph, Node, NodeId, Origin, SourceLoc};
 pub use index::{Access, Atom, Guard, IndexCx, IndexExpr, Var};
 pub use init::Initializer;

@@ -2,7 +2,7 @@
 
 use graphc_ir::{
     DType, FunctionBuilder, Literal, Module, ModuleBuilder, Scalar, ScanOptions, Tensor, evaluate, gradients,
-    verify,
+    jvp, verify, vmap,
 };
 
 /// A module with one function, checked and round-tripped through its text form.
@@ -339,4 +339,121 @@ fn values_of_a_region_stay_inside() {
         f.output("y", leaked.unwrap());
     });
     assert!(error.contains("a value of another function is used here"), "{error}");
+}
+
+/// Functions of one tensor and one scalar with loops and branches, and whether they have a gradient in
+/// reverse mode.
+type Body = for<'f> fn(&'f FunctionBuilder, Tensor<'f>, Tensor<'f>) -> Tensor<'f>;
+const FUNCTIONS: [(&str, bool, Body); 6] = [
+    ("scan", true, |f, x, s| {
+        let scanned = f.scan(&[s], &[x], |_, h, e| (vec![(h[0] * e[0] + s).sin()], vec![h[0] * h[0]]));
+        scanned.carries[0] + scanned.stacked[0].reduce_sum(&[0])
+    }),
+    ("scan in reverse, recomputed", true, |f, x, s| {
+        let options = ScanOptions { reverse: true, save_every: 2, ..ScanOptions::default() };
+        f.scan_with(&options, &[s], &[x], |_, h, e| (vec![(h[0] * e[0] + s).sin()], vec![])).carries[0]
+    }),
+    ("cond", true, |f, x, s| {
+        let sum = x.reduce_sum(&[0]);
+        f.cond(sum.gt(s), |_| vec![sum * s], |_| vec![(sum - s).exp()])[0]
+    }),
+    ("checkpoint", true, |f, x, s| f.checkpoint(|_| vec![(x.reduce_sum(&[0]) * s).exp()])[0]),
+    ("custom gradient of x * s", true, |f, x, s| {
+        let product = f.custom_gradient(
+            &[x, s],
+            |_, x| vec![(x[0] * x[1]).reduce_sum(&[0])],
+            |_, x, _, ct| vec![x[1] * ct[0] + x[0] * 0.0, (x[0] * ct[0]).reduce_sum(&[0])],
+        );
+        product[0]
+    }),
+    ("while", false, |f, x, s| {
+        let start = x.square().reduce_sum(&[0]) + 1.0;
+        f.while_loop(&[start], |_, c| c[0].lt(50.0), |_, c| vec![c[0] * (s.square() + 1.5)])[0]
+    }),
+];
+
+#[test]
+fn tangents_agree_with_gradients_and_differences() {
+    for (name, has_gradient, body) in FUNCTIONS {
+        if name.starts_with("custom") {
+            continue;
+        }
+        let m = module(|f| {
+            let (x, s) = (f.input("x", DType::F64, [4]), f.input("s", DType::F64, []));
+            let (dx, ds) = (f.input("dx", DType::F64, [4]), f.input("ds", DType::F64, []));
+            let y = body(f, x, s);
+            f.output("y", y);
+            f.output("tangent", jvp(&[y], &[(x, dx), (s, ds)])[0]);
+            if has_gradient {
+                let g = gradients(y, &[x, s]);
+                f.output("product", (g[0] * dx).reduce_sum(&[0]) + g[1] * ds);
+            }
+        });
+        let at = |eps: f64| {
+            let (x, dx, s) = (f64s(&[4], 1), f64s(&[4], 2), 0.3);
+            let moved = |i: usize| Scalar::F64(x.get(i).to_f64() + eps * dx.get(i).to_f64());
+            let x = Literal::from_fn(DType::F64, &[4], moved);
+            let scalar = |v: f64| Literal::scalar(Scalar::F64(v));
+            run(&m, &[x, scalar(s + eps * 0.7), dx, scalar(0.7)])
+        };
+        let (here, eps) = (at(0.0), 1e-5);
+        let value = |l: &Literal| l.get(0).to_f64();
+        let expected = (value(&at(eps)[0]) - value(&at(-eps)[0])) / (2.0 * eps);
+        for given in &here[1..] {
+            let error = (value(given) - expected).abs() / (1.0 + expected.abs());
+            assert!(error < 1e-7, "{name}: {} by differences {expected}\n{m}", value(given));
+        }
+    }
+}
+
+#[test]
+fn a_map_over_a_batch_gives_every_example_what_it_has_alone() {
+    for (name, has_gradient, body) in FUNCTIONS {
+        let all = |f: &FunctionBuilder, xs: bool, ss: bool| {
+            let shape = |mapped: bool, dims: &[usize]| -> Vec<usize> {
+                if mapped { [&[3], dims].concat() } else { dims.to_vec() }
+            };
+            let x = f.input("x", DType::F64, shape(xs, &[4]).as_slice());
+            let s = f.input("s", DType::F64, shape(ss, &[]).as_slice());
+            let mut inputs = Vec::new();
+            if xs {
+                inputs.push((x, 0));
+            }
+            if ss {
+                inputs.push((s, 0));
+            }
+            let results = |x, s| {
+                let y = body(f, x, s);
+                let mut results = vec![y];
+                if has_gradient {
+                    results.extend(gradients(y, &[x, s]));
+                }
+                results
+            };
+            let results = if inputs.is_empty() {
+                results(x, s)
+            } else {
+                vmap(&inputs, |e| results(if xs { e[0] } else { x }, if ss { e[e.len() - 1] } else { s }))
+            };
+            results.iter().enumerate().for_each(|(i, y)| f.output(&format!("y{i}"), *y));
+        };
+        let alone = module(|f| all(f, false, false));
+        let (x, s) = (f64s(&[3, 4], 3), f64s(&[3], 4));
+        for (xs, ss) in [(true, false), (false, true), (true, true)] {
+            let m = module(|f| all(f, xs, ss));
+            let x0 = x.element(0);
+            let s0 = s.element(0);
+            let batch =
+                run(&m, &[if xs { x.clone() } else { x0.clone() }, if ss { s.clone() } else { s0.clone() }]);
+            for i in 0..3 {
+                let one = |mapped: bool, all: &Literal, first: &Literal| {
+                    if mapped { all.element(i) } else { first.clone() }
+                };
+                let expected = run(&alone, &[one(xs, &x, &x0), one(ss, &s, &s0)]);
+                for (n, (b, e)) in batch.iter().zip(&expected).enumerate() {
+                    assert_eq!(b.element(i), *e, "{name}, {xs} {ss}: result {n} of example {i}\n{m}");
+                }
+            }
+        }
+    }
 }

@@ -1,158 +1,31 @@
-//! Reverse-mode differentiation, graph to graph: the backward pass is more nodes of the function.
+//! Transformations of a function under declaration, graph to graph: what they compute is more nodes
+//! of the function, so they apply to each other's results.
 //!
-//! [`gradients`] walks the nodes from the output back to the inputs, asks each operation's rule for
-//! the cotangents of its operands and adds up those that meet. Gradients are ordinary nodes, so
-//! they can be differentiated again.
+//! [`reverse`] and [`forward`] differentiate, [`batch`] maps over a new axis, [`higher`] combines the
+//! three. The rules of each operation are in its file, see [`crate::ops::OpDef`].
 
+mod batch;
+mod forward;
+mod higher;
 mod regions;
+mod reverse;
 mod scan;
 
-pub(crate) use regions::{backward_region, float_cotangents, spread};
+pub use batch::{batch, vmap};
+pub use forward::jvp;
+pub use higher::{hessian, hvp, jacobian};
+pub(crate) use regions::{
+    backward_region, batch_scan, batch_while, batched_gradient, batched_region, float_cotangents,
+    forward_region, forward_scan, forward_while, spread,
+};
+pub use reverse::{gradient_function, gradients, vjp};
 pub(crate) use scan::scan_vjp;
 
-use crate::builder::{FunctionBuilder, Param, Tensor};
-use crate::error::{BuildError, BuildErrors};
-use crate::graph::{NodeId, SourceLoc};
-use crate::module::{Function, Module};
-use crate::ops::{Op, VjpCx};
-use std::collections::BTreeMap;
-
-/// Gradients of the scalar `output` with respect to each of `wrt`, in order: tensors of their
-/// types. An input that `output` does not depend on, or that is not a float, gets exact zeros.
-///
-/// A missing gradient rule, or an `output` that is not a float scalar, is recorded in the builder
-/// as a mistake at the caller's line, and the results are poisoned.
-#[track_caller]
-pub fn gradients<'f>(output: Tensor<'f>, wrt: &[Tensor<'f>]) -> Vec<Tensor<'f>> {
-    let f = output.builder();
-    if output.is_poison() {
-        return vec![f.poison(); wrt.len()];
-    }
-    let ty = output.ty();
-    if ty.rank() != 0 || !ty.dtype.is_float() {
-        f.misuse(format!("gradients: the output is {ty}, it must be a float scalar"));
-        return vec![f.poison(); wrt.len()];
-    }
-    vjp(&[(output, f.scalar(ty.dtype, 1.0))], wrt)
-}
-
-/// The gradients of a function of `module` as a function `{name}.grad`: it has the inputs, outputs
-/// and updates of `function`, and for each trainable state variable an output `grad/{variable}`, the
-/// gradient of the first output. The module is not changed.
-///
-/// # Errors
-/// If there is no such function, if its first output is not a float scalar, if an output has the
-/// name of a gradient, or if an operation on the way has no gradient rule.
-#[track_caller]
-pub fn gradient_function(module: &Module, function: &str) -> Result<Function, BuildErrors> {
-    let loc = SourceLoc::from(std::panic::Location::caller());
-    let fail = |message: String| Err(BuildErrors(vec![BuildError::Misuse { message, loc }]));
-    let Some(f) = module.function(function) else {
-        let known: Vec<String> = module.functions.iter().map(|f| format!("`{}`", f.name)).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return fail(format!("the module has no function `{function}`; it has {known}"));
-    };
-    let Some(first) = f.outputs.first() else {
-        return fail(format!("function `{function}` has no output to differentiate"));
-    };
-    let ty = f.graph.ty(first.node);
-    if ty.rank() != 0 || !ty.dtype.is_float() {
-        return fail(format!(
-            "output `{}` of function `{function}` is {ty}, must be a float scalar",
-            first.name
-        ));
-    }
-    let mut extended = FunctionBuilder::extend(module, f, |b: &FunctionBuilder| {
-        let params: Vec<Param> = b.trainable();
-        let reads: Vec<Tensor<'_>> = params.iter().map(|p| b.read(p)).collect();
-        for (p, gradient) in params.iter().zip(gradients(b.tensor(first.node), &reads)) {
-            b.output(&format!("grad/{}", b.param_name(p.id)), gradient);
-        }
-    })?;
-    extended.name = format!("{function}.grad").into();
-    Ok(extended)
-}
-
-/// Vector-Jacobian product: for pairs (output, cotangent of its type) the cotangents of `wrt`.
-/// [`gradients`] is the case of one scalar output with cotangent 1. Mistakes are recorded likewise.
-#[track_caller]
-pub fn vjp<'f>(outputs: &[(Tensor<'f>, Tensor<'f>)], wrt: &[Tensor<'f>]) -> Vec<Tensor<'f>> {
-    let Some((first, _)) = outputs.first() else { return Vec::new() };
-    let f = first.builder();
-    let mut all = outputs.iter().flat_map(|&(y, ct)| [y, ct]).chain(wrt.iter().copied());
-    if all.any(Tensor::is_poison) {
-        return vec![f.poison(); wrt.len()];
-    }
-    for &(y, ct) in outputs {
-        if y.ty() != ct.ty() {
-            f.misuse(format!("vjp: the output is {}, its cotangent {}", y.ty(), ct.ty()));
-            return vec![f.poison(); wrt.len()];
-        }
-    }
-    let ids: Vec<NodeId> = wrt.iter().filter_map(|t| t.id()).collect();
-    let tops: Vec<NodeId> = outputs.iter().filter_map(|(y, _)| y.id()).collect();
-    let order = active_nodes(f, &tops, &ids);
-
-    let mut cotangents: Cotangents<'f> = BTreeMap::new();
-    for &(y, ct) in outputs {
-        if let Some(id) = y.id() {
-            accumulate(&mut cotangents, (id, 0), ct);
-        }
-    }
-    for &id in order.iter().rev() {
-        let (op, operands, origin) =
-            f.with_graph(|g| (g.op(id).clone(), g.operands(id), g.node(id).origin.clone()));
-        if operands.is_empty() {
-            continue;
-        }
-        if let Op::ResultOf(r) = &op {
-            if let Some(&ct) = cotangents.get(&(id, 0)) {
-                accumulate(&mut cotangents, (operands[0], r.index), ct);
-            }
-            continue;
-        }
-        let last = cotangents.range((id, 0)..=(id, usize::MAX)).next_back();
-        let Some((&(_, last), _)) = last else { continue };
-        let results = if op.regions().is_empty() { 1 } else { last + 1 };
-        let cts: Vec<Option<Tensor<'f>>> = (0..results).map(|i| cotangents.get(&(id, i)).copied()).collect();
-        let tensors: Vec<Tensor<'f>> = operands.iter().map(|&o| f.tensor(o)).collect();
-        let cx = VjpCx { operands: &tensors, result: f.tensor(id) };
-        let cotangents_of_operands = match f.at(&origin, || op.vjp_of_results(&cx, &cts)) {
-            Ok(cts) => cts,
-            Err(error) => {
-                f.no_gradient(error);
-                return vec![f.poison(); wrt.len()];
-            }
-        };
-        debug_assert_eq!(
-            cotangents_of_operands.len(),
-            operands.len(),
-            "{} gives one cotangent per operand",
-            op.name()
-        );
-        for (&operand, ct) in operands.iter().zip(cotangents_of_operands) {
-            if let Some(ct) = ct.filter(|_| order.binary_search(&operand).is_ok()) {
-                f.at(&origin, || accumulate(&mut cotangents, (operand, 0), ct));
-            }
-        }
-    }
-    let of = |&t: &Tensor<'f>| {
-        let known = t.id().and_then(|id| cotangents.get(&(id, 0))).copied();
-        known.unwrap_or_else(|| f.full(t.dtype(), t.shape(), 0.0))
-    };
-    wrt.iter().map(of).collect()
-}
-
-/// By node and result.
-type Cotangents<'f> = BTreeMap<(NodeId, usize), Tensor<'f>>;
-
-fn accumulate<'f>(cotangents: &mut Cotangents<'f>, at: (NodeId, usize), ct: Tensor<'f>) {
-    let sum = cotangents.get(&at).map_or(ct, |&earlier| earlier + ct);
-    cotangents.insert(at, sum);
-}
+use crate::builder::FunctionBuilder;
+use crate::graph::NodeId;
 
 /// Float nodes on a path from `wrt` to `tops`, in creation order.
-fn active_nodes(f: &crate::FunctionBuilder, tops: &[NodeId], wrt: &[NodeId]) -> Vec<NodeId> {
+fn active_nodes(f: &FunctionBuilder, tops: &[NodeId], wrt: &[NodeId]) -> Vec<NodeId> {
     f.with_graph(|g| {
         let mut depends = vec![false; g.len()];
         let mut needed = vec![false; g.len()];

@@ -8,6 +8,7 @@ elementwise_op! {
     /// `abs(MIN) = MIN`. Gradient: `ct * sign(x)`, so `abs'(0) = 0`.
     pub struct Abs: 1 of NUMBER as "abs";
     vjp: |cx, ct| [Some(ct * cx.operands[0].sign())];
+    jvp: |cx, t| Some(t[0]? * cx.operands[0].sign());
     eval: |x| match x[0] {
         Scalar::F32(a) => Scalar::F32(a.abs()),
         Scalar::F64(a) => Scalar::F64(a.abs()),

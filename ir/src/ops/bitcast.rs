@@ -1,7 +1,7 @@
 //! `bitcast`: the same bits as another type.
 
 use super::rules::{elementwise, map_elements, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -34,6 +34,14 @@ impl OpDef for Bitcast {
         Ok(vec![None])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         Ok(map_elements(x, out, |x| match (x[0], self.dtype) {
             (Scalar::F32(a), DType::I32) => Scalar::I32(a.to_bits() as i32),
@@ -52,7 +60,7 @@ impl OpDef for Bitcast {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, special};
         use proptest::prelude::*;
-        let case = (prop::sample::select(DType::ALL.as_slice()), dims(4), any::<bool>());
+        let case = (prop::sample::select(DType::ALL.as_slice()), dims(6), any::<bool>());
         let sample = case.prop_flat_map(|(from, dims, same)| {
             let dtype = match from {
                 _ if same => from,

@@ -1,7 +1,7 @@
 //! `broadcast`: repeats a tensor along new axes.
 
-use super::rules::{index_vars, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{behind_batch, index_vars, operands, with_batch};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::Access;
@@ -49,6 +49,15 @@ impl OpDef for Broadcast {
         Ok(vec![Some(ct.reduce_sum(&new))])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.broadcast(&self.shape, &self.axes)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let axes = with_batch(0, &behind_batch(&self.axes));
+        Ok(cx.operands[0].broadcast(cx.with_batch(&self.shape), &axes))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         let mut at = indices(&out.dims);
         Ok(Literal::from_fn(out.dtype, &out.dims, |_| {
@@ -68,7 +77,7 @@ impl OpDef for Broadcast {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
-        let case = (number(), dims(4)).prop_flat_map(|(dtype, dims)| {
+        let case = (number(), dims(6)).prop_flat_map(|(dtype, dims)| {
             let rank = dims.len();
             (Just(dtype), Just(dims), proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank))
         });

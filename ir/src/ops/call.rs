@@ -1,14 +1,14 @@
 //! `call`: a region applied to operands.
 
 use super::rules::first_result;
-use crate::autodiff::{backward_region, float_cotangents, spread};
-use super::{OpDef, ResultOf, StaticType, Vjp, VjpCx};
+use crate::autodiff::{backward_region, batched_gradient, batched_region, float_cotangents, forward_region, spread};
+use super::{BatchCx, Batched, Jvp, OpDef, ResultOf, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
-use crate::error::{EvalError, TypeError};
+use crate::error::{EvalError, NoBatch, NoGradient, TypeError};
 use crate::literal::Literal;
 use crate::pattern::Pattern;
 use crate::region::Region;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 
 op! {
     /// The outputs of `function` for the operands. If `inline`, it is replaced by the nodes of the
@@ -95,6 +95,53 @@ impl OpDef for Call {
             f.push_all(Self { function, inline: self.inline, gradient: None }, &inputs)
         };
         Ok(spread(cx.operands, gradients).collect())
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        self.jvp_of_results(cx, tangents).map(|mut t| t.swap_remove(0))
+    }
+
+    fn jvp_of_results<'f>(
+        &self,
+        cx: &VjpCx<'_, 'f>,
+        tangents: &[Option<Tensor<'f>>],
+    ) -> Result<Vec<Option<Tensor<'f>>>, NoGradient> {
+        if self.gradient.is_some() {
+            let why = "its own gradient rule is for reverse mode only";
+            return Err(NoGradient { op: Self::NAME, why });
+        }
+        let f = cx.result.builder();
+        let active: Vec<bool> = tangents.iter().map(Option::is_some).collect();
+        let outputs: Vec<DType> = self.function.outputs().map(|ty| ty.dtype).collect();
+        let Some(function) = forward_region(f, &self.function, &active) else {
+            return Ok(vec![Some(f.poison()); outputs.len()]);
+        };
+        let inputs: Vec<Tensor<'f>> =
+            cx.operands.iter().copied().chain(tangents.iter().flatten().copied()).collect();
+        let call = Self { function, inline: self.inline, gradient: None };
+        let mut results = f.push_all(call, &inputs).into_iter().skip(outputs.len());
+        Ok(outputs.iter().map(|dtype| if dtype.is_float() { results.next() } else { None }).collect())
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        self.batch_of_results(cx).map(|mut t| t.swap_remove(0))
+    }
+
+    fn batch_of_results<'f>(&self, cx: &BatchCx<'_, 'f>) -> Result<Vec<Tensor<'f>>, NoBatch> {
+        let f = cx.operands[0].builder();
+        let Some(function) = batched_region(f, &self.function, cx.mapped, cx.size) else {
+            return Ok(vec![f.poison()]);
+        };
+        let gradient = match &self.gradient {
+            None => None,
+            Some(rule) => match batched_gradient(f, self, rule, cx) {
+                None => return Ok(vec![f.poison()]),
+                known => known,
+            },
+        };
+        let call = Self { function, inline: self.inline, gradient };
+        let results = f.push_all(call, cx.operands);
+        Ok(if results.is_empty() { vec![f.poison()] } else { results })
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

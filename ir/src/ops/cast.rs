@@ -1,7 +1,7 @@
 //! `cast`: conversion of elements by value.
 
 use super::rules::{elementwise, map_elements, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -32,6 +32,14 @@ impl OpDef for Cast {
         Ok(vec![from.is_float().then(|| ct.cast(from))])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.cast(self.dtype)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         Ok(map_elements(x, out, |x| x[0].cast(self.dtype)))
     }
@@ -45,7 +53,7 @@ impl OpDef for Cast {
         use crate::testing::{Sample, dims, special, uniform};
         use proptest::prelude::*;
         let any_dtype = || prop::sample::select(DType::ALL.as_slice());
-        let case = (any_dtype(), any_dtype(), dims(4), any::<bool>());
+        let case = (any_dtype(), any_dtype(), dims(6), any::<bool>());
         let sample = case.prop_flat_map(|(from, dtype, dims, wanted)| {
             // Finite differences run in f64: a result rounded to f32 is a staircase to them.
             let smooth = wanted && from.is_float() && dtype == DType::F64;

@@ -1,7 +1,7 @@
 //! `check_index`: refuses indices out of range.
 
 use super::rules::{accept, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -37,6 +37,14 @@ impl OpDef for CheckIndex {
         Ok(vec![None])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
+    }
+
     fn eval(&self, x: &[&Literal], _: &StaticType) -> Result<Literal, EvalError> {
         let bound = self.bound();
         for position in 0..x[0].len() {
@@ -61,7 +69,7 @@ impl OpDef for CheckIndex {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, uniform};
         use proptest::prelude::*;
-        let case = (prop::sample::select(vec![DType::I32, DType::I64]), dims(4), 1usize..20);
+        let case = (prop::sample::select(vec![DType::I32, DType::I64]), dims(6), 1usize..20);
         let sample = case.prop_flat_map(|(dtype, dims, bound)| {
             uniform(dtype, dims, 0.0, bound as f64).prop_map(move |x| Sample {
                 op: Self { bound: bound.into() }.into(),

@@ -1,5 +1,6 @@
 //! `clamp`: limits each element to an interval.
 
+use super::rules::tangent;
 use crate::builder::{Operand, Tensor};
 use crate::scalar::{Scalar, ScalarBuilder};
 
@@ -17,6 +18,14 @@ elementwise_op! {
             Some((x.lt(lo) & lo.lt(hi)).select(ct, zero)),
             Some((x.gt(hi) | lo.gt(hi)).select(ct, zero)),
         ]
+    };
+    jvp: |cx, t| {
+        let (x, lo, hi) = (cx.operands[0], cx.operands[1], cx.operands[2]);
+        let of = |i: usize| tangent(t[i], cx.operands[i]);
+        // Bounds that are equal hold whatever lies outside them; NaN is above none and below none.
+        let below = lo.lt(hi).select(of(1), 0.0);
+        let between = (x.is_nan() | lo.is_nan() | hi.is_nan()).select(x.full_like(0.0), of(0));
+        Some((x.gt(hi) | lo.gt(hi)).select(of(2), x.lt(lo).select(below, between)))
     };
     eval: |x| {
         macro_rules! float {

@@ -1,7 +1,7 @@
 //! `compare`: elementwise comparison.
 
 use super::rules::{accept, elementwise, is_number, map_elements, operands, same_types};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{Operand, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -33,6 +33,14 @@ impl OpDef for Compare {
         Ok(vec![None, None])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         Ok(map_elements(x, out, |x| {
             Scalar::Bool(match (x[0], x[1]) {
@@ -54,7 +62,7 @@ impl OpDef for Compare {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, special, tied};
         use proptest::prelude::*;
-        let case = (prop::sample::select(DType::ALL.as_slice()), dims(4), any::<bool>()).prop_flat_map(
+        let case = (prop::sample::select(DType::ALL.as_slice()), dims(6), any::<bool>()).prop_flat_map(
             |(dtype, dims, ties)| {
                 let kinds = if dtype == DType::Bool { &CmpKind::ALL[..2] } else { &CmpKind::ALL[..] };
                 let values = || if ties { tied(dtype, dims.clone()) } else { special(dtype, dims.clone()) };

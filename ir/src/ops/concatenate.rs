@@ -1,7 +1,7 @@
 //! `concatenate`: tensors one after another along an axis.
 
-use super::rules::{index_vars, storable};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{index_vars, storable, tangent};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{FunctionBuilder, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::index::{Access, Guard};
@@ -68,6 +68,16 @@ impl OpDef for Concatenate {
         Ok(slices.collect())
     }
 
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        let f = cx.result.builder();
+        let parts: Vec<Tensor<'f>> = t.iter().zip(cx.operands).map(|(&t, &x)| tangent(t, x)).collect();
+        Ok(Some(f.concatenate(&parts, self.axis)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(Self { axis: self.axis + 1 }))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         let mut at = indices(&out.dims);
         Ok(Literal::from_fn(out.dtype, &out.dims, |_| {
@@ -111,7 +121,7 @@ impl OpDef for Concatenate {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
         let extents = proptest::collection::vec(0usize..5, 1..4);
-        let case = (number(), dims(3), any::<prop::sample::Index>(), extents);
+        let case = (number(), dims(5), any::<prop::sample::Index>(), extents);
         let sample = case.prop_flat_map(|(dtype, dims, at, extents)| {
             let axis = at.index(dims.len() + 1);
             let dims: Vec<usize> = dims.into_iter().map(|d| d.min(7)).collect();

@@ -1,10 +1,10 @@
 //! `cond`: one of two regions, chosen at run time.
 
 use super::rules::first_result;
-use crate::autodiff::{backward_region, float_cotangents, spread};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use crate::autodiff::{backward_region, batched_region, float_cotangents, forward_region, spread};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
-use crate::error::{EvalError, TypeError};
+use crate::error::{EvalError, NoBatch, NoGradient, TypeError};
 use crate::literal::Literal;
 use crate::pattern::Pattern;
 use crate::region::Region;
@@ -72,6 +72,46 @@ impl OpDef for Cond {
         let inputs = [&[predicate], operands, &cts].concat();
         let gradients = f.push_all(Self { then, otherwise }, &inputs);
         Ok(std::iter::once(None).chain(spread(operands, gradients)).collect())
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        self.jvp_of_results(cx, tangents).map(|mut t| t.swap_remove(0))
+    }
+
+    fn jvp_of_results<'f>(
+        &self,
+        cx: &VjpCx<'_, 'f>,
+        tangents: &[Option<Tensor<'f>>],
+    ) -> Result<Vec<Option<Tensor<'f>>>, NoGradient> {
+        let f = cx.result.builder();
+        let active: Vec<bool> = tangents[1..].iter().map(Option::is_some).collect();
+        let regions = [&self.then, &self.otherwise].map(|r| forward_region(f, r, &active));
+        let outputs: Vec<DType> = self.then.outputs().map(|ty| ty.dtype).collect();
+        let [Some(then), Some(otherwise)] = regions else {
+            return Ok(vec![Some(f.poison()); outputs.len()]);
+        };
+        let inputs: Vec<Tensor<'f>> =
+            cx.operands.iter().copied().chain(tangents[1..].iter().flatten().copied()).collect();
+        let mut results = f.push_all(Self { then, otherwise }, &inputs).into_iter().skip(outputs.len());
+        Ok(outputs.iter().map(|dtype| if dtype.is_float() { results.next() } else { None }).collect())
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        self.batch_of_results(cx).map(|mut t| t.swap_remove(0))
+    }
+
+    fn batch_of_results<'f>(&self, cx: &BatchCx<'_, 'f>) -> Result<Vec<Tensor<'f>>, NoBatch> {
+        let f = cx.operands[0].builder();
+        let regions = [&self.then, &self.otherwise].map(|r| batched_region(f, r, &cx.mapped[1..], cx.size));
+        let [Some(then), Some(otherwise)] = regions else { return Ok(vec![f.poison()]) };
+        if !cx.mapped[0] {
+            let results = f.push_all(Self { then, otherwise }, cx.operands);
+            return Ok(if results.is_empty() { vec![f.poison()] } else { results });
+        }
+        // Each example chooses: both branches run.
+        let [a, b] = [then, otherwise].map(|r| f.call(&r, &cx.operands[1..]));
+        let choose = |(a, b): (Tensor<'f>, Tensor<'f>)| cx.operands[0].broadcast(a.shape(), &[0]).select(a, b);
+        Ok(a.into_iter().zip(b).map(choose).collect())
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -1,6 +1,6 @@
 //! `constant`: a tensor known when the graph is declared.
 
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -27,6 +27,10 @@ impl OpDef for Constant {
         Ok(Vec::new())
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
     fn eval(&self, _: &[&Literal], _: &StaticType) -> Result<Literal, EvalError> {
         Ok(self.value.clone())
     }
@@ -39,7 +43,7 @@ impl OpDef for Constant {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, special};
         use proptest::prelude::*;
-        let values = (number(), dims(3)).prop_flat_map(|(dtype, dims)| special(dtype, dims));
+        let values = (number(), dims(5)).prop_flat_map(|(dtype, dims)| special(dtype, dims));
         let sample = |value| Sample { op: Self { value }.into(), operands: Vec::new(), smooth: true };
         Some(values.prop_map(sample).boxed())
     }

@@ -1,12 +1,10 @@
 //! `convolution`: sums of products over sliding windows and channels.
 
-use super::rules::{
-    accept, check_step, in_bounds, multiply_add, operands, reach, same_dtype, storable,
-};
+use super::rules::{accept, check_step, in_bounds, multiply_add, operands, reach, same_dtype, storable, sum_tangents, to_front};
 use super::window::WindowAxis;
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
-use crate::error::{EvalError, NoGradient, TypeError};
+use crate::error::{EvalError, NoBatch, NoGradient, TypeError};
 use crate::index::{Access, IndexExpr};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::{Contraction, Pattern};
@@ -260,6 +258,39 @@ impl Convolution {
     }
 }
 
+/// Axes `axis` and `axis + 1` as one. One of them may be named if the other has extent 1.
+fn merge(x: Tensor<'_>, axis: usize) -> Result<Tensor<'_>, NoBatch> {
+    let mut dims = x.shape().dims().to_vec();
+    let inner = dims.remove(axis + 1);
+    dims[axis] = match (&dims[axis], inner) {
+        (Dim::Const(a), Dim::Const(b)) => Dim::Const(a.saturating_mul(b)),
+        (Dim::Const(1), d) => d,
+        (d, Dim::Const(1)) => d.clone(),
+        _ => {
+            let why = "the batch or the extent that it multiplies is named: both must be numbers";
+            return Err(NoBatch { op: Convolution::NAME, why });
+        }
+    };
+    Ok(x.reshape(dims))
+}
+
+/// Axis `axis` as two, the outer one of extent `outer`: the inverse of [`merge`].
+fn split<'f>(x: Tensor<'f>, axis: usize, outer: &Dim) -> Result<Tensor<'f>, NoBatch> {
+    let mut dims = x.shape().dims().to_vec();
+    let inner = match (&dims[axis], outer) {
+        (Dim::Const(n), Dim::Const(outer)) => Dim::Const(n.checked_div(*outer).unwrap_or(0)),
+        (whole, Dim::Const(1)) => whole.clone(),
+        (whole, outer) if whole == outer => Dim::Const(1),
+        _ => {
+            let why = "the batch or the extent that it multiplies is named: both must be numbers";
+            return Err(NoBatch { op: Convolution::NAME, why });
+        }
+    };
+    dims[axis] = outer.clone();
+    dims.insert(axis + 1, inner);
+    Ok(x.reshape(dims))
+}
+
 /// One spatial axis of a gradient.
 struct AdjointAxis {
     stride: i64,
@@ -362,6 +393,50 @@ impl OpDef for Convolution {
             return Ok(vec![None, None]);
         }
         Ok(vec![Some(self.to_x(x, w, ct, &axes)?), Some(self.to_w(x, ct, &axes))])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        let f = cx.result.builder();
+        let x = t[0].map(|t| f.push(self.clone(), &[t, cx.operands[1]]));
+        let w = t[1].map(|t| f.push(self.clone(), &[cx.operands[0], t]));
+        Ok(sum_tangents([x, w]))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let f = cx.operands[0].builder();
+        let (x, w, n_groups) = (cx.operands[0], cx.operands[1], self.groups.max(self.batch_groups));
+        let size = cx.size;
+        Ok(match cx.mapped {
+            // The examples become entries of the batch of one convolution, within each batch group.
+            [true, false] => {
+                let groups = Dim::Const(self.batch_groups);
+                let x = to_front(split(x, 1, &groups)?, 1);
+                let x = merge(merge(x, 1)?, 0)?;
+                split(f.push(self.clone(), &[x, w]), 0, size)?
+            }
+            // They become output channels, within each group.
+            [false, true] => {
+                let groups = Dim::Const(n_groups);
+                let w = to_front(split(w, 1, &groups)?, 1);
+                let w = merge(merge(w, 1)?, 0)?;
+                let out = split(split(f.push(self.clone(), &[x, w]), 1, &groups)?, 2, size)?;
+                merge(to_front(out, 2), 2)?
+            }
+            // They become groups, of which each has filters of its own.
+            _ => {
+                let why = "both operands differ between examples, whose number is named: it must be a number";
+                let n_examples = size.as_const().ok_or(NoBatch { op: Self::NAME, why })?;
+                let mut op = self.clone();
+                let x = if self.batch_groups == 1 {
+                    op.groups = self.groups.saturating_mul(n_examples);
+                    merge(to_front(x, 1), 1)?
+                } else {
+                    op.batch_groups = self.batch_groups.saturating_mul(n_examples);
+                    merge(x, 0)?
+                };
+                to_front(split(f.push(op, &[x, merge(w, 0)?]), 1, size)?, 1)
+            }
+        })
     }
 
     fn eval(&self, operands: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

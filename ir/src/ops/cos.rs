@@ -9,6 +9,7 @@ elementwise_op! {
     /// Gradient: `-ct * sin(x)`.
     pub struct Cos: 1 of FLOAT as "cos";
     vjp: |cx, ct| [Some(-(ct * cx.operands[0].sin()))];
+    jvp: |cx, t| Some(-cx.operands[0].sin() * t[0]?);
     eval: |x| math::cos(&mut Native, x[0]);
     body: |b, x| math::cos(b, x[0]);
     samples: [(-6.0, 6.0)];

@@ -1,7 +1,7 @@
 //! `div`: elementwise quotient.
 
-use super::rules::{accept, elementwise, is_number, map_elements, operands, same_types};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, elementwise, is_number, map_elements, operands, same_types, sum_tangents};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -26,6 +26,15 @@ impl OpDef for Div {
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         let b = cx.operands[1];
         Ok(vec![Some(ct / b), Some(-(ct * cx.result / b))])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        let (a, b) = (cx.operands[0], cx.operands[1]);
+        Ok(sum_tangents([t[0].map(|t| t / b), t[1].map(|t| -(a * t) / (b * b))]))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

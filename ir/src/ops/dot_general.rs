@@ -1,7 +1,7 @@
 //! `dot_general`: sums of products over chosen axes, with batch axes.
 
-use super::rules::{accept, is_number, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, behind_batch, is_number, operands, sum_tangents, to_front};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::{Access, IndexExpr};
@@ -124,6 +124,36 @@ impl OpDef for DotGeneral {
             Some(Self::cotangent(ct, rhs, lhs_axes, (rhs_axes.1, rhs_axes.2), n_batch + m)),
             Some(Self::cotangent(ct, lhs, rhs_axes, (lhs_axes.1, lhs_axes.2), n_batch)),
         ])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        let f = cx.result.builder();
+        let lhs = t[0].map(|t| f.push(self.clone(), &[t, cx.operands[1]]));
+        let rhs = t[1].map(|t| f.push(self.clone(), &[cx.operands[0], t]));
+        Ok(sum_tangents([lhs, rhs]))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let behind = |i: usize, axes: &[usize]| if cx.mapped[i] { behind_batch(axes) } else { axes.to_vec() };
+        let mut op = Self {
+            lhs_batch: behind(0, &self.lhs_batch),
+            rhs_batch: behind(1, &self.rhs_batch),
+            lhs_contract: behind(0, &self.lhs_contract),
+            rhs_contract: behind(1, &self.rhs_contract),
+        };
+        let n_batch = self.lhs_batch.len();
+        let lhs_free = cx.shape(0).rank() - n_batch - self.lhs_contract.len();
+        // Where the batch comes out: as one more batch axis, or as the first free axis of its operand.
+        let at = match cx.mapped {
+            [true, true] => {
+                op.lhs_batch.insert(0, 0);
+                op.rhs_batch.insert(0, 0);
+                0
+            }
+            [true, false] => n_batch,
+            _ => n_batch + lhs_free,
+        };
+        Ok(to_front(cx.operands[0].builder().push(op, cx.operands), at))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

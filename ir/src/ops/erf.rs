@@ -12,6 +12,7 @@ elementwise_op! {
         let x = cx.operands[0];
         [Some(ct * ((-(x * x)).exp() * std::f64::consts::FRAC_2_SQRT_PI))]
     };
+    jvp: |cx, t| Some((-cx.operands[0].square()).exp() * (t[0]? * std::f64::consts::FRAC_2_SQRT_PI));
     eval: |x| math::erf(&mut Native, x[0]);
     body: |b, x| math::erf(b, x[0]);
     samples: [(-3.0, 3.0)];

@@ -9,6 +9,7 @@ elementwise_op! {
     /// Gradient: `ct * exp(x)`, from the result.
     pub struct Exp: 1 of FLOAT as "exp";
     vjp: |cx, ct| [Some(ct * cx.result)];
+    jvp: |cx, t| Some(cx.result * t[0]?);
     eval: |x| math::exp(&mut Native, x[0]);
     body: |b, x| math::exp(b, x[0]);
     samples: [(-3.0, 3.0)];

@@ -9,6 +9,7 @@ elementwise_op! {
     /// Gradient: `ct * exp(x)`; not `result + 1`, which has no digits left for very negative `x`.
     pub struct Expm1: 1 of FLOAT as "expm1";
     vjp: |cx, ct| [Some(ct * cx.operands[0].exp())];
+    jvp: |cx, t| Some(cx.operands[0].exp() * t[0]?);
     eval: |x| math::expm1(&mut Native, x[0]);
     body: |b, x| math::expm1(b, x[0]);
     samples: [(-3.0, 3.0)];

@@ -1,7 +1,7 @@
 //! `extent`: a product of dimensions as a number.
 
 use super::rules::{is_number, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{FunctionBuilder, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::index::IndexExpr;
@@ -53,6 +53,10 @@ impl OpDef for Extent {
         Ok(Vec::new())
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
     fn eval(&self, _: &[&Literal], _: &StaticType) -> Result<Literal, EvalError> {
         Ok(Literal::scalar(self.value()))
     }
@@ -71,7 +75,7 @@ impl OpDef for Extent {
             operands: Vec::new(),
             smooth: false,
         };
-        Some((number(), dims(4)).prop_map(sample).boxed())
+        Some((number(), dims(6)).prop_map(sample).boxed())
     }
 }
 

@@ -1,12 +1,12 @@
 //! `gather`: elements of an axis, picked by indices.
 
-use super::rules::{accept, operands, storable};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, operands, storable, to_front};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
-use crate::error::{EvalError, TypeError};
+use crate::error::{EvalError, NoBatch, TypeError};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::Pattern;
-use crate::types::{DType, Shape, TensorType};
+use crate::types::{DType, Dim, Shape, TensorType};
 
 op! {
     /// Operands `x` (any element type) and integer `indices`:
@@ -51,6 +51,64 @@ pub(super) fn positions(op: &'static str, indices: &Literal, bound: usize) -> Re
     Ok(positions)
 }
 
+/// The rows that indices pick in a tensor with a batch, all examples one after another: a batch of
+/// indices into a batch of tensors becomes one list of indices into one tensor.
+pub(super) struct Rows {
+    /// Extent of the batch.
+    n_examples: usize,
+    /// Rows of one example.
+    n_rows: usize,
+    /// The axis that is indexed, of one example.
+    axis: usize,
+}
+
+impl Rows {
+    /// The rows along `axis` of operand 0, which is mapped or repeated.
+    pub(super) fn of(op: &'static str, cx: &BatchCx<'_, '_>, axis: usize) -> Result<Self, NoBatch> {
+        match (cx.size.as_const(), cx.shape(0)[axis].as_const()) {
+            (Some(n_examples), Some(n_rows)) => Ok(Self { n_examples, n_rows, axis }),
+            _ => {
+                let why = "indices differ between examples, and the batch or the indexed axis has a named \
+                           extent: both must be numbers";
+                Err(NoBatch { op, why })
+            }
+        }
+    }
+
+    /// `x: [batch, .., rows, ..]` as `[batch * rows, ..]`.
+    pub(super) fn join<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
+        let own = self.axis + 1;
+        let order: Vec<usize> = [0, own].into_iter().chain((1..x.rank()).filter(|&a| a != own)).collect();
+        let x = x.transpose(&order);
+        let rest = x.shape()[2..].to_vec();
+        let all = Dim::Const(self.n_examples.saturating_mul(self.n_rows));
+        x.reshape(std::iter::once(all).chain(rest).collect::<Shape>())
+    }
+
+    /// The inverse of [`Self::join`] to a tensor of shape `to`.
+    pub(super) fn split<'f>(&self, joined: Tensor<'f>, to: &Shape) -> Tensor<'f> {
+        let rest = joined.shape()[1..].to_vec();
+        let both = [self.n_examples, self.n_rows].into_iter().map(Dim::Const);
+        let split = joined.reshape(both.chain(rest).collect::<Shape>());
+        let own = self.axis + 1;
+        let order: Vec<usize> = (0..to.rank())
+            .map(|a| match a {
+                0 => 0,
+                a if a < own => a + 1,
+                a if a == own => 1,
+                a => a,
+            })
+            .collect();
+        split.transpose(&order)
+    }
+
+    /// `indices: [batch, ..]`, checked, as positions among all rows.
+    pub(super) fn positions<'f>(&self, indices: Tensor<'f>) -> Tensor<'f> {
+        let checked = indices.check_index(self.n_rows).cast(DType::I64);
+        checked + checked.builder().iota(DType::I64, checked.shape(), 0) * self.n_rows as f64
+    }
+}
+
 impl OpDef for Gather {
     const NAME: &'static str = "gather";
 
@@ -64,6 +122,27 @@ impl OpDef for Gather {
         let (x, indices) = (cx.operands[0], cx.operands[1]);
         let zeros = ct.builder().full(x.dtype(), x.shape(), 0.0);
         Ok(vec![Some(zeros.scatter_add(indices, ct, self.axis)), None])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.gather(cx.operands[1], self.axis)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let (x, indices) = (cx.operands[0], cx.operands[1]);
+        Ok(match cx.mapped {
+            [true, false] => x.gather(indices, self.axis + 1),
+            [false, _] => to_front(x.gather(indices, self.axis), self.axis),
+            _ => {
+                let rows = Rows::of(Self::NAME, cx, self.axis)?;
+                let gathered = rows.join(x).gather(rows.positions(indices), 0);
+                // The batch and the axes of the indices lie in front of the others of `x`.
+                let n_indices = indices.rank() - 1;
+                let order = (0..self.axis).map(|a| 1 + n_indices + a).chain(1..=n_indices);
+                let order = std::iter::once(0).chain(order).chain(1 + n_indices + self.axis..gathered.rank());
+                gathered.transpose(&order.collect::<Vec<_>>())
+            }
+        })
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

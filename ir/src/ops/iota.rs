@@ -1,7 +1,7 @@
 //! `iota`: the index along one axis.
 
 use super::rules::{is_number, operands, storable};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{FunctionBuilder, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::index::IndexExpr;
@@ -47,6 +47,10 @@ impl OpDef for Iota {
         Ok(Vec::new())
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
     fn eval(&self, _: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         let mut at = indices(&out.dims);
         Ok(Literal::from_fn(out.dtype, &out.dims, |_| {
@@ -64,7 +68,7 @@ impl OpDef for Iota {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, extent, number};
         use proptest::prelude::*;
-        let case = (number(), extent(), dims(3), any::<prop::sample::Index>());
+        let case = (number(), extent(), dims(5), any::<prop::sample::Index>());
         let sample = |(dtype, extent, mut dims, at): (DType, usize, Vec<usize>, prop::sample::Index)| {
             let axis = at.index(dims.len() + 1);
             dims.insert(axis, extent);

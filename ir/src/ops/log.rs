@@ -9,6 +9,7 @@ elementwise_op! {
     /// Gradient: `ct / x`.
     pub struct Log: 1 of FLOAT as "log";
     vjp: |cx, ct| [Some(ct / cx.operands[0])];
+    jvp: |cx, t| Some(t[0]? / cx.operands[0]);
     eval: |x| math::log(&mut Native, x[0]);
     body: |b, x| math::log(b, x[0]);
     samples: [(0.5, 4.0)];

@@ -9,6 +9,7 @@ elementwise_op! {
     /// Gradient: `ct / (1 + x)`.
     pub struct Log1p: 1 of FLOAT as "log1p";
     vjp: |cx, ct| [Some(ct / (cx.operands[0] + 1.0))];
+    jvp: |cx, t| Some(t[0]? / (1.0 + cx.operands[0]));
     eval: |x| math::log1p(&mut Native, x[0]);
     body: |b, x| math::log1p(b, x[0]);
     samples: [(-0.5, 4.0)];

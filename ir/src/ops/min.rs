@@ -1,5 +1,6 @@
 //! `min`: elementwise minimum.
 
+use super::rules::tangent;
 use crate::builder::Tensor;
 use crate::builder::Operand;
 use crate::scalar::{Scalar, ScalarBuilder};
@@ -14,6 +15,13 @@ elementwise_op! {
         let first = a.le(b) | a.ne(a);
         let zero = ct.full_like(0.0);
         [Some(first.select(ct, zero)), Some(first.select(zero, ct))]
+    };
+    jvp: |cx, t| {
+        let (a, b) = (cx.operands[0], cx.operands[1]);
+        (t[0].is_some() || t[1].is_some()).then(|| {
+            let second = a.gt(b) | (b.is_nan() & !a.is_nan());
+            second.select(tangent(t[1], b), tangent(t[0], a))
+        })
     };
     eval: |x| match (x[0], x[1]) {
         (Scalar::F32(a), Scalar::F32(b)) => Scalar::F32(if a < b || a.is_nan() { a } else { b }),

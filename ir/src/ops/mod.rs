@@ -4,12 +4,12 @@
 
 use crate::attr::{AttrError, AttrMap, AttrValue, Attrs};
 use crate::builder::Tensor;
-use crate::error::{EvalError, NoGradient, TypeError};
+use crate::error::{EvalError, NoBatch, NoGradient, TypeError};
 use crate::literal::Literal;
 use crate::module::Bindings;
 use crate::pattern::Pattern;
 use crate::region::Region;
-use crate::types::{DType, TensorType};
+use crate::types::{DType, Dim, Shape, TensorType};
 
 #[macro_use]
 mod rules;
@@ -41,7 +41,7 @@ impl StaticType {
     }
 }
 
-/// What a gradient rule sees: the operands and the result of the node.
+/// What a rule of differentiation sees: the operands and the result of the node.
 pub struct VjpCx<'a, 'f> {
     /// Operands in order.
     pub operands: &'a [Tensor<'f>],
@@ -55,11 +55,53 @@ pub type Vjp<'f> = Result<Vec<Option<Tensor<'f>>>, NoGradient>;
 /// Tangent of the result; `None` is an exact zero.
 pub type Jvp<'f> = Result<Option<Tensor<'f>>, NoGradient>;
 
+/// What a batching rule sees: the operands, of which some have the batch as their axis 0.
+pub struct BatchCx<'a, 'f> {
+    /// Operands in order. A mapped one has the batch in front of its own axes.
+    pub operands: &'a [Tensor<'f>],
+    /// Which operands are mapped: at least one.
+    pub mapped: &'a [bool],
+    /// Extent of the batch.
+    pub size: &'a Dim,
+}
+
+impl<'f> BatchCx<'_, 'f> {
+    /// Operand `i` with the batch as its axis 0: repeated along it if it is not mapped.
+    pub fn repeated(&self, i: usize) -> Tensor<'f> {
+        let x = self.operands[i];
+        if self.mapped[i] {
+            return x;
+        }
+        let axes: Vec<usize> = (1..=x.rank()).collect();
+        x.broadcast(self.with_batch(&x.shape()), &axes)
+    }
+
+    /// Shape of operand `i` without the batch.
+    pub fn shape(&self, i: usize) -> Shape {
+        let shape = self.operands[i].shape();
+        shape.iter().skip(usize::from(self.mapped[i])).collect()
+    }
+
+    /// `shape` with the batch in front.
+    pub fn with_batch(&self, shape: &Shape) -> Shape {
+        std::iter::once(self.size).chain(shape.iter()).collect()
+    }
+
+    /// `op` on all operands, each with the batch as its axis 0.
+    pub fn push(&self, op: impl Into<Op>) -> Tensor<'f> {
+        let operands: Vec<Tensor<'f>> = (0..self.operands.len()).map(|i| self.repeated(i)).collect();
+        self.operands[0].builder().push(op, &operands)
+    }
+}
+
+/// Result of a batched node, with the batch as its axis 0.
+pub type Batched<'f> = Result<Tensor<'f>, NoBatch>;
+
 /// Generator of an operation's samples.
 #[cfg(any(test, feature = "testing"))]
 pub type Samples = Option<proptest::strategy::BoxedStrategy<crate::testing::Sample>>;
 
-/// An operation: attributes (the struct's fields), shape rule, gradient, meaning, loop structure.
+/// An operation: attributes (the struct's fields), shape rule, derivatives, meaning, loop structure.
 pub trait OpDef: Attrs + Into<Op> + Sized {
     /// The mnemonic of the text form.
     const NAME: &'static str;
@@ -87,9 +129,18 @@ pub trait OpDef: Attrs + Into<Op> + Sized {
     /// Forward rule: from the tangents of the operands, in order, to that of the result. `None` is
     /// an exact zero (or an operand that is not a float). Called only if the result is of float type
     /// and at least one tangent is given.
-    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
-        let _ = (cx, tangents);
-        Err(NoGradient { op: Self::NAME, why: "forward differentiation is not defined" })
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f>;
+
+    /// Batching rule: the operation for each example of a batch. It gives every example the bits
+    /// that it has alone. Called only if at least one operand is mapped.
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let _ = cx;
+        Err(NoBatch { op: Self::NAME, why: "" })
+    }
+
+    /// [`OpDef::batch`] of an operation with several results, all of which are mapped.
+    fn batch_of_results<'f>(&self, cx: &BatchCx<'_, 'f>) -> Result<Vec<Tensor<'f>>, NoBatch> {
+        self.batch(cx).map(|t| vec![t])
     }
 
     /// [`OpDef::jvp`] of an operation with several results: the tangents of all of them.
@@ -200,6 +251,11 @@ macro_rules! ops {
                 match self { $(Self::$name(op) => op.vjp_of_results(cx, cts)),* }
             }
 
+            /// See [`OpDef::batch_of_results`].
+            pub fn batch_of_results<'f>(&self, cx: &BatchCx<'_, 'f>) -> Result<Vec<Tensor<'f>>, NoBatch> {
+                match self { $(Self::$name(op) => op.batch_of_results(cx)),* }
+            }
+
             /// See [`OpDef::jvp_of_results`].
             pub fn jvp_of_results<'f>(
                 &self,
@@ -226,6 +282,11 @@ macro_rules! ops {
             /// See [`OpDef::jvp`].
             pub fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
                 match self { $(Self::$name(op) => op.jvp(cx, tangents)),* }
+            }
+
+            /// See [`OpDef::batch`].
+            pub fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+                match self { $(Self::$name(op) => op.batch(cx)),* }
             }
 
             /// See [`OpDef::eval`].

@@ -1,7 +1,7 @@
 //! `mul`: elementwise product.
 
-use super::rules::{accept, elementwise, is_number, map_elements, operands, same_types};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, elementwise, is_number, map_elements, operands, same_types, sum_tangents};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -26,6 +26,14 @@ impl OpDef for Mul {
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         let (a, b) = (cx.operands[0], cx.operands[1]);
         Ok(vec![Some(ct * b), Some(ct * a)])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(sum_tangents([t[0].map(|t| t * cx.operands[1]), t[1].map(|t| cx.operands[0] * t)]))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

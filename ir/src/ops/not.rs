@@ -7,6 +7,7 @@ elementwise_op! {
     /// Elementwise complement: bitwise on integers, logical on bool. The operator `!` of tensors.
     pub struct Not: 1 of BITS as "not";
     vjp: |_, _| [None];
+    jvp: |_, _| None;
     eval: |x| match x[0] {
         Scalar::I32(a) => Scalar::I32(!a),
         Scalar::I64(a) => Scalar::I64(!a),

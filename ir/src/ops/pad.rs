@@ -1,13 +1,13 @@
 //! `pad`: adds or removes positions around and between the elements.
 
-use super::rules::{MAX_STEP, check_padding, check_step, index_vars, operands, reach, same_dtype, storable};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{MAX_STEP, check_padding, check_step, index_vars, operands, reach, same_dtype, storable, tangent, with_batch};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::{Access, Guard, IndexExpr};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::Pattern;
-use crate::types::{Dim, Shape, TensorType};
+use crate::types::{DType, Dim, Shape, TensorType};
 
 op! {
     /// Operands `x` and a scalar `value` of its type. On each axis: `interior` positions are put
@@ -97,6 +97,31 @@ impl OpDef for Pad {
         let new = kept.pad(f.scalar(ct.dtype(), 1.0), &self.low, &self.high, &self.interior);
         let axes: Vec<usize> = (0..x.rank()).collect();
         Ok(vec![Some(to_x), Some((ct * new).reduce_sum(&axes))])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        let (x, value) = (cx.operands[0], cx.operands[1]);
+        Ok((t[0].is_some() || t[1].is_some()).then(|| {
+            let value = t[1].unwrap_or_else(|| value.builder().scalar(value.dtype(), 0.0));
+            tangent(t[0], x).pad(value, &self.low, &self.high, &self.interior)
+        }))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let op = Self {
+            low: with_batch(0, &self.low),
+            high: with_batch(0, &self.high),
+            interior: with_batch(0, &self.interior),
+        };
+        let (f, x, value) = (cx.operands[0].builder(), cx.repeated(0), cx.operands[1]);
+        if !cx.mapped[1] {
+            return Ok(f.push(op, &[x, value]));
+        }
+        // Each example has its own value for the new positions.
+        let padded = f.push(op.clone(), &[x, f.scalar(x.dtype(), 0.0)]);
+        let old = f.full(DType::Bool, x.shape(), 1.0);
+        let kept = f.push(op, &[old, f.scalar(DType::Bool, 0.0)]);
+        Ok(kept.select(padded, value.broadcast(padded.shape(), &[0])))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

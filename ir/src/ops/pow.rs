@@ -1,5 +1,6 @@
 //! `pow`: elementwise power.
 
+use super::rules::sum_tangents;
 use crate::builder::Tensor;
 use crate::builder::Operand;
 use crate::math;
@@ -17,6 +18,12 @@ elementwise_op! {
         let base = b.eq(0.0).select(zero, ct * (b * a.pow(b - 1.0)));
         let exponent = a.le(0.0).select(zero, ct * (cx.result * a.log()));
         [Some(base), Some(exponent)]
+    };
+    jvp: |cx, t| {
+        let (a, b) = (cx.operands[0], cx.operands[1]);
+        let base = t[0].map(|t| b.ne(0.0).select(a.pow(b - 1.0) * b * t, 0.0));
+        let exponent = t[1].map(|t| (a.gt(0.0) | a.is_nan()).select(a.log() * cx.result * t, 0.0));
+        sum_tangents([base, exponent])
     };
     eval: |x| math::pow(&mut Native, x[0], x[1]);
     body: |b, x| math::pow(b, x[0], x[1]);

@@ -1,6 +1,6 @@
 //! `read_state`: the value of a state variable at the start of the function.
 
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -29,6 +29,10 @@ impl OpDef for ReadState {
 
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, _: Tensor<'f>) -> Vjp<'f> {
         Ok(Vec::new())
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
     }
 
     fn eval(&self, _: &[&Literal], _: &StaticType) -> Result<Literal, EvalError> {

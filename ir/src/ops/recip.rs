@@ -9,6 +9,7 @@ elementwise_op! {
     /// Gradient: `-ct * r^2` with `r = 1 / x`, from the result.
     pub struct Recip: 1 of FLOAT as "recip";
     vjp: |cx, ct| [Some(-(ct * cx.result * cx.result))];
+    jvp: |cx, t| Some(-(t[0]? * cx.result.square()));
     eval: |x| on_floats(x[0], |a| 1.0 / a, |a| 1.0 / a);
     body: |b, x| {
         let one = b.number(x[0], 1.0);

@@ -1,7 +1,7 @@
 //! `reduce_max`: maximum over axes.
 
-use super::rules::{accept, eval_reduce, infer_reduce, is_number, reduce_pattern};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, behind_batch, eval_reduce, infer_reduce, is_number, reduce_pattern, tangent_of_extremum};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -30,6 +30,14 @@ impl OpDef for ReduceMax {
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![super::select_and_scatter::to_first_maximum(Self::NAME, cx.operands[0], ct, &self.axes)?])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].and_then(|t| tangent_of_extremum(cx.operands[0], t, &self.axes, Tensor::reduce_max, Tensor::argmax)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(Self { axes: behind_batch(&self.axes) }))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -1,7 +1,7 @@
 //! `reduce_prod`: product over axes.
 
-use super::rules::{accept, eval_reduce, infer_reduce, is_number, reduce_pattern};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, behind_batch, eval_reduce, infer_reduce, is_number, reduce_pattern};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, NoGradient, TypeError};
 use crate::literal::Literal;
@@ -51,6 +51,31 @@ fn cotangent<'f>(x: Tensor<'f>, axes: &[usize], ct: Tensor<'f>) -> Result<Tensor
     Ok(if extent < 2 { ct } else { ct * product_of_others(x, axis, extent) })
 }
 
+/// Product of `x` along `axis` and its tangent, by halves: `(p, p')` and `(q, q')` combine to
+/// `(p q, p' q + p q')`, which divides by nothing.
+fn product_along<'f>(
+    x: Tensor<'f>,
+    t: Tensor<'f>,
+    axis: usize,
+) -> Result<(Tensor<'f>, Tensor<'f>), NoGradient> {
+    let (f, shape) = (x.builder(), x.shape());
+    let Some(extent) = shape[axis].as_const() else {
+        let why = "a reduced axis has a named extent, it must be a number";
+        return Err(NoGradient { op: ReduceProd::NAME, why });
+    };
+    let (mut product, mut tangent, mut n) = (x, t, extent);
+    while n > 1 {
+        let half = n / 2;
+        let part = |x: Tensor<'f>, i: usize| x.slice_axis(axis, i * half, (i + 1) * half);
+        let (p, q) = (part(product, 0), part(product, 1));
+        let (dp, dq) = (part(tangent, 0), part(tangent, 1));
+        let rest = |x: Tensor<'f>, joined| f.concatenate(&[joined, x.slice_axis(axis, 2 * half, n)], axis);
+        (product, tangent) = (rest(product, p * q), rest(tangent, dp * q + p * dq));
+        n -= half;
+    }
+    Ok((product.reduce_prod(&[axis]), tangent.reduce_sum(&[axis])))
+}
+
 impl OpDef for ReduceProd {
     const NAME: &'static str = "reduce_prod";
 
@@ -62,6 +87,15 @@ impl OpDef for ReduceProd {
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![Some(cotangent(cx.operands[0], &self.axes, ct)?)])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        let Some(t) = t[0] else { return Ok(None) };
+        Ok(Some(self.axes.iter().rev().try_fold((cx.operands[0], t), |(x, t), &axis| product_along(x, t, axis))?.1))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(Self { axes: behind_batch(&self.axes) }))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -1,7 +1,7 @@
 //! `reduce_sum`: sum over axes.
 
-use super::rules::{accept, eval_reduce, infer_reduce, is_number, reduce_pattern};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, behind_batch, eval_reduce, infer_reduce, is_number, reduce_pattern};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -31,6 +31,14 @@ impl OpDef for ReduceSum {
         let shape = cx.operands[0].shape();
         let kept: Vec<usize> = (0..shape.rank()).filter(|a| !self.axes.contains(a)).collect();
         Ok(vec![Some(ct.broadcast(shape, &kept))])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.reduce_sum(&self.axes)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(Self { axes: behind_batch(&self.axes) }))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -1,7 +1,7 @@
 //! `reduce_window_max`: maximum over sliding windows.
 
-use super::window::{eval_windows, infer_windows, window_pattern};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::window::{at_first_maximum, with_batch_axis, eval_windows, infer_windows, window_pattern};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -56,6 +56,14 @@ impl OpDef for ReduceWindowMax {
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![Some(cx.operands[0].select_and_scatter(ct, self.window()))])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| at_first_maximum(cx.operands[0], t, &self.window(), &cx.result.shape())))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(Self::new(with_batch_axis(self.window()))))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

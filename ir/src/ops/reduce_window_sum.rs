@@ -1,7 +1,7 @@
 //! `reduce_window_sum`: sum over sliding windows.
 
-use super::window::{eval_windows, infer_windows, window_pattern};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::window::{with_batch_axis, eval_windows, infer_windows, window_pattern};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -75,6 +75,14 @@ impl OpDef for ReduceWindowSum {
         let spread = ct.pad(zero, &vec![0; rank], &vec![0; rank], &interior);
         let (size, dilation) = (self.size.clone(), self.dilation.clone());
         Ok(vec![Some(spread.reduce_window_sum(Window { size, strides: vec![1; rank], padding, dilation }))])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.reduce_window_sum(self.window())))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(Self::new(with_batch_axis(self.window()))))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

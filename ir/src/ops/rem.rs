@@ -1,5 +1,6 @@
 //! `rem`: elementwise remainder of the truncated quotient.
 
+use super::rules::sum_tangents;
 use crate::scalar::{Scalar, ScalarBuilder, ScalarOp};
 
 elementwise_op! {
@@ -18,6 +19,12 @@ elementwise_op! {
         let quotient = cx.operands[0] / cx.operands[1];
         let truncated = quotient.lt(0.0).select(quotient.ceil(), quotient.floor());
         [Some(ct), Some(-(ct * truncated))]
+    };
+    jvp: |cx, t| {
+        let (a, b) = (cx.operands[0], cx.operands[1]);
+        // The quotient rounded towards zero, from its magnitude.
+        let quotient = || (a / b).abs().floor() * (a.sign() * b.sign());
+        sum_tangents([t[0], t[1].map(|t| -(quotient() * t))])
     };
     eval: |x| match (x[0], x[1]) {
         (Scalar::F32(a), Scalar::F32(b)) => Scalar::F32((-b).mul_add((a / b).trunc(), a)),

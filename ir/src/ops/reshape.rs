@@ -1,7 +1,7 @@
 //! `reshape`: the same elements under other extents.
 
 use super::rules::{index_vars, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::{Access, IndexExpr};
@@ -50,6 +50,14 @@ impl OpDef for Reshape {
         Ok(vec![Some(ct.reshape(cx.operands[0].shape()))])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.reshape(&self.shape)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.operands[0].reshape(cx.with_batch(&self.shape)))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         Ok(x[0].reshaped(&out.dims))
     }
@@ -68,8 +76,10 @@ impl OpDef for Reshape {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
         // Regroups the prime factors of the extents.
-        let case = (number(), dims(4), proptest::collection::vec(0usize..4, 16), 1usize..5);
+        let case = (number(), dims(6), proptest::collection::vec(0usize..6, 16), 0usize..7);
         let sample = case.prop_flat_map(|(dtype, dims, slots, rank)| {
+            // Only one element fits into rank 0.
+            let rank = if dims.iter().all(|&d| d == 1) { rank } else { rank.max(1) };
             let mut shape = vec![1usize; rank];
             let mut slot = slots.into_iter().cycle();
             for &d in &dims {

@@ -1,7 +1,7 @@
 //! `reverse`: turns axes around.
 
-use super::rules::{index_vars, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{behind_batch, index_vars, operands};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::Access;
@@ -34,6 +34,14 @@ impl OpDef for Reverse {
         Ok(vec![Some(ct.reverse(&self.axes))])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.reverse(&self.axes)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.operands[0].reverse(&behind_batch(&self.axes)))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         let mut at = indices(&out.dims);
         Ok(Literal::from_fn(out.dtype, &out.dims, |_| {
@@ -57,7 +65,7 @@ impl OpDef for Reverse {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
-        let case = (number(), dims(4)).prop_flat_map(|(dtype, dims)| {
+        let case = (number(), dims(6)).prop_flat_map(|(dtype, dims)| {
             let rank = dims.len();
             let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
             (uniform(dtype, dims, -3.0, 3.0), axes)

@@ -1,9 +1,9 @@
 //! `rng_bits`: random words of a counter-based generator.
 
 use super::rules::{index_vars, operands, storable};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
-use crate::error::{EvalError, TypeError};
+use crate::error::{EvalError, NoBatch, TypeError};
 use crate::index::IndexExpr;
 use crate::literal::{Literal, row_major_strides};
 use crate::math;
@@ -42,6 +42,15 @@ impl OpDef for RngBits {
 
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, _: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![None, None])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
+    fn batch<'f>(&self, _: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let why = "one seed and step give one tensor: draw it outside, with the batch in its shape";
+        Err(NoBatch { op: Self::NAME, why })
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
@@ -86,7 +95,7 @@ impl OpDef for RngBits {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims};
         use proptest::prelude::*;
-        let case = (any::<u32>(), dims(4), any::<i64>(), any::<i64>());
+        let case = (any::<u32>(), dims(6), any::<i64>(), any::<i64>());
         let sample = |(stream, dims, seed, step): (u32, Vec<usize>, i64, i64)| Sample {
             op: Self { stream, shape: dims.as_slice().into() }.into(),
             operands: vec![Literal::scalar(Scalar::I64(seed)), Literal::scalar(Scalar::I64(step))],

@@ -13,6 +13,7 @@ elementwise_op! {
         let r = cx.result;
         [Some(ct * -0.5 * r * (r * r))]
     };
+    jvp: |cx, t| Some(t[0]? * cx.result / (cx.operands[0] * -2.0));
     eval: |x| on_floats(x[0], |a| 1.0 / a.sqrt(), |a| 1.0 / a.sqrt());
     body: |b, x| {
         let (one, root) = (b.number(x[0], 1.0), b.sqrt(x[0]));

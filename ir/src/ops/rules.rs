@@ -1,6 +1,7 @@
 //! Pieces that the rules of many operations share.
 
 use super::StaticType;
+use crate::builder::Tensor;
 use crate::error::TypeError;
 use crate::index::{Access, Guard, IndexCx, IndexExpr};
 use crate::literal::{Literal, indices, linear_index};
@@ -117,6 +118,7 @@ pub(super) fn infer_elementwise<const N: usize>(
 ///
 /// - `pub struct Name: N of CLASS as "mnemonic";` with the operation's documentation;
 /// - `vjp: |cx, ct| [..];` the cotangent of each operand, see [`super::OpDef::vjp`];
+/// - `jvp: |cx, t| ..;` the tangent of the result, see [`super::OpDef::jvp`];
 /// - `eval: |x| ..;` reference semantics of one element on [`Scalar`]s;
 /// - `body: |b, x| ..;` the same as lane-wise code;
 /// - `samples: [(lo, hi), ..]` the smooth domain of each operand, and optionally
@@ -126,6 +128,7 @@ macro_rules! elementwise_op {
         $(#[$meta:meta])*
         pub struct $name:ident: $arity:literal of $class:ident as $mnemonic:literal;
         vjp: $vjp:expr;
+        jvp: $jvp:expr;
         eval: $eval:expr;
         body: $body:expr;
         samples: $ranges:expr $(, adjusted by $adjust:expr)?;
@@ -156,6 +159,22 @@ macro_rules! elementwise_op {
                     $crate::builder::Tensor<'g>,
                 ) -> Cotangents<'g> = $vjp;
                 Ok(vjp(cx, ct).into())
+            }
+
+            fn jvp<'f>(
+                &self,
+                cx: &$crate::ops::VjpCx<'_, 'f>,
+                tangents: &[Option<$crate::builder::Tensor<'f>>],
+            ) -> $crate::ops::Jvp<'f> {
+                let jvp: for<'a, 'g> fn(
+                    &$crate::ops::VjpCx<'a, 'g>,
+                    &[Option<$crate::builder::Tensor<'g>>],
+                ) -> Option<$crate::builder::Tensor<'g>> = $jvp;
+                Ok(jvp(cx, tangents))
+            }
+
+            fn batch<'f>(&self, cx: &$crate::ops::BatchCx<'_, 'f>) -> $crate::ops::Batched<'f> {
+                Ok(cx.push(self.clone()))
             }
 
             fn eval(
@@ -190,6 +209,55 @@ macro_rules! elementwise_op {
             }
         }
     };
+}
+
+/// The sum of tangents, of which `None` is an exact zero.
+pub(super) fn sum_tangents<'f>(terms: impl IntoIterator<Item = Option<Tensor<'f>>>) -> Option<Tensor<'f>> {
+    terms.into_iter().flatten().reduce(|a, b| a + b)
+}
+
+/// A tangent as a tensor: zeros of the type of `primal` for `None`.
+pub(super) fn tangent<'f>(t: Option<Tensor<'f>>, primal: Tensor<'f>) -> Tensor<'f> {
+    t.unwrap_or_else(|| primal.full_like(0.0))
+}
+
+/// Tangent of an extremum over `axes`, which `reduce` computes and `arg` finds along one axis: the
+/// tangent at the first NaN, else at the first extremum. `None` for an extremum of nothing.
+pub(super) fn tangent_of_extremum<'f>(
+    x: Tensor<'f>,
+    t: Tensor<'f>,
+    axes: &[usize],
+    reduce: fn(Tensor<'f>, &[usize]) -> Tensor<'f>,
+    arg: fn(Tensor<'f>, usize) -> Tensor<'f>,
+) -> Option<Tensor<'f>> {
+    let f = x.builder();
+    // One axis after the other, the innermost first: among rows that tie, the first one wins.
+    let picked = axes.iter().rev().try_fold((x, t), |(x, t), &axis| {
+        let shape = x.shape();
+        if shape[axis] == Dim::Const(0) {
+            return None;
+        }
+        let kept: Vec<usize> = (0..shape.rank()).filter(|&a| a != axis).collect();
+        let here = f.iota(DType::I32, &shape, axis).eq(arg(x, axis).broadcast(&shape, &kept));
+        Some((reduce(x, &[axis]), here.select(t, 0.0).reduce_sum(&[axis])))
+    });
+    picked.map(|(_, t)| t)
+}
+
+/// Axes behind a batch axis.
+pub(super) fn behind_batch(axes: &[usize]) -> Vec<usize> {
+    axes.iter().map(|a| a + 1).collect()
+}
+
+/// The entries of an attribute per axis, and `first` for the batch in front of them.
+pub(super) fn with_batch<T: Clone>(first: T, per_axis: &[T]) -> Vec<T> {
+    std::iter::once(first).chain(per_axis.iter().cloned()).collect()
+}
+
+/// `x` with axis `from` moved to the front.
+pub(super) fn to_front(x: Tensor<'_>, from: usize) -> Tensor<'_> {
+    let order: Vec<usize> = std::iter::once(from).chain((0..x.rank()).filter(|&a| a != from)).collect();
+    x.transpose(&order)
 }
 
 /// Applies the function of the operand's type to a float.
@@ -323,7 +391,7 @@ pub(super) fn adjusted_samples<O: super::OpDef + Clone + std::fmt::Debug + 'stat
 ) -> super::Samples {
     use crate::testing::{Sample, dims, special};
     use proptest::prelude::*;
-    let any = (proptest::sample::select(dtypes), dims(4), any::<bool>());
+    let any = (proptest::sample::select(dtypes), dims(6), any::<bool>());
     let samples = any.prop_flat_map(move |(dtype, dims, wanted)| {
         let smooth = wanted && dtype.is_float();
         let values: BoxedStrategy<Vec<Literal>> = if smooth {
@@ -440,7 +508,7 @@ pub(super) fn reduce_pattern(kind: ReduceKind, dims: &[usize], axes: &[usize], o
 pub(super) fn reduce_samples(op: fn(Vec<usize>) -> super::Op, smooth: bool) -> super::Samples {
     use crate::testing::{Sample, dims, number, special, uniform};
     use proptest::prelude::*;
-    let case = (number(), dims(4), any::<bool>()).prop_flat_map(|(dtype, dims, wild)| {
+    let case = (number(), dims(6), any::<bool>()).prop_flat_map(|(dtype, dims, wild)| {
         let rank = dims.len();
         let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
         let x = if wild { special(dtype, dims) } else { uniform(dtype, dims, -3.0, 3.0) };
@@ -455,7 +523,7 @@ pub(super) fn reduce_samples(op: fn(Vec<usize>) -> super::Op, smooth: bool) -> s
 pub(super) fn extremum_samples(op: fn(Vec<usize>) -> super::Op) -> super::Samples {
     use crate::testing::{Sample, dims, distinct, number, special, tied};
     use proptest::prelude::*;
-    let case = (number(), dims(4), 0usize..3).prop_flat_map(|(dtype, dims, kind)| {
+    let case = (number(), dims(6), 0usize..3).prop_flat_map(|(dtype, dims, kind)| {
         let rank = dims.len();
         let axes = proptest::sample::subsequence((0..rank).collect::<Vec<_>>(), 0..=rank);
         // The extremum of nothing is infinite.
@@ -520,7 +588,7 @@ pub(super) fn precedes(a: Scalar, b: Scalar, largest: bool) -> bool {
 pub(super) fn arg_samples(op: fn(usize) -> super::Op) -> super::Samples {
     use crate::testing::{Sample, dims, extent, number, special, tied};
     use proptest::prelude::*;
-    let case = (number(), dims(3), extent(), any::<prop::sample::Index>(), any::<bool>());
+    let case = (number(), dims(5), extent(), any::<prop::sample::Index>(), any::<bool>());
     let sample = case.prop_flat_map(move |(dtype, mut dims, extent, at, ties)| {
         let axis = at.index(dims.len() + 1);
         dims.insert(axis, extent.max(1));

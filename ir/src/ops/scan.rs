@@ -1,9 +1,9 @@
 //! `scan`: a loop of known length over the steps of sequences.
 
 use super::rules::first_result;
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
-use crate::error::{EvalError, TypeError};
+use crate::error::{EvalError, NoBatch, NoGradient, TypeError};
 use crate::literal::Literal;
 use crate::pattern::Pattern;
 use crate::region::Region;
@@ -113,6 +113,26 @@ impl OpDef for Scan {
 
     fn vjp_of_results<'f>(&self, cx: &VjpCx<'_, 'f>, cts: &[Option<Tensor<'f>>]) -> Vjp<'f> {
         Ok(crate::autodiff::scan_vjp(self, cx, cts))
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        self.jvp_of_results(cx, tangents).map(|mut t| t.swap_remove(0))
+    }
+
+    fn jvp_of_results<'f>(
+        &self,
+        cx: &VjpCx<'_, 'f>,
+        tangents: &[Option<Tensor<'f>>],
+    ) -> Result<Vec<Option<Tensor<'f>>>, NoGradient> {
+        Ok(crate::autodiff::forward_scan(self, cx, tangents))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        self.batch_of_results(cx).map(|mut t| t.swap_remove(0))
+    }
+
+    fn batch_of_results<'f>(&self, cx: &BatchCx<'_, 'f>) -> Result<Vec<Tensor<'f>>, NoBatch> {
+        Ok(crate::autodiff::batch_scan(self, cx))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

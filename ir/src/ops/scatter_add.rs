@@ -1,8 +1,8 @@
 //! `scatter_add`: adds values at places named by indices.
 
-use super::gather::{check_indices, gathered, positions};
-use super::rules::{accept, is_number, operands, same_dtype};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::gather::{Rows, check_indices, gathered, positions};
+use super::rules::{accept, is_number, operands, same_dtype, tangent};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::{Literal, indices, linear_index};
@@ -41,6 +41,29 @@ impl OpDef for ScatterAdd {
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![Some(ct), None, Some(ct.gather(cx.operands[1], self.axis))])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        if t[0].is_none() && t[2].is_none() {
+            return Ok(None);
+        }
+        let x = tangent(t[0], cx.operands[0]);
+        Ok(Some(t[2].map_or(x, |updates| x.scatter_add(cx.operands[1], updates, self.axis))))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let (x, indices, updates) = (cx.repeated(0), cx.operands[1], cx.repeated(2));
+        if !cx.mapped[1] {
+            return Ok(x.scatter_add(indices, updates, self.axis + 1));
+        }
+        let rows = Rows::of(Self::NAME, cx, self.axis)?;
+        // The axes of the indices move behind the batch, in front of the others of `updates`.
+        let n_indices = indices.rank() - 1;
+        let own = 1 + self.axis..1 + self.axis + n_indices;
+        let others = (1..updates.rank()).filter(|a| !own.contains(a));
+        let order: Vec<usize> = std::iter::once(0).chain(own.clone()).chain(others).collect();
+        let joined = rows.join(x).scatter_add(rows.positions(indices), updates.transpose(&order), 0);
+        Ok(rows.split(joined, &x.shape()))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

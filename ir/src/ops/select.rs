@@ -1,7 +1,7 @@
 //! `select`: elementwise choice.
 
-use super::rules::{accept, elementwise, map_elements, operands, same_types};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, elementwise, map_elements, operands, same_types, tangent};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::{Operand, Tensor};
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -34,6 +34,17 @@ impl OpDef for Select {
         Ok(vec![None, Some(condition.select(ct, zero)), Some(condition.select(zero, ct))])
     }
 
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok((t[1].is_some() || t[2].is_some()).then(|| {
+            let [a, b] = [1, 2].map(|i| tangent(t[i], cx.operands[i]));
+            cx.operands[0].select(a, b)
+        }))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         Ok(map_elements(x, out, |x| if x[0] == Scalar::Bool(true) { x[1] } else { x[2] }))
     }
@@ -46,7 +57,7 @@ impl OpDef for Select {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, special, uniform};
         use proptest::prelude::*;
-        let case = (prop::sample::select(DType::ALL.as_slice()), dims(4), any::<bool>());
+        let case = (prop::sample::select(DType::ALL.as_slice()), dims(6), any::<bool>());
         let sample = case.prop_flat_map(|(dtype, dims, smooth)| {
             let values = || {
                 if smooth { uniform(dtype, dims.clone(), -3.0, 3.0) } else { special(dtype, dims.clone()) }

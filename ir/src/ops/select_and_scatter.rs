@@ -1,8 +1,8 @@
 //! `select_and_scatter`: the gradient of a maximum over sliding windows.
 
 use super::rules::{operands, precedes, same_dtype};
-use super::window::{infer_windows, position, zero};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::window::{at_first_maximum, infer_windows, with_batch_axis, position, zero};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, NoGradient, TypeError};
 use crate::literal::{Literal, indices, linear_index};
@@ -15,7 +15,7 @@ op! {
     /// shape rule is that of `reduce_window_max`). Result, of the shape of `x`: zeros, to which each
     /// window in row-major order adds its update at its first NaN, else its first maximum. A window
     /// that covers nothing but padding adds nothing. Any number.
-    /// Gradient: zero to `x`; there is none to `updates` yet.
+    /// Gradient: zero to `x`; to `updates`, the cotangent at the places that the windows chose.
     pub struct SelectAndScatter {
         /// Extent of the window, per axis.
         pub size: Vec<usize>,
@@ -60,9 +60,17 @@ impl OpDef for SelectAndScatter {
         Ok(x0.clone())
     }
 
-    fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, _: Tensor<'f>) -> Vjp<'f> {
-        let why = "second derivatives through a maximum over windows are not supported";
-        Err(NoGradient { op: Self::NAME, why })
+    fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
+        let (x, updates) = (cx.operands[0], cx.operands[1]);
+        Ok(vec![None, Some(at_first_maximum(x, ct, &self.window(), &updates.shape()))])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[1].map(|t| cx.operands[0].select_and_scatter(t, self.window())))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(Self::new(with_batch_axis(self.window()))))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
@@ -91,16 +99,21 @@ impl OpDef for SelectAndScatter {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
-        use crate::testing::{Sample, number, special, tied, uniform};
+        use crate::testing::{Sample, distinct, number, special, tied, uniform};
         use proptest::prelude::*;
-        let case = (number(), super::window::windows(), any::<bool>());
-        let sample = case.prop_flat_map(|(dtype, (dims, w, out, _), ties)| {
-            let x = if ties { tied(dtype, dims) } else { special(dtype, dims) };
+        let case = (number(), super::window::windows(), 0usize..3);
+        let sample = case.prop_flat_map(|(dtype, (dims, w, out, _), kind)| {
+            let smooth = kind == 0;
+            let x = match kind {
+                0 => distinct(dtype, dims),
+                1 => tied(dtype, dims),
+                _ => special(dtype, dims),
+            };
             let op = Self::new(w);
             (x, uniform(dtype, out, -3.0, 3.0)).prop_map(move |(x, updates)| Sample {
                 op: op.clone().into(),
                 operands: vec![x, updates],
-                smooth: false,
+                smooth,
             })
         });
         Some(sample.boxed())

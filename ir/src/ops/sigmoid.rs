@@ -9,6 +9,7 @@ elementwise_op! {
     /// [`math::sigmoid`]. Gradient: `ct * s * (1 - s)` with `s = sigmoid(x)`, from the result.
     pub struct Sigmoid: 1 of FLOAT as "sigmoid";
     vjp: |cx, ct| [Some(ct * (cx.result * (1.0 - cx.result)))];
+    jvp: |cx, t| Some(t[0]? * cx.result * (-cx.operands[0]).sigmoid());
     eval: |x| math::sigmoid(&mut Native, x[0]);
     body: |b, x| math::sigmoid(b, x[0]);
     samples: [(-4.0, 4.0)];

@@ -8,6 +8,7 @@ elementwise_op! {
     /// Gradient: exactly zero everywhere.
     pub struct Sign: 1 of NUMBER as "sign";
     vjp: |_, _| [None];
+    jvp: |_, _| None;
     eval: |x| match x[0] {
         Scalar::F32(a) => Scalar::F32(if a == 0.0 || a.is_nan() { a } else { a.signum() }),
         Scalar::F64(a) => Scalar::F64(if a == 0.0 || a.is_nan() { a } else { a.signum() }),

@@ -9,6 +9,7 @@ elementwise_op! {
     /// Gradient: `ct * cos(x)`.
     pub struct Sin: 1 of FLOAT as "sin";
     vjp: |cx, ct| [Some(ct * cx.operands[0].cos())];
+    jvp: |cx, t| Some(cx.operands[0].cos() * t[0]?);
     eval: |x| math::sin(&mut Native, x[0]);
     body: |b, x| math::sin(b, x[0]);
     samples: [(-6.0, 6.0)];

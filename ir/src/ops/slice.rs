@@ -1,7 +1,7 @@
 //! `slice`: every `stride`-th element of a range of each axis.
 
-use super::rules::{check_step, index_vars, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{check_step, index_vars, operands, with_batch};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::Access;
@@ -88,6 +88,19 @@ impl OpDef for Slice {
         Ok(vec![Some(ct.pad(zero, &low, &high, &interior))])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.builder().push(self.clone(), &[t])))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        let op = Self {
+            starts: with_batch(0, &self.starts),
+            limits: with_batch(cx.size.clone(), &self.limits),
+            strides: with_batch(1, &self.strides),
+        };
+        Ok(cx.push(op))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         let mut at = indices(&out.dims);
         Ok(Literal::from_fn(out.dtype, &out.dims, |_| {
@@ -109,8 +122,8 @@ impl OpDef for Slice {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
-        let cuts = proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..5), 4);
-        let sample = (number(), dims(4), cuts).prop_flat_map(|(dtype, dims, cuts)| {
+        let cuts = proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..5), 6);
+        let sample = (number(), dims(6), cuts).prop_flat_map(|(dtype, dims, cuts)| {
             let (mut starts, mut limits, mut strides) = (Vec::new(), Vec::new(), Vec::new());
             for (&d, (a, b, stride)) in dims.iter().zip(cuts) {
                 let (a, b) = (a.index(d + 1), b.index(d + 1));

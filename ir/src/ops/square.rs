@@ -7,6 +7,7 @@ elementwise_op! {
     /// Elementwise square: `x * x`. Any number; integers wrap. Gradient: `ct * 2 * x`.
     pub struct Square: 1 of NUMBER as "square";
     vjp: |cx, ct| [Some(ct * (cx.operands[0] * 2.0))];
+    jvp: |cx, t| Some(cx.operands[0] * t[0]? * 2.0);
     eval: |x| match x[0] {
         Scalar::F32(a) => Scalar::F32(a * a),
         Scalar::F64(a) => Scalar::F64(a * a),

@@ -1,7 +1,7 @@
 //! `stop_gradient`: the identity, through which no gradient passes.
 
 use super::rules::{elementwise, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -25,6 +25,14 @@ impl OpDef for StopGradient {
         Ok(vec![None])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, _: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(None)
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
+    }
+
     fn eval(&self, x: &[&Literal], _: &StaticType) -> Result<Literal, EvalError> {
         Ok(x[0].clone())
     }
@@ -38,7 +46,7 @@ impl OpDef for StopGradient {
         use crate::testing::{Sample, dims, special};
         use crate::types::DType;
         use proptest::prelude::*;
-        let x = (prop::sample::select(DType::ALL.as_slice()), dims(4))
+        let x = (prop::sample::select(DType::ALL.as_slice()), dims(6))
             .prop_flat_map(|(dtype, dims)| special(dtype, dims));
         // Never smooth: the rule differs from finite differences on purpose.
         let sample = |x| Sample { op: Self {}.into(), operands: vec![x], smooth: false };

@@ -1,7 +1,7 @@
 //! `sub`: elementwise difference.
 
-use super::rules::{accept, elementwise, is_number, map_elements, operands, same_types};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{accept, elementwise, is_number, map_elements, operands, same_types, sum_tangents};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -25,6 +25,14 @@ impl OpDef for Sub {
 
     fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![Some(ct), Some(-ct)])
+    }
+
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(sum_tangents([t[0], t[1].map(|t| -t)]))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.push(self.clone()))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -9,6 +9,7 @@ elementwise_op! {
     /// Gradient: `ct * (1 + tan(x)^2)`, from the result.
     pub struct Tan: 1 of FLOAT as "tan";
     vjp: |cx, ct| [Some(ct * (cx.result * cx.result + 1.0))];
+    jvp: |cx, t| Some(t[0]? / cx.operands[0].cos().square());
     eval: |x| math::tan(&mut Native, x[0]);
     body: |b, x| math::tan(b, x[0]);
     samples: [(-1.1, 1.1)];

@@ -1,7 +1,7 @@
 //! `transpose`: permutes axes.
 
-use super::rules::{index_vars, operands};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::rules::{behind_batch, index_vars, operands, with_batch};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::{Access, IndexExpr};
@@ -45,6 +45,14 @@ impl OpDef for Transpose {
         Ok(vec![Some(ct.transpose(&inverse(&self.permutation)))])
     }
 
+    fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(t[0].map(|t| t.transpose(&self.permutation)))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        Ok(cx.operands[0].transpose(&with_batch(0, &behind_batch(&self.permutation))))
+    }
+
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
         let mut at = indices(&out.dims);
         Ok(Literal::from_fn(out.dtype, &out.dims, |_| {
@@ -67,7 +75,7 @@ impl OpDef for Transpose {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, number, uniform};
         use proptest::prelude::*;
-        let case = (number(), dims(5)).prop_flat_map(|(dtype, dims)| {
+        let case = (number(), dims(6)).prop_flat_map(|(dtype, dims)| {
             let axes: Vec<usize> = (0..dims.len()).collect();
             (uniform(dtype, dims, -3.0, 3.0), Just(axes).prop_shuffle())
         });

@@ -1,9 +1,9 @@
 //! `while`: a loop as long as a condition holds.
 
 use super::rules::first_result;
-use super::{Jvp, OpDef, StaticType, Vjp, VjpCx};
+use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
-use crate::error::{EvalError, NoGradient, TypeError};
+use crate::error::{EvalError, NoBatch, NoGradient, TypeError};
 use crate::literal::Literal;
 use crate::pattern::Pattern;
 use crate::region::Region;
@@ -80,6 +80,22 @@ impl OpDef for While {
 
     fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
         self.jvp_of_results(cx, tangents).map(|mut t| t.swap_remove(0))
+    }
+
+    fn jvp_of_results<'f>(
+        &self,
+        cx: &VjpCx<'_, 'f>,
+        tangents: &[Option<Tensor<'f>>],
+    ) -> Result<Vec<Option<Tensor<'f>>>, NoGradient> {
+        Ok(crate::autodiff::forward_while(self, cx, tangents))
+    }
+
+    fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
+        self.batch_of_results(cx).map(|mut t| t.swap_remove(0))
+    }
+
+    fn batch_of_results<'f>(&self, cx: &BatchCx<'_, 'f>) -> Result<Vec<Tensor<'f>>, NoBatch> {
+        Ok(crate::autodiff::batch_while(self, cx))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

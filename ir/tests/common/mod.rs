@@ -39,6 +39,34 @@ fn value_and_gradients(
     (out[0].get(0).to_f64(), out[1..].to_vec())
 }
 
+/// A function of `operands` as inputs, evaluated on them.
+pub(crate) fn run(
+    operands: &[Literal],
+    body: impl for<'f> FnOnce(&'f FunctionBuilder, &[Tensor<'f>]) -> Vec<Tensor<'f>>,
+) -> Vec<Literal> {
+    let m = ModuleBuilder::new("test");
+    m.function("f", |f| {
+        let input = |(i, l): (usize, &Literal)| f.input(&format!("x{i}"), l.dtype(), l.ty().shape);
+        let x: Vec<_> = operands.iter().enumerate().map(input).collect();
+        for (i, y) in body(f, &x).into_iter().enumerate() {
+            f.output(&format!("y{i}"), y);
+        }
+    });
+    let module = m.build().unwrap_or_else(|e| panic!("{e}"));
+    evaluate(&module.functions[0], operands, |_| unreachable!("no state")).unwrap().outputs
+}
+
+/// The f64 values of a literal.
+pub(crate) fn values(l: &Literal) -> impl Iterator<Item = f64> + '_ {
+    (0..l.len()).map(|i| l.get(i).to_f64())
+}
+
+/// The sum of products of two lists of tensors, and the sum of their magnitudes.
+pub(crate) fn inner(a: &[Literal], b: &[Literal]) -> (f64, f64) {
+    let terms = a.iter().zip(b).flat_map(|(a, b)| values(a).zip(values(b)).map(|(a, b)| a * b));
+    terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()))
+}
+
 /// Compares the gradients of `body`, an f64 tensor, with finite differences: along one direction
 /// for each f64 operand, near which `body` must be smooth.
 pub(crate) fn check_gradient(

@@ -302,7 +302,10 @@ impl Emitter<'_> {
                 (FmaOrder::O231, z, a, b)
             }
         };
-        if overwritten != Some(first) {
+        if overwritten == Some(first) {
+            // Locked there: a register for the second operand must not push it out.
+            self.in_register(first, p);
+        } else {
             self.materialize(first);
         }
         let b = self.register(second, p);
