@@ -2,7 +2,7 @@
 //! for bit against the interpreter. A failure shrinks to a function printed in the text form.
 
 use graphc::ir::ops::ConvConfig;
-use graphc::ir::{Literal, Scalar, evaluate, print_function};
+use graphc::ir::{Literal, Scalar, ScanOptions, evaluate, print_function};
 use graphc::{
     Bindings, CompileOptions, DType, FunctionBuilder, Module, ModuleBuilder, OptLevel, RunContext, State,
     Tensor, ThreadPool, Value, ValueMut, compile, cross_entropy, gradients, hvp, jvp, vjp, vmap,
@@ -19,9 +19,9 @@ fn cases() -> u32 {
 type Choice = (u8, usize, usize);
 
 /// Choices below this are smooth.
-const N_SMOOTH: u8 = 40;
+const N_SMOOTH: u8 = 44;
 /// Choices below this exist.
-const N_CHOICES: u8 = 49;
+const N_CHOICES: u8 = 53;
 
 /// Declares a function of two matrices `x` and `y` and a scalar loss; gradients are outputs.
 fn module(dtype: DType, dims: [usize; 2], choices: &[Choice]) -> Module {
@@ -127,18 +127,47 @@ fn compose<'f>(f: &'f FunctionBuilder, inputs: [Tensor<'f>; 2], choices: &[Choic
                 image.reshape([4 * d[2], d[3]])
             }
             39 => x.softplus() - (-x).silu(),
-            40 if dx == dy => x.max(y),
-            41 if dx == dy => x.min(y * 0.5),
-            42 => x.clamp(-0.6, 0.7) + x.relu() * 0.5,
-            43 => x.abs() * x.sign(),
-            44 => x + x.reduce_max(&[1]).reshape([dx[0], 1]) - x.reduce_min(&[0]).reshape([1, dx[1]]),
-            45 if dx[0] >= 2 && dx[1] >= 2 => {
+            40 => {
+                // A recurrence over the rows, with a value from outside.
+                let decay = y.mean_all() * 0.5;
+                let zero = f.full(x.dtype(), [dx[1]], 0.0);
+                let options =
+                    ScanOptions { reverse: i % 2 == 1, save_every: i / 2, ..ScanOptions::default() };
+                let options = if dx[0] % 2 == 0 { options } else { ScanOptions { save_every: 0, ..options } };
+                let scanned = f.scan_with(&options, &[zero], &[x], |_, h, row| {
+                    let next = (h[0] * decay + row[0]).tanh();
+                    (vec![next], vec![next + h[0]])
+                });
+                scanned.stacked[0] + scanned.carries[0]
+            }
+            41 if dx[1] == dy[1] => {
+                // Products inside a loop, with the rows of both.
+                let weight = y.dot_general(y, (&[], &[]), (&[0], &[0])) * 0.1;
+                let start = y.mean(&[0]).reshape([1, dx[1]]);
+                let scanned = f.scan(&[start], &[x], |_, h, row| {
+                    let row = row[0].reshape([1, dx[1]]);
+                    (vec![(row.dot(weight) + h[0]).sin()], vec![h[0].dot(weight).reshape([dx[1]])])
+                });
+                scanned.stacked[0] + scanned.carries[0] * 0.5
+            }
+            42 => {
+                let first = f.scalar(x.dtype(), (j % 2) as f64).gt(0.5);
+                let y = y.mean_all();
+                f.cond(first, |_| vec![(x * y).sin()], |_| vec![x.tanh() - y])[0]
+            }
+            43 => f.checkpoint(|_| vec![(x * y.mean_all()).tanh() + x.square() * 0.1])[0],
+            44 if dx == dy => x.max(y),
+            45 if dx == dy => x.min(y * 0.5),
+            46 => x.clamp(-0.6, 0.7) + x.relu() * 0.5,
+            47 => x.abs() * x.sign(),
+            48 => x + x.reduce_max(&[1]).reshape([dx[0], 1]) - x.reduce_min(&[0]).reshape([1, dx[1]]),
+            49 if dx[0] >= 2 && dx[1] >= 2 => {
                 let pooled = x.reshape([1, 1, dx[0], dx[1]]).max_pool2d(2, 1, 0);
                 pooled.reshape([dx[0] - 1, dx[1] - 1])
             }
-            46 if dx == dy => x.gt(y).select(x, y.tanh()),
-            47 => x % (x.square() + 0.7),
-            48 => x.reverse(&[0]).stop_gradient() * x + x.round(),
+            50 if dx == dy => x.gt(y).select(x, y.tanh()),
+            51 => x % (x.square() + 0.7),
+            52 => x.reverse(&[0]).stop_gradient() * x + x.round(),
             // What does not fit the shapes.
             _ => x.gelu(),
         });

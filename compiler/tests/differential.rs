@@ -5,6 +5,7 @@ mod common;
 
 use common::control_cases;
 use graphc_compiler::{CompileOptions, Isa, OptLevel, compile};
+use graphc_ir::ops::ConvConfig;
 use graphc_ir::testing::Sample;
 use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, Tensor, evaluate, gradients};
 use graphc_runtime::{RunContext, State, ThreadPool, Value, ValueMut};
@@ -168,6 +169,26 @@ fn every_operation_gives_the_interpreters_bits() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Windows of convolutions that lie wholly before or behind all elements.
+#[test]
+fn windows_without_elements_give_the_interpreters_bits() {
+    let cases = [
+        ([1, 3, 1, 1], [3, 1, 1, 1], [(-2, 2), (0, 0)], 3),
+        ([1, 3, 1, 1], [3, 1, 1, 1], [(0, 0), (5, -5)], 3),
+        ([1, 2, 5, 6], [2, 2, 2, 2], [(-7, 9), (0, 0)], 1),
+        ([1, 2, 5, 6], [2, 2, 2, 2], [(0, 1), (19, -12)], 1),
+        ([2, 4, 12, 20], [8, 4, 3, 3], [(-17, 30), (-23, 41)], 1),
+        ([2, 4, 12, 20], [8, 4, 3, 3], [(40, 25), (61, 30)], 1),
+        ([1, 2, 3, 3], [2, 2, 3, 3], [(50, 50), (70, 70)], 1),
+    ];
+    for (x, w, padding, groups) in cases {
+        let config = ConvConfig::new(2).padding(&padding).groups(groups);
+        let op = graphc_ir::ops::Convolution::from(config).into();
+        let operands = vec![common::numbers(DType::F32, &x, 1), common::numbers(DType::F32, &w, 2)];
+        check(&Sample { op, operands, smooth: true }).unwrap_or_else(|e| panic!("{x:?}, {padding:?}: {e}"));
+    }
 }
 
 /// Batch normalization over the channels of `y`.

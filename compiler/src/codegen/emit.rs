@@ -480,6 +480,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let vector = |active| Mode::Vector { var: l.var, lanes, active, aligned };
         let lo = self.bound(&l.lo);
         if let Some(n) = extent(l) {
+            // A range that ends before it begins is empty.
+            let n = n.max(0);
             let full = n / lanes as i64 * lanes as i64;
             let rest = (n - full) as usize;
             let main_end = self.b.ins().iadd_imm_s(lo, full);
@@ -509,6 +511,9 @@ impl<'a, 'b> Emitter<'a, 'b> {
             let n = self.b.ins().isub(hi, lo);
             let full = self.b.ins().band_imm_s(n, -(lanes as i64));
             let main_end = self.b.ins().iadd(lo, full);
+            // A range that ends before it begins is empty.
+            let backward = self.b.ins().icmp(IntCC::SignedLessThan, hi, lo);
+            let main_end = self.b.ins().select(backward, lo, main_end);
             self.mode = vector(lanes);
             self.counted(l, lo, main_end, lanes as i64, false);
             self.mode = Mode::Scalar;

@@ -13,6 +13,11 @@ op! {
     /// Elementwise `condition ? a : b`. `condition` is a bool tensor, `a` and `b` are of one type,
     /// any; all three have one shape. Gradients: `ct` to the operand chosen, an exact zero to the
     /// other (whatever `ct` is).
+    ///
+    /// That zero still runs through what the other operand was computed from, and zero times an
+    /// infinite derivative is NaN: `x.gt(0.0).select(x.sqrt(), 0.0)` has a NaN gradient where `x` is 0.
+    /// To keep such derivatives out, select the argument too: with `p = x.gt(0.0)`,
+    /// `p.select(p.select(x, 1.0).sqrt(), 0.0)` has the gradient 0 there.
     pub struct Select {}
 }
 

@@ -136,9 +136,12 @@ fn windows_of<'f>(x: Tensor<'f>, w: &Window, out: &Shape) -> Tensor<'f> {
     let f = x.builder();
     let mut all = x.reshape(x.shape().iter().cloned().chain([Dim::Const(1)]).collect::<Shape>());
     for axis in (0..x.rank()).rev() {
-        // A named extent has windows of one element only.
+        // A named extent has windows of one element only, which are the elements.
         let Some(n_out) = out[axis].as_const() else { continue };
         let (size, (low, high)) = (w.size[axis], w.padding[axis]);
+        if (size, w.strides[axis], low, high) == (1, 1, 0, 0) {
+            continue;
+        }
         let along = |i, step: usize| f.iota(DType::I64, [n_out, size], i) * step as f64;
         let places = along(0, w.strides[axis]) + along(1, w.dilation[axis]);
         let taken = all.pad_axis(axis, low, high, 0.0).gather(places, axis);

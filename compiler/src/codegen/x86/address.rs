@@ -283,6 +283,9 @@ impl Emitter<'_> {
         self.a.alu(Alu::Sub, RAX, Rm::Reg(RCX.0));
         self.a.alu_imm(Alu::And, Rm::Reg(RAX.0), -(lanes as i32));
         self.a.alu(Alu::Add, RAX, Rm::Reg(RCX.0));
+        // A range that ends before it begins is empty.
+        self.a.alu(Alu::Cmp, RAX, Rm::Reg(RCX.0));
+        self.a.cmov(Cond::Less, RAX, Rm::Reg(RCX.0));
         let slot = self.frame_slot(8);
         self.save(slot, RAX);
         Place::Slot(slot)
