@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 /// Every example gets the bits that it would get alone. All transformations may be used within
 /// `body`: gradients of parameters from outside are then gradients of each example.
 ///
-/// An operation without a batching rule, or inputs whose batches differ, are recorded in the builder
-/// as mistakes that name the operation and its line, and the results are poisoned. Control over the
-/// extent: the batch may have a name, unless an operation says that it needs a number. The nodes of
-/// `body` itself stay behind without users.
+/// The extent of the batch may have a name, unless an operation says that it needs a number. An
+/// operation without a batching rule, or inputs whose batches differ, are recorded in the builder as
+/// mistakes that name the operation and its line, and the results are poisoned. The nodes of `body`
+/// for one example stay behind without users.
 ///
 /// ```
 /// use graphc_ir::{DType, Literal, ModuleBuilder, evaluate, gradients, vmap};
