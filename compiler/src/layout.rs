@@ -24,7 +24,8 @@ pub(crate) fn choose(f: &Function, fused: &mut Fused) {
             });
         };
         match &k.body {
-            KernelBody::SelectAndScatter { x, ct, out, .. } => link(vec![*x, *ct, *out]),
+            KernelBody::SelectAndScatter { x, ct: other, out, .. }
+            | KernelBody::SelectAndGather { x, values: other, out, .. } => link(vec![*x, *other, *out]),
             _ => accessed_alike(k).into_iter().for_each(link),
         }
         if let KernelBody::Contraction(parts) = &k.body {
@@ -62,14 +63,7 @@ fn free_buffers(f: &Function, fused: &Fused) -> Vec<bool> {
         // Index checks read integers as a whole.
         b.ty.dtype.is_float() && b.ty.dims.len() > 2 && !given(b.node) && !results.contains(&b.node)
     };
-    let mut free: Vec<bool> = fused.buffers.iter().map(of_buffer).collect();
-    for k in &fused.kernels {
-        if let KernelBody::ScatterAdd { updates, out, .. } = &k.body {
-            free[*updates as usize] = false;
-            free[*out as usize] = false;
-        }
-    }
-    free
+    fused.buffers.iter().map(of_buffer).collect()
 }
 
 /// Buffers that a kernel loads and stores at the same batch entry and channel, group by group.

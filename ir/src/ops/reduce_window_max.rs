@@ -1,7 +1,7 @@
 //! `reduce_window_max`: maximum over sliding windows.
 
 use super::window::{eval_windows, infer_windows, window_pattern};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
@@ -56,6 +56,10 @@ impl OpDef for ReduceWindowMax {
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
         Ok(vec![Some(cx.operands[0].select_and_scatter(ct, self.window()))])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(tangents[0].map(|t| cx.operands[0].select_and_gather(t, self.window())))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {

@@ -2,7 +2,7 @@
 
 use super::rules::{operands, precedes, same_dtype};
 use super::window::{infer_windows, position, zero};
-use super::{OpDef, StaticType, Vjp, VjpCx};
+use super::{Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, NoGradient, TypeError};
 use crate::literal::{Literal, indices, linear_index};
@@ -15,7 +15,7 @@ op! {
     /// shape rule is that of `reduce_window_max`). Result, of the shape of `x`: zeros, to which each
     /// window in row-major order adds its update at its first NaN, else its first maximum. A window
     /// that covers nothing but padding adds nothing. Any number.
-    /// Gradient: zero to `x`; there is none to `updates` yet.
+    /// Gradient: zero to `x`; to each update the cotangent where it was added (`select_and_gather`).
     pub struct SelectAndScatter {
         /// Extent of the window, per axis.
         pub size: Vec<usize>,
@@ -60,9 +60,12 @@ impl OpDef for SelectAndScatter {
         Ok(x0.clone())
     }
 
-    fn vjp<'f>(&self, _: &VjpCx<'_, 'f>, _: Tensor<'f>) -> Vjp<'f> {
-        let why = "second derivatives through a maximum over windows are not supported";
-        Err(NoGradient { op: Self::NAME, why })
+    fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
+        Ok(vec![None, Some(cx.operands[0].select_and_gather(ct, self.window()))])
+    }
+
+    fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, tangents: &[Option<Tensor<'f>>]) -> Jvp<'f> {
+        Ok(tangents[1].map(|t| cx.operands[0].select_and_scatter(t, self.window())))
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
@@ -91,16 +94,20 @@ impl OpDef for SelectAndScatter {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
-        use crate::testing::{Sample, number, special, tied, uniform};
+        use crate::testing::{Sample, distinct, number, special, tied, uniform};
         use proptest::prelude::*;
-        let case = (number(), super::window::windows(), any::<bool>());
-        let sample = case.prop_flat_map(|(dtype, (dims, w, out, _), ties)| {
-            let x = if ties { tied(dtype, dims) } else { special(dtype, dims) };
+        let case = (number(), super::window::windows(), 0usize..3);
+        let sample = case.prop_flat_map(|(dtype, (dims, w, out, _), kind)| {
+            let x = match kind {
+                0 => distinct(dtype, dims),
+                1 => tied(dtype, dims),
+                _ => special(dtype, dims),
+            };
             let op = Self::new(w);
             (x, uniform(dtype, out, -3.0, 3.0)).prop_map(move |(x, updates)| Sample {
                 op: op.clone().into(),
                 operands: vec![x, updates],
-                smooth: false,
+                smooth: kind == 0,
             })
         });
         Some(sample.boxed())
