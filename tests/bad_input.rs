@@ -48,7 +48,7 @@ fn classifier() -> Module {
     let m = ModuleBuilder::new("m");
     let dense = Dense::new(&m, "dense", 4, 3);
     m.function("embed", |f| {
-        let rows = f.read(&m.trainable()[0]).gather(f.input("i", DType::I64, shape!["N"]), 0);
+        let rows = f.read(&m.trainable()[0]).take(f.input("i", DType::I64, shape!["N"]), 0);
         f.output("rows", rows);
     });
     train_step(&m, "train_step", &Adam::new(0.1), |f| {

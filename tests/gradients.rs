@@ -86,7 +86,7 @@ fn compose<'f>(f: &'f FunctionBuilder, inputs: [Tensor<'f>; 2], choices: &[Choic
             }
             24 => {
                 let rows = f.iota(DType::I32, [3], 0);
-                x.gather(rows % f.full(DType::I32, [3], dx[0] as f64), 0)
+                x.take(rows % f.full(DType::I32, [3], dx[0] as f64), 0)
             }
             25 => {
                 x * cross_entropy(

@@ -356,7 +356,7 @@ impl<'a> Assembler<'a> {
                 return false;
             }
         }
-        old.iter().all(|&b| read_before(kernel, store, b))
+        old.iter().all(|&b| read_before(kernel, store, b) && !read_by_updates(kernel, b))
     }
 
     /// Buffers that stand for the value of a state variable before the step.
@@ -493,13 +493,16 @@ impl<'a> Assembler<'a> {
 
     /// Buffers that a kernel reads only where `store` writes, before it does.
     fn overwritable(&self, kernel: &Kernel, store: &Store) -> Vec<BufferId> {
-        if !matches!(kernel.body, KernelBody::Loop { .. }) {
+        if !matches!(kernel.body, KernelBody::Loop { .. } | KernelBody::Scatter(_)) {
             return Vec::new();
         }
         let mut candidates = kernel.reads();
         candidates.retain(|&b| {
             let (from, to) = (&self.buffers[b as usize], &self.buffers[store.buffer as usize]);
-            read_before(kernel, store, b) && from.dims == to.dims && from.strides == to.strides
+            read_before(kernel, store, b)
+                && !read_by_updates(kernel, b)
+                && from.dims == to.dims
+                && from.strides == to.strides
         });
         candidates
     }
@@ -524,6 +527,11 @@ fn read_before(kernel: &Kernel, store: &Store, buffer: BufferId) -> bool {
     let mut own = loads.iter().filter(|l| l.0 == buffer);
     own.all(|(_, index, guards)| *index == store.index && guards.is_empty())
         && (!store.inner || in_last_stage(kernel, store))
+}
+
+/// Whether a scatter reads `buffer` after its store.
+fn read_by_updates(kernel: &Kernel, buffer: BufferId) -> bool {
+    matches!(&kernel.body, KernelBody::Scatter(updates) if updates.reads().any(|b| b == buffer))
 }
 
 fn in_last_stage(kernel: &Kernel, store: &Store) -> bool {

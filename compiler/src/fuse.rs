@@ -10,7 +10,7 @@
 //! stored. Last, long reductions to one point are split ([`crate::split`]).
 
 use crate::kernel::{
-    BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store,
+    BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store, Updates,
 };
 use crate::lower::suits_stages;
 use crate::program::Layout;
@@ -160,14 +160,13 @@ impl<'a> Fuser<'a> {
                 Pattern::Leaf => {
                     // A constant that is one number is part of the code, unless a region takes it.
                     let number = matches!(g.op(id), Op::Constant(c) if c.value.splat_value().is_some());
-                    let is_region = |u: NodeId| matches!(self.patterns[u.index()], Pattern::Region);
-                    let stored = results.contains(&id) || g.users(id).any(|u| is_region(u.0));
-                    self.realized[id.index()] = !number || stored;
+                    let whole = || g.users(id).any(|(u, position)| self.wants_buffer(u, position, id, 0));
+                    self.realized[id.index()] = !number || results.contains(&id) || whole();
                     continue;
                 }
                 Pattern::Elementwise(body) | Pattern::Generate { body, .. } => body.insts().len(),
                 Pattern::Injective(accesses) => accesses.len() - 1,
-                Pattern::Gather { .. } => 2,
+                Pattern::Gather(places) => 1 + places.starts.len(),
                 Pattern::CheckIndex { .. } => 0,
                 _ => {
                     self.realized[id.index()] = true;
@@ -190,11 +189,12 @@ impl<'a> Fuser<'a> {
     fn wants_buffer(&self, user: NodeId, position: usize, id: NodeId, cost: usize) -> bool {
         let n = |id: NodeId| self.ty(id).len();
         match &self.patterns[user.index()] {
-            Pattern::Gather { .. }
+            Pattern::Gather(_)
             | Pattern::CheckIndex { .. }
+            | Pattern::SelectAndGather(_)
             | Pattern::SelectAndScatter(_)
             | Pattern::Region => true,
-            Pattern::ScatterAdd { .. } => position > 0,
+            Pattern::Scatter { .. } => position > 0,
             // Tiles read their factors in place, and what computes them is there once as the epilogue
             // of what comes before.
             Pattern::Contraction(_) => cost > 0,
@@ -260,13 +260,23 @@ impl<'a> Fuser<'a> {
                 let value = self.value(operands[0], &index, &[], &space, &mut exprs, &mut memo);
                 KernelBody::ArgReduce { value, largest, out: buffer }
             }
-            Pattern::ScatterAdd { axis } => {
-                let start = self.value(operands[0], &vars, &[], &space, &mut exprs, &mut memo);
-                let positions = self.ty(operands[1]).len();
-                let extents = [product(&dims[..axis]), dims[axis], positions, product(&dims[axis + 1..])];
-                let (indices, updates) = (self.buffer_of[&operands[1]], self.buffer_of[&operands[2]]);
-                KernelBody::ScatterAdd { extents, start, indices, updates, out: buffer }
+            Pattern::Scatter { updates, combine, .. } => {
+                store(self.value(operands[0], &vars, &[], &space, &mut exprs, &mut memo));
+                let mut space = IndexCx::default();
+                let updates = operands[updates];
+                let vars: Vec<IndexExpr> = self.ty(updates).dims.iter().map(|&d| space.var(d)).collect();
+                let (mut exprs, mut memo) = (Exprs::default(), Memo::default());
+                let index = self.place(id, &vars, &[], &space, &mut exprs, &mut memo);
+                let index = index.into_iter().map(|(e, _)| e).collect();
+                let value = self.value(updates, &vars, &[], &space, &mut exprs, &mut memo);
+                KernelBody::Scatter(Updates { space, exprs, value, index, combine })
             }
+            Pattern::SelectAndGather(window) => KernelBody::SelectAndGather {
+                window,
+                x: self.buffer_of[&operands[0]],
+                values: self.buffer_of[&operands[1]],
+                out: buffer,
+            },
             Pattern::SelectAndScatter(window) => KernelBody::SelectAndScatter {
                 window,
                 x: self.buffer_of[&operands[0]],
@@ -276,7 +286,7 @@ impl<'a> Fuser<'a> {
             Pattern::Elementwise(_)
             | Pattern::Generate { .. }
             | Pattern::Injective(_)
-            | Pattern::Gather { .. }
+            | Pattern::Gather(_)
             | Pattern::CheckIndex { .. } => {
                 store(self.value(id, &vars, &[], &space, &mut exprs, &mut memo));
                 KernelBody::Loop { outer: dims.len(), reductions: Vec::new() }
@@ -329,18 +339,53 @@ impl<'a> Fuser<'a> {
     /// Index operands are checked before anything is indexed by them.
     fn check(&mut self, id: NodeId) {
         let operands = self.f.graph.operands(id);
-        let (buffer, bound) = match &self.patterns[id.index()] {
-            Pattern::CheckIndex { bound } => (operands[0], *bound),
-            Pattern::Gather { axis } | Pattern::ScatterAdd { axis } => {
-                (operands[1], self.ty(operands[0]).dims[*axis])
+        let checked = match &self.patterns[id.index()] {
+            Pattern::CheckIndex { bound } => vec![(operands[0], *bound)],
+            Pattern::Gather(places) | Pattern::Scatter { places, .. } => {
+                places.starts.iter().map(|s| (operands[s.operand], s.bound)).collect()
             }
             _ => return,
         };
-        let buffer = self.buffer_of[&self.storage(buffer)];
-        let known = self.checks.iter().any(|c| c.buffer == buffer && c.bound <= bound);
-        if !known {
-            self.checks.push(IndexCheck { buffer, bound, node: id });
+        for (indices, bound) in checked {
+            let buffer = self.buffer_of[&self.storage(indices)];
+            let known = self.checks.iter().any(|c| c.buffer == buffer && c.bound <= bound);
+            if !known {
+                self.checks.push(IndexCheck { buffer, bound, node: id });
+            }
         }
+    }
+
+    /// A place in operand 0 that node `id` picks, for given values of the variables: per axis the
+    /// position, and the range that the window's part of it must be in.
+    fn place(
+        &self,
+        id: NodeId,
+        vars: &[IndexExpr],
+        guards: &[Guard],
+        cx: &IndexCx,
+        exprs: &mut Exprs,
+        memo: &mut Memo,
+    ) -> Vec<(IndexExpr, Guard)> {
+        let (Pattern::Gather(places) | Pattern::Scatter { places, .. }) = &self.patterns[id.index()] else {
+            unreachable!("{:?} picks no places", self.f.graph.op(id));
+        };
+        let operands = self.f.graph.operands(id);
+        let sub = |e: &IndexExpr| e.substitute(cx, &|v| vars[v as usize].clone());
+        let at: Vec<IndexExpr> = places.at.iter().map(sub).collect();
+        let dims = &self.ty(operands[0]).dims;
+        let window = places.window.iter().zip(dims);
+        let mut place: Vec<(IndexExpr, Guard)> =
+            window.map(|(e, &d)| (sub(e), Guard { expr: sub(e), lo: 0, hi: d as i64 })).collect();
+        for s in &places.starts {
+            let (position, range) = &mut place[s.axis];
+            range.hi -= (s.bound as i64 - 1).max(0);
+            // The only legal position needs no reading.
+            if s.bound != 1 {
+                let value = self.value(operands[s.operand], &at, guards, cx, exprs, memo);
+                *position = position.add(&exprs.dynamic(value, s.bound as i64));
+            }
+        }
+        place
     }
 
     /// The realized node whose buffer holds the value of `id`: an unrealized index check passes its
@@ -444,7 +489,9 @@ impl<'a> Fuser<'a> {
             return exprs.constant(number);
         }
         if let Some(&buffer) = self.buffer_of.get(&id) {
-            return exprs.load(buffer, index.to_vec(), self.in_range(index, &ty.dims, guards, cx), ty.dtype);
+            let range = |(e, &d): (&IndexExpr, &usize)| Guard { expr: e.clone(), lo: 0, hi: d as i64 };
+            let ranges = index.iter().zip(&ty.dims).map(range);
+            return exprs.load(buffer, index.to_vec(), in_range(ranges, guards, cx), ty.dtype);
         }
         let operands = self.f.graph.operands(id);
         match &self.patterns[id.index()] {
@@ -475,36 +522,15 @@ impl<'a> Fuser<'a> {
                 }
                 result.expect("an injective pattern has an access")
             }
-            Pattern::Gather { axis } => {
-                let rank = self.ty(operands[1]).dims.len();
-                let at = self.value(operands[1], &index[*axis..axis + rank], guards, cx, exprs, memo);
-                let position = exprs.dynamic(at, self.ty(operands[0]).dims[*axis] as i64);
-                let mut from = index[..*axis].to_vec();
-                from.push(position);
-                from.extend_from_slice(&index[axis + rank..]);
+            Pattern::Gather(_) => {
+                let (from, windows): (Vec<IndexExpr>, Vec<Guard>) =
+                    self.place(id, index, guards, cx, exprs, memo).into_iter().unzip();
                 let buffer = self.buffer_of[&self.storage(operands[0])];
-                exprs.load(buffer, from, guards.to_vec(), ty.dtype)
+                exprs.load(buffer, from, in_range(windows, guards, cx), ty.dtype)
             }
             Pattern::CheckIndex { .. } => self.value(operands[0], index, guards, cx, exprs, memo),
             _ => unreachable!("{:?} is realized", self.f.graph.op(id)),
         }
-    }
-
-    /// `guards`, and one for each index that they do not show to be in range.
-    fn in_range(&self, index: &[IndexExpr], dims: &[usize], guards: &[Guard], cx: &IndexCx) -> Vec<Guard> {
-        let mut all: Vec<Guard> = guards.to_vec();
-        for (e, &d) in index.iter().zip(dims) {
-            if e.terms().iter().any(|(a, _)| matches!(a, graphc_ir::Atom::Dynamic(_))) {
-                continue;
-            }
-            let range = Guard { expr: e.clone(), lo: 0, hi: d as i64 };
-            if d > 0 && !range.always(cx) && !all.contains(&range) {
-                all.push(range);
-            }
-        }
-        // A guard that surely holds costs nothing when it is not there.
-        all.retain(|g| !g.always(cx));
-        all
     }
 
     /// Merges kernels into earlier ones.
@@ -565,6 +591,19 @@ impl<'a> Fuser<'a> {
         }
         self.kernels.retain(|k| !k.writes().is_empty());
     }
+}
+
+/// `guards`, and those of `ranges` that they do not show to hold.
+fn in_range(ranges: impl IntoIterator<Item = Guard>, guards: &[Guard], cx: &IndexCx) -> Vec<Guard> {
+    let mut all: Vec<Guard> = guards.to_vec();
+    for range in ranges {
+        if range.hi > 0 && !range.always(cx) && !all.contains(&range) {
+            all.push(range);
+        }
+    }
+    // A guard that surely holds costs nothing when it is not there.
+    all.retain(|g| !g.always(cx));
+    all
 }
 
 fn product(dims: &[usize]) -> usize {

@@ -24,7 +24,8 @@ pub(crate) fn choose(f: &Function, fused: &mut Fused) {
             });
         };
         match &k.body {
-            KernelBody::SelectAndScatter { x, ct, out, .. } => link(vec![*x, *ct, *out]),
+            KernelBody::SelectAndScatter { x, ct: other, out, .. }
+            | KernelBody::SelectAndGather { x, values: other, out, .. } => link(vec![*x, *other, *out]),
             _ => accessed_alike(k).into_iter().for_each(link),
         }
         if let KernelBody::Contraction(parts) = &k.body {
@@ -63,17 +64,9 @@ fn free_buffers(f: &Function, fused: &Fused) -> Vec<bool> {
         b.ty.dtype.is_float() && b.ty.dims.len() > 2 && !given(b.node) && !results.contains(&b.node)
     };
     let mut free: Vec<bool> = fused.buffers.iter().map(of_buffer).collect();
-    for k in &fused.kernels {
-        match &k.body {
-            KernelBody::ScatterAdd { updates, out, .. } => {
-                free[*updates as usize] = false;
-                free[*out as usize] = false;
-            }
-            KernelBody::Region { .. } => {
-                k.reads().iter().chain(&k.writes()).for_each(|&b| free[b as usize] = false);
-            }
-            _ => {}
-        }
+    // So do regions.
+    for k in fused.kernels.iter().filter(|k| matches!(k.body, KernelBody::Region { .. })) {
+        k.reads().iter().chain(&k.writes()).for_each(|&b| free[b as usize] = false);
     }
     free
 }

@@ -87,7 +87,7 @@ fn an_index_out_of_range_inside_a_loop_leaves_the_state_alone() {
         let zero = f.full(DType::F32, [2], 0.0);
         let options = ScanOptions::default();
         let sum = f.scan_with(&options, &[zero], &[at], |_, sum, at| {
-            let row = table.gather(at[0].reshape([1]), 0).reshape([2]);
+            let row = table.take(at[0].reshape([1]), 0).reshape([2]);
             (vec![sum[0] + row], vec![])
         });
         f.output("sum", sum.carries[0]);

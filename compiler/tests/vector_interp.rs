@@ -286,7 +286,7 @@ fn movement_fuses_into_consumers() {
     b.function("f", |f| {
         let x = f.input("x", DType::F32, [8, 13]);
         let i = f.input("i", DType::I32, [5]);
-        let rows = x.gather(i, 0);
+        let rows = x.take(i, 0);
         f.output("rows", rows * 2.0);
         f.output("sums", (rows + 1.0).reduce_sum(&[1]));
         f.output("back", x.scatter_add(i, rows, 0));

@@ -2,6 +2,7 @@
 
 use crate::literal::Literal;
 use crate::module::{Bindings, StateId};
+use crate::pattern::Combine;
 use crate::region::Region;
 use crate::scalar::CmpKind;
 use crate::types::{DType, Dim, Shape, TensorType};
@@ -155,6 +156,19 @@ impl Attr for CmpKind {
     fn from_attr(value: &AttrValue) -> Option<Self> {
         match value {
             AttrValue::Word(w) => Self::ALL.into_iter().find(|k| k.name() == w),
+            _ => None,
+        }
+    }
+}
+
+impl Attr for Combine {
+    const FORM: &'static str = "one of assign, add, mul, max, min";
+    fn to_attr(&self) -> AttrValue {
+        AttrValue::Word(self.name().to_owned())
+    }
+    fn from_attr(value: &AttrValue) -> Option<Self> {
+        match value {
+            AttrValue::Word(w) => Self::ALL.into_iter().find(|c| c.name() == w),
             _ => None,
         }
     }

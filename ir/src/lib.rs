@@ -37,7 +37,7 @@ pub use interp::{Evaluation, evaluate, evaluate_nodes};
 pub use literal::{Element, Literal, indices, linear_index, row_major_strides};
 pub use module::{Bindings, Function, Module, Output, StateId, StateVar, Update};
 pub use ops::{Op, StaticType};
-pub use pattern::{Contraction, Pattern, Reduce, ReduceKind, Window};
+pub use pattern::{Combine, Contraction, Indexing, Pattern, Reduce, ReduceKind, Start, Window};
 pub use region::{MAX_REGION_DEPTH, MAX_REGION_NODES, Region};
 pub use scalar::{CmpKind, Native, Scalar, ScalarBuilder, ScalarFn, ScalarId, ScalarInst, ScalarOp};
 pub use text::{FORMAT_VERSION, MAX_NAME_BYTES, MAX_TEXT_BYTES, ParseError, ParseErrors, print_function};

@@ -26,18 +26,19 @@ pub enum Pattern {
     /// Data movement: each result element is the first access whose guards hold; the last access
     /// has none. Over variables `0..rank(out)`.
     Injective(Vec<Access>),
-    /// `out[.., j.., ..] = operand0[.., operand1[j..], ..]` along `axis` of operand 0; the axes of
-    /// operand 1 take its place. Operand 1 is an integer tensor; each of its elements is checked to be below
-    /// the extent of the axis, also where the result is empty.
-    Gather {
-        /// Axis of operand 0 that is indexed.
-        axis: usize,
-    },
-    /// Operand 0 with operand 2 added at the places that operand 1 names: the adjoint of `Gather`.
-    /// Additions go in row-major order of operand 1, whose elements are checked as in `Gather`.
-    ScatterAdd {
-        /// Axis of operand 0 that is indexed.
-        axis: usize,
+    /// Each result element is the element of operand 0 at its place; over variables `0..rank(out)`.
+    /// The indices are checked, also where the result is empty.
+    Gather(Indexing),
+    /// Operand 0, changed at the place of each element of operand `updates`, one after the other in
+    /// row-major order, to `combine` of what is there and the element. Over one variable per
+    /// dimension of the updates. The indices are checked, also where there are no updates.
+    Scatter {
+        /// The place of each update.
+        places: Indexing,
+        /// Which operand the updates are.
+        updates: usize,
+        /// How an update changes an element.
+        combine: Combine,
     },
     /// Fails with an index error unless `0 <= operand0[i] < bound`; else the identity.
     CheckIndex {
@@ -60,6 +61,74 @@ pub enum Pattern {
     /// operand 1 at the window's place to the result at the window's first maximum (the first NaN
     /// if it has one); the result starts as zeros. A window of padding alone adds nothing.
     SelectAndScatter(Window),
+    /// For each window of operand 0 (see [`Window`]) the element of operand 1 at the window's first
+    /// maximum (the first NaN if it has one); 0 for a window of padding alone.
+    SelectAndGather(Window),
+}
+
+/// Places in operand 0 that depend on values of integer operands: on each axis the position is
+/// `window[axis]` plus the elements `at` of the operands that index the axis.
+#[derive(Clone, Debug)]
+pub struct Indexing {
+    /// The index operands, all of one shape.
+    pub starts: Vec<Start>,
+    /// Which element of each index operand.
+    pub at: Vec<IndexExpr>,
+    /// What is added to it, per axis of operand 0.
+    pub window: Vec<IndexExpr>,
+}
+
+/// An operand whose elements are positions on an axis of operand 0.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Which operand.
+    pub operand: usize,
+    /// The axis that it indexes; each is indexed once at most.
+    pub axis: usize,
+    /// Exclusive upper bound of its elements. Positions are in range wherever they are below it.
+    pub bound: usize,
+}
+
+/// How an update changes an element.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Combine {
+    /// The update takes its place.
+    Assign,
+    /// Sum.
+    Add,
+    /// Product.
+    Mul,
+    /// NaN-propagating maximum.
+    Max,
+    /// NaN-propagating minimum.
+    Min,
+}
+
+impl Combine {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Assign, Self::Add, Self::Mul, Self::Max, Self::Min];
+
+    /// Name in the text form.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Assign => "assign",
+            Self::Add => "add",
+            Self::Mul => "mul",
+            Self::Max => "max",
+            Self::Min => "min",
+        }
+    }
+
+    /// The instruction that combines the old value and the update, in this order; none for `Assign`.
+    pub const fn op(self) -> Option<ScalarOp> {
+        match self {
+            Self::Assign => None,
+            Self::Add => Some(ScalarOp::Add),
+            Self::Mul => Some(ScalarOp::Mul),
+            Self::Max => Some(ScalarOp::Max),
+            Self::Min => Some(ScalarOp::Min),
+        }
+    }
 }
 
 /// What a reduction computes, and its identity: 0, 1, -infinity or MIN, +infinity or MAX.

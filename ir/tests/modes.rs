@@ -84,7 +84,7 @@ fn mistakes_name_what_is_wrong_and_where() {
 
 /// Cross entropy of a small classifier with an embedding, of one example.
 fn loss<'f>(table: Tensor<'f>, w: Tensor<'f>, words: Tensor<'f>, label: Tensor<'f>) -> Tensor<'f> {
-    let features = table.gather(words, 0).mean(&[0]).tanh();
+    let features = table.take(words, 0).mean(&[0]).tanh();
     cross_entropy(features.dot(w).reshape([1, 3]), label.reshape([1]))
 }
 
@@ -137,7 +137,7 @@ fn an_index_of_one_example_reads_no_other() {
     let m = ModuleBuilder::new("m");
     m.function("f", |f| {
         let (x, i) = (f.input("x", DType::F64, [2, 3]), f.input("i", DType::I32, [2]));
-        f.output("y", vmap(&[(x, 0), (i, 0)], |e| vec![e[0].gather(e[1], 0)])[0]);
+        f.output("y", vmap(&[(x, 0), (i, 0)], |e| vec![e[0].take(e[1], 0)])[0]);
     });
     let module = m.build().unwrap();
     let run = |i: Vec<i32>| {

@@ -4,8 +4,8 @@
 use graphc_ir::ops::{ConvConfig, Convolution, ReduceMax, ReduceSum, ReduceWindowSum};
 use graphc_ir::testing::Sample;
 use graphc_ir::{
-    Access, Contraction, EvalError, IndexExpr, Literal, Native, Op, Pattern, Reduce, ReduceKind, Scalar,
-    ScalarOp, StaticType, Window, indices, linear_index,
+    Access, Contraction, EvalError, IndexExpr, Indexing, Literal, Native, Op, Pattern, Reduce, ReduceKind,
+    Scalar, ScalarOp, StaticType, Window, indices, linear_index,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -125,28 +125,53 @@ fn contract(parts: &[Contraction], operands: &[&Literal], out: &StaticType) -> V
     result.into_iter().map(|v| v.expect("the parts write every element")).collect()
 }
 
+/// Where the first NaN, else the first maximum, of a window of `x` lies.
+fn first_maximum(w: &Window, x: &Literal, window: &[usize]) -> Option<usize> {
+    let mut best: Option<usize> = None;
+    for at in indices(&w.size) {
+        let place: Vec<i64> = (0..at.len())
+            .map(|a| (window[a] * w.strides[a]) as i64 + (at[a] * w.dilation[a]) as i64 - w.padding[a].0)
+            .collect();
+        if place.iter().zip(x.dims()).any(|(&p, &d)| p < 0 || p >= d as i64) {
+            continue;
+        }
+        let place: Vec<usize> = place.iter().map(|&p| p as usize).collect();
+        let i = linear_index(&place, x.dims());
+        if best.is_none_or(|b| beats(x.get(i), x.get(b), true)) {
+            best = Some(i);
+        }
+    }
+    best
+}
+
 fn select_and_scatter(w: &Window, x: &Literal, ct: &Literal) -> Vec<Scalar> {
     let mut result = vec![zero(x); x.len()];
     for (o, window) in indices(ct.dims()).enumerate() {
-        let mut best: Option<usize> = None;
-        for at in indices(&w.size) {
-            let place: Vec<i64> = (0..at.len())
-                .map(|a| (window[a] * w.strides[a]) as i64 + (at[a] * w.dilation[a]) as i64 - w.padding[a].0)
-                .collect();
-            if place.iter().zip(x.dims()).any(|(&p, &d)| p < 0 || p >= d as i64) {
-                continue;
-            }
-            let place: Vec<usize> = place.iter().map(|&p| p as usize).collect();
-            let i = linear_index(&place, x.dims());
-            if best.is_none_or(|b| beats(x.get(i), x.get(b), true)) {
-                best = Some(i);
-            }
-        }
-        if let Some(i) = best {
+        if let Some(i) = first_maximum(w, x, &window) {
             result[i] = ScalarOp::Add.eval(&[result[i], ct.get(o)]);
         }
     }
     result
+}
+
+/// Where in operand 0 each element lies that `places` names, as a function of its index.
+fn locate(places: &Indexing, operands: &[&Literal]) -> impl Fn(&[usize]) -> usize {
+    let dims = operands[0].dims().to_vec();
+    let picked = |s: &graphc_ir::Start| (s.axis, positions(operands[s.operand], s.bound));
+    let starts: Vec<(usize, Vec<usize>)> = places.starts.iter().map(picked).collect();
+    let of_indices = operands[places.starts.first().map_or(0, |s| s.operand)].dims().to_vec();
+    let places = places.clone();
+    move |index| {
+        let vars = vars(index);
+        let value = |e: &IndexExpr| e.eval(&vars, &[]) as usize;
+        let mut place: Vec<usize> = places.window.iter().map(value).collect();
+        for (axis, positions) in &starts {
+            let at: Vec<usize> = places.at.iter().map(value).collect();
+            place[*axis] += positions[linear_index(&at, &of_indices)];
+        }
+        assert!(place.iter().zip(&dims).all(|(p, d)| p < d), "{place:?} is outside of {dims:?}");
+        linear_index(&place, &dims)
+    }
 }
 
 /// Evaluates `pattern` from its documentation.
@@ -178,24 +203,18 @@ fn interpret(pattern: &Pattern, operands: &[&Literal], out: &StaticType) -> Opti
                 accesses.iter().find_map(|a| read(a, operands, &vars)).expect("the last access always reads")
             })
         }
-        Pattern::Gather { axis } => {
-            let (x, n) = (operands[0], operands[1].dims().len());
-            let positions = positions(operands[1], x.dims()[*axis]);
-            each(&|index| {
-                let j = linear_index(&index[*axis..axis + n], operands[1].dims());
-                let from = [&index[..*axis], &[positions[j]], &index[axis + n..]].concat();
-                x.get(linear_index(&from, x.dims()))
-            })
+        Pattern::Gather(places) => {
+            let x = operands[0];
+            let locate = locate(places, operands);
+            each(&|index| x.get(locate(index)))
         }
-        Pattern::ScatterAdd { axis } => {
-            let (x, updates, n) = (operands[0], operands[2], operands[1].dims().len());
-            let positions = positions(operands[1], x.dims()[*axis]);
+        Pattern::Scatter { places, updates, combine } => {
+            let (x, updates) = (operands[0], operands[*updates]);
+            let locate = locate(places, operands);
             let mut result: Vec<Scalar> = (0..x.len()).map(|i| x.get(i)).collect();
             for (i, index) in indices(updates.dims()).enumerate() {
-                let j = linear_index(&index[*axis..axis + n], operands[1].dims());
-                let to = [&index[..*axis], &[positions[j]], &index[axis + n..]].concat();
-                let to = &mut result[linear_index(&to, x.dims())];
-                *to = ScalarOp::Add.eval(&[*to, updates.get(i)]);
+                let to = &mut result[locate(&index)];
+                *to = combine.op().map_or(updates.get(i), |op| op.eval(&[*to, updates.get(i)]));
             }
             list(result)
         }
@@ -218,6 +237,9 @@ fn interpret(pattern: &Pattern, operands: &[&Literal], out: &StaticType) -> Opti
         }
         Pattern::Contraction(parts) => list(contract(parts, operands, out)),
         Pattern::SelectAndScatter(w) => list(select_and_scatter(w, operands[0], operands[1])),
+        Pattern::SelectAndGather(w) => each(&|window| {
+            first_maximum(w, operands[0], window).map_or(zero(operands[0]), |i| operands[1].get(i))
+        }),
         #[allow(unreachable_patterns, reason = "patterns that later operations bring have their own tests")]
         _ => return None,
     })

@@ -143,11 +143,11 @@ fn named_dimensions_pass_through_whole() {
         let x = f.input("x", DType::F32, shape!["B", 5]);
         let i = f.input("i", DType::I32, shape!["T"]);
         f.output("a", x.slice_axis(1, 1, 3).pad_axis(1, 2, -1, 0.5).reverse(&[0, 1]));
-        f.output("b", x.gather(i, 1));
+        f.output("b", x.take(i, 1));
         f.output("c", f.concatenate(&[x, x], 1));
         f.output("d", x.argmax(0));
         f.output("e", f.iota(DType::F32, shape!["B", 3], 0));
-        let loss = (x.gather(i, 0) * 2.0).reduce_sum(&[0, 1]) + x.reduce_max(&[1]).reduce_sum(&[0]);
+        let loss = (x.take(i, 0) * 2.0).reduce_sum(&[0, 1]) + x.reduce_max(&[1]).reduce_sum(&[0]);
         f.output("g", gradients(loss, &[x])[0]);
     })
     .unwrap_or_else(|e| panic!("{e}"));
@@ -169,7 +169,7 @@ fn an_index_out_of_range_is_named() {
     let x = f64s(&[0, 2], &[]);
     let indices = Literal::new(&[3], vec![1i64, 2, -1]).unwrap();
     let out = graphc_ir::StaticType { dtype: DType::F64, dims: vec![0, 3] };
-    let e = Op::from(Gather { axis: 1 }).eval(&[&x, &indices], &out).unwrap_err();
+    let e = Op::from(Gather { axes: vec![1], batch: vec![] }).eval(&[&x, &indices], &out).unwrap_err();
     assert_eq!(e, EvalError::IndexOutOfRange { op: "gather", position: 1, value: 2, bound: 2 });
 }
 

@@ -2,7 +2,7 @@
 //! of order, width or tiles. Lowering (`lower`) schedules it into vector IR.
 
 use graphc_ir::{
-    Atom, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Window,
+    Atom, Combine, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Window,
 };
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
@@ -293,6 +293,33 @@ pub struct ContractionPart {
     pub out: Vec<IndexExpr>,
 }
 
+/// Changes to a tensor, one at each point of a space, in row-major order of the points.
+#[derive(Clone, Debug)]
+pub struct Updates {
+    /// Ranges of its variables.
+    pub space: IndexCx,
+    /// Expressions of the values and of dynamic indices.
+    pub exprs: Exprs,
+    /// What an element is combined with.
+    pub value: ExprId,
+    /// Which element, one expression per dimension of the tensor.
+    pub index: Vec<IndexExpr>,
+    /// How.
+    pub combine: Combine,
+}
+
+impl Updates {
+    /// Roots of its expressions.
+    pub fn roots(&self) -> Vec<ExprId> {
+        self.exprs.dynamics.iter().map(|d| d.0).chain([self.value]).collect()
+    }
+
+    /// Buffers read.
+    pub fn reads(&self) -> impl Iterator<Item = BufferId> + '_ {
+        self.exprs.loads(&self.roots()).into_iter().map(|l| l.0)
+    }
+}
+
 /// The structure of a kernel.
 #[derive(Clone, Debug)]
 pub enum KernelBody {
@@ -318,16 +345,16 @@ pub enum KernelBody {
         /// Where the position goes.
         out: BufferId,
     },
-    /// `out = start; out[o, indices[p], i] += updates[o, p, i]` for all `p` in order.
-    ScatterAdd {
-        /// Extents: outer, axis, positions, inner.
-        extents: [usize; 4],
-        /// Initial values, over one variable per dimension of the result.
-        start: ExprId,
-        /// Where to add.
-        indices: BufferId,
-        /// What to add.
-        updates: BufferId,
+    /// The kernel's only store at every point of its space, then updates of what it has stored.
+    Scatter(Updates),
+    /// See [`graphc_ir::Pattern::SelectAndGather`].
+    SelectAndGather {
+        /// The windows.
+        window: Window,
+        /// Values whose maximum is sought.
+        x: BufferId,
+        /// What is read there.
+        values: BufferId,
         /// The result.
         out: BufferId,
     },
@@ -364,7 +391,7 @@ pub struct Kernel {
     pub exprs: Exprs,
     /// Its structure.
     pub body: KernelBody,
-    /// Its results (of loops and contractions).
+    /// Its results (of loops, contractions and scatters).
     pub stores: Vec<Store>,
     /// Nodes it computes, in order.
     pub sources: Vec<NodeId>,
@@ -376,9 +403,7 @@ impl Kernel {
         let mut roots: Vec<ExprId> = self.stores.iter().map(|s| s.value).collect();
         match &self.body {
             KernelBody::Loop { reductions, .. } => roots.extend(reductions.iter().map(|r| r.1)),
-            KernelBody::ArgReduce { value, .. } | KernelBody::ScatterAdd { start: value, .. } => {
-                roots.push(*value)
-            }
+            KernelBody::ArgReduce { value, .. } => roots.push(*value),
             _ => {}
         }
         roots
@@ -410,7 +435,8 @@ impl Kernel {
                     reads.extend(f.exprs.loads(&[f.value]).iter().map(|l| l.0));
                 }
             }
-            KernelBody::ScatterAdd { indices, updates, .. } => reads.extend([*indices, *updates]),
+            KernelBody::Scatter(updates) => reads.extend(updates.reads()),
+            KernelBody::SelectAndGather { x, values, .. } => reads.extend([*x, *values]),
             KernelBody::SelectAndScatter { x, ct, .. } => reads.extend([*x, *ct]),
             KernelBody::Region { operands, .. } => reads.extend(operands),
             _ => {}
@@ -425,7 +451,7 @@ impl Kernel {
         let mut writes: Vec<BufferId> = self.stores.iter().map(|s| s.buffer).collect();
         match &self.body {
             KernelBody::ArgReduce { out, .. }
-            | KernelBody::ScatterAdd { out, .. }
+            | KernelBody::SelectAndGather { out, .. }
             | KernelBody::SelectAndScatter { out, .. } => writes.push(*out),
             KernelBody::Region { results, workspace, .. } => {
                 writes.extend(results);

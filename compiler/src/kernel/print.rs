@@ -12,10 +12,10 @@
 //! stages say so. Expressions are numbered as in
 //! [`Exprs`]; those that nothing needs are left out. Nodes are `n` and their number.
 
-use super::{BufferId, ContractionPart, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody};
+use super::{BufferId, ContractionPart, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Updates};
 use crate::program::{Buffer, Control, ControlKind, Place, Program, Step};
 use crate::vector::print::{guards_text, index_text, reduce_name, scalar_text};
-use graphc_ir::{IndexExpr, ScalarOp, row_major_strides};
+use graphc_ir::{IndexExpr, ScalarOp, Window, row_major_strides};
 use std::cmp::Reverse;
 use std::fmt::{self, Write};
 
@@ -140,20 +140,14 @@ fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result
             let op = if *largest { "argmax" } else { "argmin" };
             writeln!(out, "  {op} {} to b{to}{}", name(*value), described(buffers, *to))?;
         }
-        KernelBody::ScatterAdd { extents: [o, a, p, i], start, indices, updates, out: to } => {
-            let start = name(*start);
-            writeln!(
-                out,
-                "  scatter_add outer {o} axis {a} positions {p} inner {i}: start {start}, indices b{indices}, updates b{updates} to b{to}{}",
-                described(buffers, *to)
-            )?;
+        KernelBody::Scatter(_) => {}
+        KernelBody::SelectAndGather { window, x, values, out: to } => {
+            let (shape, to_text) = (window_text(window), described(buffers, *to));
+            writeln!(out, "  select_and_gather {shape}: b{x}, b{values} to b{to}{to_text}")?;
         }
-        KernelBody::SelectAndScatter { window: w, x, ct, out: to } => {
-            let shape = format!(
-                "size {:?} strides {:?} padding {:?} dilation {:?}",
-                w.size, w.strides, w.padding, w.dilation
-            );
-            writeln!(out, "  select_and_scatter {shape}: b{x}, b{ct} to b{to}{}", described(buffers, *to))?;
+        KernelBody::SelectAndScatter { window, x, ct, out: to } => {
+            let (shape, to_text) = (window_text(window), described(buffers, *to));
+            writeln!(out, "  select_and_scatter {shape}: b{x}, b{ct} to b{to}{to_text}")?;
         }
         KernelBody::Region { operands, results, workspace } => {
             let names = |all: &[BufferId]| all.iter().map(|b| format!("b{b}")).collect::<Vec<_>>().join(", ");
@@ -166,7 +160,21 @@ fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result
         let (index, value) = (list(&k.exprs, &s.index), name(s.value));
         writeln!(out, "  {at} b{}[{index}] = {value}{stage}{}", s.buffer, described(buffers, s.buffer))?;
     }
-    Ok(())
+    match &k.body {
+        KernelBody::Scatter(updates) => write_updates(out, updates),
+        _ => Ok(()),
+    }
+}
+
+fn window_text(w: &Window) -> String {
+    format!("size {:?} strides {:?} padding {:?} dilation {:?}", w.size, w.strides, w.padding, w.dilation)
+}
+
+fn write_updates(out: &mut String, u: &Updates) -> fmt::Result {
+    let rank = u.space.extents.len();
+    writeln!(out, "  updates [{}]:", variables(&u.space.extents, 0..rank))?;
+    write_exprs(out, &u.exprs, &u.roots(), "    ")?;
+    writeln!(out, "    {} [{}] {}", u.combine.name(), list(&u.exprs, &u.index), operand(&u.exprs, u.value))
 }
 
 /// ` : f32[4, 8] n7`

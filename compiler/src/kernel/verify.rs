@@ -4,7 +4,7 @@
 //! That every load is in range is proved from the ranges of the variables, the bounds of dynamic
 //! indices (which the program checks at run time) and the load's guards.
 
-use super::{BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Kernel, KernelBody};
+use super::{BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Kernel, KernelBody, Updates};
 use crate::program::Buffer;
 use crate::vector::print::index_text;
 use graphc_ir::{Atom, DType, Guard, IndexCx, IndexExpr, Var, row_major_strides};
@@ -211,8 +211,9 @@ impl Verifier<'_> {
             self.errors.push(KernelError::Rank { user: user.to_owned(), buffer, given, rank });
             return;
         }
-        // At no point at all, every access is in range.
-        if cx.extents.contains(&0) {
+        // At no point at all, every access is in range. The check of an index that has no legal value
+        // fails, or there is none to check.
+        if cx.extents.contains(&0) || cx.dynamic.contains(&0) {
             return;
         }
         let Some(ranges) = Ranges::under(guards, cx) else { return };
@@ -277,27 +278,21 @@ impl Verifier<'_> {
                     self.mismatch("argreduce", "positions are integers".to_owned());
                 }
             }
-            KernelBody::ScatterAdd { extents, start, indices, updates, out } => {
-                let user = "scatter_add";
-                let known = [*indices, *updates, *out].map(|b| self.named(user, b)) == [true; 3];
-                let Some(start) = value(*start) else {
-                    self.missing(user, format!("expression %{start}"));
-                    return;
-                };
-                if !known {
+            KernelBody::Scatter(updates) => self.updates(updates, kernel),
+            KernelBody::SelectAndGather { window, x, values, out } => {
+                let user = "select_and_gather";
+                if [*x, *values, *out].map(|b| self.named(user, b)) != [true; 3] {
                     return;
                 }
-                let [indices, updates, out] = [*indices, *updates, *out].map(|b| &self.buffers[b as usize]);
-                let len = |b: &Buffer| b.dims.iter().product::<usize>();
-                let [o, a, p, i] = *extents;
-                if len(out) != o * a * i || len(updates) != o * p * i || len(indices) != p {
-                    self.structure(user, "extents are those of the buffers");
+                let [x, values, out] = [*x, *values, *out].map(|b| &self.buffers[b as usize]);
+                let rank = x.dims.len();
+                let ranks =
+                    [window.size.len(), window.strides.len(), window.padding.len(), window.dilation.len()];
+                if x.dims != values.dims || out.dims.len() != rank || ranks != [rank; 4] {
+                    self.structure(user, "operands, result and window have the same dimensions");
                 }
-                if start.dtype != out.dtype || updates.dtype != out.dtype || !indices.dtype.is_int() {
-                    self.mismatch(
-                        user,
-                        "start, updates and result are of one type, indices integers".to_owned(),
-                    );
+                if x.dtype != out.dtype || values.dtype != out.dtype {
+                    self.mismatch(user, "operands and result are of one type".to_owned());
                 }
             }
             KernelBody::SelectAndScatter { window, x, ct, out } => {
@@ -326,6 +321,35 @@ impl Verifier<'_> {
                     }
                 }
             }
+        }
+    }
+
+    fn updates(&mut self, u: &Updates, kernel: &Kernel) {
+        let user = "the updates";
+        self.exprs("updates ", &u.exprs, &u.space, 0);
+        let [store] = kernel.stores.as_slice() else {
+            self.structure(user, "a scatter has one store, whose elements it updates");
+            return;
+        };
+        let Some(out) = self.buffers.get(store.buffer as usize) else { return };
+        let whole = (0..out.dims.len() as Var).map(IndexExpr::var).eq(store.index.iter().cloned());
+        let extents = kernel.space.extents.iter().map(|&e| e as usize);
+        if !whole || !extents.eq(out.dims.iter().copied()) || store.inner {
+            self.structure(user, "the store of a scatter covers its buffer");
+        }
+        if u.value as usize >= u.exprs.len() {
+            self.missing(user, format!("expression %{}", u.value));
+            return;
+        }
+        let from = u.exprs.get(u.value).dtype;
+        if from != out.dtype {
+            self.mismatch(user, format!("a value of {from} in a buffer of {}", out.dtype));
+        }
+        let dynamic = u.exprs.dynamics.iter().map(|d| d.1).collect();
+        let cx = IndexCx { extents: u.space.extents.clone(), dynamic };
+        let all = u.exprs.len() as ExprId;
+        if u.index.iter().all(|x| self.index(user, x, all, &u.exprs, &cx)) {
+            self.access(user, store.buffer, &u.index, &[], &cx);
         }
     }
 
@@ -383,12 +407,12 @@ impl Verifier<'_> {
         let cx = IndexCx { extents: kernel.space.extents.clone(), dynamic };
         let (outer, looped) = match &kernel.body {
             KernelBody::Loop { outer, .. } => (*outer, true),
-            _ => (cx.extents.len(), matches!(kernel.body, KernelBody::Contraction(_))),
+            body => (cx.extents.len(), matches!(body, KernelBody::Contraction(_) | KernelBody::Scatter(_))),
         };
         for (i, s) in kernel.stores.iter().enumerate() {
             let user = format!("store {i} to b{}", s.buffer);
             if !looped {
-                self.structure(&user, "only loops and contractions store expressions");
+                self.structure(&user, "only loops, contractions and scatters store expressions");
             }
             if s.value as usize >= kernel.exprs.len() {
                 self.missing(&user, format!("expression %{}", s.value));
@@ -451,15 +475,20 @@ impl<'a> Ranges<'a> {
     }
 
     fn of(&self, e: &IndexExpr) -> (i64, i64) {
-        let sum = e.terms().iter().fold((e.offset_value(), e.offset_value()), |(lo, hi), (atom, c)| {
+        // A guard on some of the terms bounds their sum.
+        let part = |g: &&Guard| g.expr.terms().iter().all(|t| e.terms().contains(t));
+        self.guards.iter().filter(part).fold(self.sum(e), |(lo, hi), g| {
+            let (a, b) = self.sum(&e.add(&g.expr.scale(-1)));
+            (lo.max(g.lo + a), hi.min(g.hi - 1 + b))
+        })
+    }
+
+    /// The range that the atoms' ranges give.
+    fn sum(&self, e: &IndexExpr) -> (i64, i64) {
+        e.terms().iter().fold((e.offset_value(), e.offset_value()), |(lo, hi), (atom, c)| {
             let (a, b) = self.atom(atom);
             let (x, y) = (a * c, b * c);
             (lo + x.min(y), hi + x.max(y))
-        });
-        // A guard on the same expression, up to a constant.
-        self.guards.iter().fold(sum, |(lo, hi), g| match e.add(&g.expr.scale(-1)).as_constant() {
-            Some(d) => (lo.max(g.lo + d), hi.min(g.hi - 1 + d)),
-            None => (lo, hi),
         })
     }
 

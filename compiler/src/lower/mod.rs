@@ -3,6 +3,7 @@
 mod contraction;
 mod loops;
 mod odd;
+mod scatter;
 
 use crate::codegen::Isa;
 use crate::kernel::{BufferId, ExprId, ExprOp, Exprs, Kernel, KernelBody};
@@ -53,8 +54,9 @@ pub(crate) fn schedule(kernel: &Kernel, buffers: &[Buffer], target: &Target) -> 
         KernelBody::ArgReduce { value, largest, out } => {
             odd::arg_reduce(kernel, *value, *largest, *out, buffers)
         }
-        KernelBody::ScatterAdd { extents, start, indices, updates, out } => {
-            odd::scatter_add(kernel, *extents, *start, [*indices, *updates, *out], buffers, target)
+        KernelBody::Scatter(updates) => scatter::schedule(kernel, updates, buffers, target),
+        KernelBody::SelectAndGather { window, x, values, out } => {
+            odd::select_and_gather(kernel, window, [*x, *values, *out], buffers, target)
         }
         KernelBody::SelectAndScatter { window, x, ct, out } => {
             odd::select_and_scatter(kernel, window, [*x, *ct, *out], buffers, target)

@@ -5,7 +5,7 @@ use super::{Emit, PARALLEL_WORK, Target, delinearize, element};
 use crate::kernel::{BufferId, ExprId, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::VBuilder;
-use crate::vector::{Base, Bound, MemRef, Val};
+use crate::vector::{Bound, Val};
 use graphc_ir::{CmpKind, DType, Guard, IndexExpr, Scalar, ScalarBuilder, ScalarOp, Window};
 
 fn to(e: i64) -> Bound {
@@ -63,54 +63,71 @@ pub(super) fn arg_reduce(
     Scheduled { function: b.finish(), units: units as u64, parallel, scratch: 0 }
 }
 
-/// See [`crate::kernel::KernelBody::ScatterAdd`]; buffers are indices, updates, result. A unit is a
-/// position of the outer dimensions.
-pub(super) fn scatter_add(
+/// See [`graphc_ir::Pattern::SelectAndGather`]; buffers are x, values, result. A unit is a position of
+/// the result's first dimension. Lanes run along a dimension whose windows are single elements, if it is
+/// contiguous in all buffers.
+pub(super) fn select_and_gather(
     kernel: &Kernel,
-    [outer, axis, positions, inner]: [usize; 4],
-    start: ExprId,
-    [indices, updates, out]: [BufferId; 3],
+    window: &Window,
+    [x, values, out]: [BufferId; 3],
     buffers: &[Buffer],
     target: &Target,
 ) -> Scheduled {
     let mut b = VBuilder::kernel(&kernel.name);
-    let [outer, axis, positions, inner] = [outer as i64, axis as i64, positions as i64, inner as i64];
-    let units = if axis * inner == 0 { 0 } else { outer };
+    let [dims, windows] =
+        [x, out].map(|i| buffers[i as usize].dims.iter().map(|&d| d as i64).collect::<Vec<_>>());
+    let along = (0..dims.len()).find(|&d| {
+        let single = window.size[d] == 1 && window.strides[d] == 1 && window.padding[d] == (0, 0);
+        single && [x, values, out].iter().all(|&i| buffers[i as usize].strides[d] == 1)
+    });
+    let mut outer: Vec<usize> = (0..dims.len()).filter(|&d| Some(d) != along).collect();
+    outer.sort_by_key(|&d| std::cmp::Reverse(buffers[out as usize].strides[d]));
+    let (unit, rest) = outer.split_at(outer.len().min(1));
+    let of = |which: &[usize]| which.iter().map(|&d| windows[d]).collect::<Vec<i64>>();
+    let units: i64 = if windows.contains(&0) { 0 } else { of(unit).iter().product() };
+    let size: i64 = window.size.iter().map(|&s| s as i64).product();
     b.bound_param(0, units.max(1));
     b.bound_param(1, units + 1);
-    let dtype = buffers[out as usize].dtype;
-    let flat = |buffer: BufferId, index: IndexExpr| MemRef {
-        base: Base::Buffer(buffer),
-        dtype: buffers[buffer as usize].dtype,
-        index,
-    };
-    let lanes = target.map_lanes;
+    if units == 0 {
+        return Scheduled { function: b.finish(), units: 0, parallel: false, scratch: 0 };
+    }
     let u = b.open(b.param(0), Bound::Min(b.param(1), IndexExpr::constant(units)), 1, 1, &[]);
-
-    let l = b.open(IndexExpr::default(), to(axis * inner), 1, 1, &[]);
-    let linear = u.var.scale(axis * inner).add(&l.var);
-    let vars = delinearize(&b, &linear, &kernel.space.extents);
-    let mut e = Emit::new(&kernel.exprs, buffers, vars);
-    let v = e.value(&mut b, start);
-    b.store(flat(out, linear), v);
+    let r = b.open(IndexExpr::default(), to(of(rest).iter().product()), 1, 1, &[]);
+    let mut place = vec![IndexExpr::default(); dims.len()];
+    unit.iter().for_each(|&d| place[d] = u.var.clone());
+    rest.iter().zip(delinearize(&b, &r.var, &of(rest))).for_each(|(&d, e)| place[d] = e);
+    let lanes = if along.is_some() { target.map_lanes } else { 1 };
+    let l = b.open(IndexExpr::default(), to(along.map_or(1, |d| windows[d])), i64::from(lanes), lanes, &[]);
+    along.iter().for_each(|&d| place[d] = l.var.clone());
+    let zero = b.constant_lanes(Scalar::from_f64(buffers[out as usize].dtype, 0.0), lanes);
+    let none = b.constant_lanes(Scalar::Bool(false), lanes);
+    let w = b.open(IndexExpr::default(), to(size), 1, 1, &[zero, zero, none]);
+    let sizes: Vec<i64> = window.size.iter().map(|&s| s as i64).collect();
+    let within = delinearize(&b, &w.var, &sizes);
+    let (mut at, mut guards) = (Vec::with_capacity(dims.len()), Vec::new());
+    for (d, (o, w)) in place.iter().zip(&within).enumerate() {
+        let e = o.scale(window.strides[d] as i64).add(&w.scale(window.dilation[d] as i64));
+        let e = e.offset(-window.padding[d].0);
+        guards.push(Guard { expr: e.clone(), lo: 0, hi: dims[d] });
+        at.push(e);
+    }
+    guards.retain(|g| !g.always(b.cx()));
+    let key = b.load(element(buffers, x, &at), &guards);
+    let value = b.load(element(buffers, values, &at), &guards);
+    let exists = b.guard(&guards);
+    let [best, chosen, found] = [w.values[0], w.values[1], w.values[2]];
+    let wins = better(&mut b, key, best, true);
+    let first = b.op(ScalarOp::Not, &[found]);
+    let wins = b.or(wins, first);
+    let wins = b.and(wins, exists);
+    let next = [b.select(wins, key, best), b.select(wins, value, chosen), b.or(found, exists)];
+    let chosen = b.close(w, &next)[1];
+    b.store(element(buffers, out, &place), chosen);
     b.close(l, &[]);
-
-    let p = b.open(IndexExpr::default(), to(positions), 1, 1, &[]);
-    let at = b.load(flat(indices, p.var.clone()), &[]);
-    let at = if b.dtype(at) == DType::I64 { at } else { b.cast(DType::I64, at) };
-    let at = b.dynamic(at, axis);
-    let row = u.var.scale(axis * inner).add(&at.scale(inner));
-    let from = u.var.scale(positions).add(&p.var).scale(inner);
-    let i = b.open(IndexExpr::default(), to(inner), i64::from(lanes), lanes, &[]);
-    let x = b.load(flat(out, row.add(&i.var)), &[]);
-    let y = b.load(flat(updates, from.add(&i.var)), &[]);
-    debug_assert_eq!(b.dtype(x), dtype);
-    let sum = b.add(x, y);
-    b.store(flat(out, row.add(&i.var)), sum);
-    b.close(i, &[]);
-    b.close(p, &[]);
+    b.close(r, &[]);
     b.close(u, &[]);
-    let parallel = units > 1 && (outer * positions * inner) as u64 > PARALLEL_WORK;
+    let points: i64 = windows.iter().product();
+    let parallel = units > 1 && (points * size * 8) as u64 > PARALLEL_WORK;
     Scheduled { function: b.finish(), units: units as u64, parallel, scratch: 0 }
 }
 

@@ -196,7 +196,7 @@ pub(crate) fn control_cases() -> Vec<Case> {
         case(name, vec![of(&[3, 20], 7), at], |f, x| {
             let zero = f.full(DType::F32, [20], 0.0);
             let s = f.scan(&[zero], &[x[1]], |_, sum, at| {
-                let row = x[0].gather(at[0].reshape([1]), 0).reshape([20]);
+                let row = x[0].take(at[0].reshape([1]), 0).reshape([20]);
                 (vec![sum[0] + row], vec![at[0] + 1.0])
             });
             f.output("sum", s.carries[0]);

@@ -2,6 +2,7 @@
 //! Most are methods of [`crate::Tensor`]; here are those that are not.
 
 mod activation;
+mod indexing;
 mod loss;
 mod pool;
 mod random;

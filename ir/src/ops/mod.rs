@@ -13,6 +13,7 @@ use crate::types::{DType, Dim, Shape, TensorType};
 
 #[macro_use]
 mod rules;
+mod places;
 mod window;
 
 /// Type with extents as numbers: what evaluation and code generation see.
@@ -340,12 +341,12 @@ ops! {
     compare::Compare, is_nan::IsNan, select::Select, clamp::Clamp, cast::Cast, bitcast::Bitcast,
     stop_gradient::StopGradient, check_index::CheckIndex, extent::Extent, rng_bits::RngBits,
     iota::Iota, slice::Slice, pad::Pad, concatenate::Concatenate, reverse::Reverse,
-    gather::Gather, scatter_add::ScatterAdd,
+    gather::Gather, scatter::Scatter, dynamic_slice::DynamicSlice, dynamic_update_slice::DynamicUpdateSlice,
     broadcast::Broadcast, reshape::Reshape, transpose::Transpose,
     reduce_sum::ReduceSum, reduce_max::ReduceMax, reduce_min::ReduceMin, reduce_prod::ReduceProd,
     argmax::ArgMax, argmin::ArgMin,
     reduce_window_max::ReduceWindowMax, reduce_window_sum::ReduceWindowSum,
-    select_and_scatter::SelectAndScatter,
+    select_and_scatter::SelectAndScatter, select_and_gather::SelectAndGather,
     dot_general::DotGeneral, convolution::Convolution,
     result::ResultOf, scan::Scan, while_loop::While, cond::Cond, call::Call,
 }

@@ -1,6 +1,6 @@
 //! `reduce_window_max`: maximum over sliding windows.
 
-use super::window::{at_first_maximum, with_batch_axis, eval_windows, infer_windows, window_pattern};
+use super::window::{with_batch_axis, eval_windows, infer_windows, window_pattern};
 use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
@@ -59,7 +59,7 @@ impl OpDef for ReduceWindowMax {
     }
 
     fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
-        Ok(t[0].map(|t| at_first_maximum(cx.operands[0], t, &self.window(), &cx.result.shape())))
+        Ok(t[0].map(|t| cx.operands[0].select_and_gather(t, self.window())))
     }
 
     fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {

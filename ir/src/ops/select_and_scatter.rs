@@ -1,7 +1,7 @@
 //! `select_and_scatter`: the gradient of a maximum over sliding windows.
 
 use super::rules::{operands, precedes, same_dtype};
-use super::window::{at_first_maximum, infer_windows, with_batch_axis, position, zero};
+use super::window::{infer_windows, with_batch_axis, position, zero};
 use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, NoGradient, TypeError};
@@ -15,7 +15,7 @@ op! {
     /// shape rule is that of `reduce_window_max`). Result, of the shape of `x`: zeros, to which each
     /// window in row-major order adds its update at its first NaN, else its first maximum. A window
     /// that covers nothing but padding adds nothing. Any number.
-    /// Gradient: zero to `x`; to `updates`, the cotangent at the places that the windows chose.
+    /// Gradient: zero to `x`; to each update the cotangent where it was added (`select_and_gather`).
     pub struct SelectAndScatter {
         /// Extent of the window, per axis.
         pub size: Vec<usize>,
@@ -61,8 +61,7 @@ impl OpDef for SelectAndScatter {
     }
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
-        let (x, updates) = (cx.operands[0], cx.operands[1]);
-        Ok(vec![None, Some(at_first_maximum(x, ct, &self.window(), &updates.shape()))])
+        Ok(vec![None, Some(cx.operands[0].select_and_gather(ct, self.window()))])
     }
 
     fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
@@ -103,7 +102,6 @@ impl OpDef for SelectAndScatter {
         use proptest::prelude::*;
         let case = (number(), super::window::windows(), 0usize..3);
         let sample = case.prop_flat_map(|(dtype, (dims, w, out, _), kind)| {
-            let smooth = kind == 0;
             let x = match kind {
                 0 => distinct(dtype, dims),
                 1 => tied(dtype, dims),
@@ -113,7 +111,7 @@ impl OpDef for SelectAndScatter {
             (x, uniform(dtype, out, -3.0, 3.0)).prop_map(move |(x, updates)| Sample {
                 op: op.clone().into(),
                 operands: vec![x, updates],
-                smooth,
+                smooth: kind == 0,
             })
         });
         Some(sample.boxed())

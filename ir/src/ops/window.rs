@@ -5,13 +5,12 @@ use super::rules::{
     MAX_STEP, accept, check_padding, check_step, in_bounds, is_number, reach, reduce_sequence, storable,
     with_batch,
 };
-use crate::builder::Tensor;
 use crate::error::TypeError;
 use crate::index::{Access, IndexCx, IndexExpr};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::{Pattern, Reduce, ReduceKind, Window};
 use crate::scalar::Scalar;
-use crate::types::{DType, Dim, Shape, TensorType, checked_product};
+use crate::types::{DType, Dim, TensorType, checked_product};
 
 /// One axis of a sliding window, or of a convolution.
 pub(super) struct WindowAxis {
@@ -128,49 +127,6 @@ pub(super) fn window_pattern(kind: ReduceKind, dims: &[usize], w: &Window, out: 
         guards = index.iter().zip(dims).filter_map(|(e, &d)| in_bounds(&cx, e, d)).collect();
     }
     Pattern::Reduce(Reduce { kind, extents, access: Access { operand: 0, index, guards } })
-}
-
-/// Every window of `x`, of which there are `out` per axis: shape `out ++ [K]`, where the last axis
-/// runs through the window in row-major order; zero (false) outside `x`.
-fn windows_of<'f>(x: Tensor<'f>, w: &Window, out: &Shape) -> Tensor<'f> {
-    let f = x.builder();
-    let mut all = x.reshape(x.shape().iter().cloned().chain([Dim::Const(1)]).collect::<Shape>());
-    for axis in (0..x.rank()).rev() {
-        // A named extent has windows of one element only, which are the elements.
-        let Some(n_out) = out[axis].as_const() else { continue };
-        let (size, (low, high)) = (w.size[axis], w.padding[axis]);
-        if (size, w.strides[axis], low, high) == (1, 1, 0, 0) {
-            continue;
-        }
-        let along = |i, step: usize| f.iota(DType::I64, [n_out, size], i) * step as f64;
-        let places = along(0, w.strides[axis]) + along(1, w.dilation[axis]);
-        let taken = all.pad_axis(axis, low, high, 0.0).gather(places, axis);
-        let last = taken.rank() - 1;
-        let order: Vec<usize> = (0..last).filter(|&a| a != axis + 1).chain([axis + 1, last]).collect();
-        let taken = taken.transpose(&order);
-        let mut dims = taken.shape().dims().to_vec();
-        let inner = dims.pop().and_then(|d| d.as_const()).unwrap_or(1);
-        dims[last - 1] = Dim::Const(size * inner);
-        all = taken.reshape(dims);
-    }
-    all
-}
-
-/// For each window of `x`, of which there are `out` per axis, the element of `values` (of the shape
-/// of `x`) at its first NaN, else at its first maximum; 0 for a window that covers only padding. It
-/// is the adjoint of `select_and_scatter` in its updates.
-pub(super) fn at_first_maximum<'f>(x: Tensor<'f>, values: Tensor<'f>, w: &Window, out: &Shape) -> Tensor<'f> {
-    let f = x.builder();
-    let inside = windows_of(f.full(DType::Bool, x.shape(), 1.0), w, out);
-    let candidates = windows_of(x, w, out);
-    let (shape, last) = (candidates.shape(), out.rank());
-    let kept: Vec<usize> = (0..last).collect();
-    let again = |t: Tensor<'f>| t.broadcast(&shape, &kept);
-    let maximum = again(inside.select(candidates, f64::NEG_INFINITY).reduce_max(&[last]));
-    let attained = inside & (candidates.eq(maximum) | candidates.is_nan());
-    let first = again(attained.cast(DType::I32).argmax(last));
-    let here = attained & f.iota(DType::I32, &shape, last).eq(first);
-    here.select(windows_of(values, w, out), 0.0).reduce_sum(&[last])
 }
 
 /// The window over a tensor with a batch in front, along which it does not reach.

@@ -132,7 +132,14 @@ impl<'a> Smaller<'a> {
         for id in self.body.graph.ids() {
             // What can fail, or has regions that can, must not in a loop without steps.
             let op = self.body.graph.op(id);
-            let can_fail = matches!(op, Op::Gather(_) | Op::ScatterAdd(_) | Op::CheckIndex(_));
+            let can_fail = matches!(
+                op,
+                Op::Gather(_)
+                    | Op::Scatter(_)
+                    | Op::DynamicSlice(_)
+                    | Op::DynamicUpdateSlice(_)
+                    | Op::CheckIndex(_)
+            );
             if can_fail || !op.regions().is_empty() {
                 class[id.index()] = Class::Step;
             }

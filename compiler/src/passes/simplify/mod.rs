@@ -92,7 +92,7 @@ mod tests {
             20 => a.reverse(&(0..a.rank()).collect::<Vec<_>>()),
             21 if a.rank() > 0 => a.reduce_max(&[a.rank() - 1]),
             22 if a.rank() > 0 => a.reduce_min(&[0]),
-            23 if a.rank() > 0 && dims[0] > 0 => a.gather(f.scalar(DType::I32, 0.0), 0),
+            23 if a.rank() > 0 && dims[0] > 0 => a.take(f.scalar(DType::I32, 0.0), 0),
             24 if a.rank() > 0 => f.iota(a.dtype(), a.shape(), 0),
             25 if a.rank() > 0 => a.pad_axis(0, 1, 0, constant),
             26 => {

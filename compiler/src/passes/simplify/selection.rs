@@ -19,6 +19,7 @@ pub(super) const RULES: &[Rule] = &[
     ("reverse_reverse", reverse_reverse),
     ("reverse_broadcast", reverse_broadcast),
     ("gather_constant", gather_constant),
+    ("dynamic_slice_constant", dynamic_slice_constant),
     ("iota_one", iota_one),
     ("broadcast_iota", broadcast_iota),
     ("transpose_iota", transpose_iota),
@@ -158,26 +159,39 @@ fn reverse_broadcast(v: &View<'_>) -> Option<Expr> {
     Some(Expr::apply(b.clone(), [x]))
 }
 
-/// `gather(x, constant i) => slice(x)` for a scalar index in range
+/// The value of an operand that is a constant integer scalar and no less than 0.
+fn constant_index(v: &View<'_>, operand: usize) -> Option<usize> {
+    let Op::Constant(c) = v.operand_op(operand)? else { return None };
+    match c.value.dims().is_empty().then(|| c.value.get(0))? {
+        Scalar::I32(i) => usize::try_from(i).ok(),
+        Scalar::I64(i) => usize::try_from(i).ok(),
+        _ => None,
+    }
+}
+
+/// `gather(x, constant i, ..) => slice(x)` for scalar indices in range
 fn gather_constant(v: &View<'_>) -> Option<Expr> {
-    let (Op::Gather(g), Op::Constant(c)) = (v.op, v.operand_op(1)?) else { return None };
-    let index = match (c.value.dims(), c.value.len()) {
-        ([], 1) => c.value.get(0),
-        _ => return None,
-    };
-    let index = match index {
-        Scalar::I32(i) => usize::try_from(i).ok()?,
-        Scalar::I64(i) => usize::try_from(i).ok()?,
-        _ => return None,
-    };
+    let Op::Gather(g) = v.op else { return None };
     let mut lens = v.ty_of(v.operands[0]).shape.as_static()?;
-    // An index out of range is an error when the program runs.
-    (index < lens[g.axis]).then_some(())?;
-    lens[g.axis] = 1;
     let mut starts = vec![0; lens.len()];
-    starts[g.axis] = index;
+    for (i, &axis) in g.axes.iter().enumerate() {
+        starts[axis] = constant_index(v, i + 1)?;
+        // An index out of range is an error when the program runs.
+        (starts[axis] < lens[axis]).then_some(())?;
+        lens[axis] = 1;
+    }
     let slice = Expr::apply(slice_of(starts, &lens, vec![1; lens.len()]), [v.operands[0]]);
     Some(Expr::apply(Reshape { shape: v.ty.shape.clone() }, [slice]))
+}
+
+/// `dynamic_slice(x, constant i, ..) => slice(x)` for starts in range
+fn dynamic_slice_constant(v: &View<'_>) -> Option<Expr> {
+    let Op::DynamicSlice(_) = v.op else { return None };
+    let (dims, lens) = (v.ty_of(v.operands[0]).shape.as_static()?, v.ty.shape.as_static()?);
+    let starts = (0..dims.len()).map(|axis| constant_index(v, axis + 1)).collect::<Option<Vec<_>>>()?;
+    let inside = |axis: usize| starts[axis] <= dims[axis] - lens[axis];
+    (0..dims.len()).all(inside).then_some(())?;
+    Some(Expr::apply(slice_of(starts, &lens, vec![1; lens.len()]), [v.operands[0]]))
 }
 
 /// `iota along an axis of extent 1 => 0`
@@ -382,13 +396,30 @@ mod tests {
     fn gathers() {
         let index = |i: i32| Literal::new(&[], vec![i]).unwrap();
         rule(
-            |m, _| m.gather(m.builder().constant(index(2)), 0),
+            |m, _| m.take(m.builder().constant(index(2)), 0),
             expect![[r#"
             %0 = input : f32[4, 3]
             %1 = input : f32[3]
             %2 = slice %0 {starts = [2, 0], limits = [3, 3], strides = [1, 1]} : f32[1, 3]
             %3 = reshape %2 {shape = [3]} : f32[3]
             return out %3
+        "#]],
+        );
+    }
+
+    #[test]
+    fn dynamic_slices() {
+        let start = |i: i64| Literal::new(&[], vec![i]).unwrap();
+        rule(
+            |m, _| {
+                let starts = [1, 0].map(|i| m.builder().constant(start(i)));
+                m.dynamic_slice(&starts, [2, 3])
+            },
+            expect![[r#"
+            %0 = input : f32[4, 3]
+            %1 = input : f32[3]
+            %2 = slice %0 {starts = [1, 0], limits = [3, 3], strides = [1, 1]} : f32[2, 3]
+            return out %2
         "#]],
         );
     }
