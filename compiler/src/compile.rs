@@ -14,7 +14,7 @@ use crate::pass::{OptLevel, PassOptions, PassRecord};
 use crate::pipeline::optimize;
 use crate::program::Program;
 use crate::vector;
-use graphc_ir::{Bindings, Dim, Function, Module};
+use graphc_ir::{Bindings, Function, Module};
 use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -275,7 +275,7 @@ fn verify_program(p: &Program) -> Result<(), CompileError> {
 fn reject_open_dims(f: &Function) -> Result<(), CompileError> {
     for id in f.graph.ids() {
         for d in f.graph.ty(id).shape.iter() {
-            if let Dim::Named(name) = d {
+            if let Some(name) = d.names().first() {
                 return Err(CompileError::UnboundDim { name: name.clone(), function: f.name.clone() });
             }
         }

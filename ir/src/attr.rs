@@ -17,6 +17,8 @@ pub enum AttrValue {
     Word(String),
     /// `[a, b, ...]`
     List(Vec<AttrValue>),
+    /// A dimension that is an expression of names.
+    Expr(Dim),
     /// Elements of a constant; written as numbers, typed by the node.
     Literal(Literal),
     /// A region; written by its name, `@name`.
@@ -58,7 +60,9 @@ pub trait Attr: Sized {
     fn missing() -> Option<Self> {
         None
     }
-    /// Replaces bound dimension names. Regions are left alone: binding them may fail, so
+    /// Calls `visit` with each dimension in it.
+    fn visit_dims(&self, _: &mut dyn FnMut(&Dim)) {}
+    /// Replaces bound dimension names; all dimensions have values. Regions are left alone: binding them may fail, so
     /// [`crate::Function::bind`] does it.
     fn bind(&mut self, _: &Bindings) {}
     /// The region that it is.
@@ -79,6 +83,8 @@ pub trait Attrs: Sized {
     fn from_attrs(attrs: &mut AttrMap) -> Result<Self, AttrError>;
     /// Replaces bound dimension names.
     fn bind(&mut self, bindings: &Bindings);
+    /// Calls `visit` with each dimension among them.
+    fn visit_dims(&self, visit: &mut dyn FnMut(&Dim));
     /// Every region among them.
     fn regions(&self) -> Vec<&Region> {
         Vec::new()
@@ -180,17 +186,22 @@ impl Attr for Dim {
         match self {
             Self::Const(n) => AttrValue::Int(*n as i64),
             Self::Named(n) => AttrValue::Word(n.to_string()),
+            Self::Expr(_) => AttrValue::Expr(self.clone()),
         }
     }
     fn from_attr(value: &AttrValue) -> Option<Self> {
         match value {
             AttrValue::Int(i) => (*i).try_into().ok().map(Self::Const),
             AttrValue::Word(w) => Some(Self::from(w.as_str())),
+            AttrValue::Expr(dim) => Some(dim.clone()),
             _ => None,
         }
     }
     fn bind(&mut self, bindings: &Bindings) {
         *self = bindings.dim(self);
+    }
+    fn visit_dims(&self, visit: &mut dyn FnMut(&Dim)) {
+        visit(self);
     }
 }
 
@@ -204,6 +215,9 @@ impl Attr for Shape {
     }
     fn bind(&mut self, bindings: &Bindings) {
         *self = bindings.shape(self);
+    }
+    fn visit_dims(&self, visit: &mut dyn FnMut(&Dim)) {
+        self.iter().for_each(visit);
     }
 }
 
@@ -223,6 +237,9 @@ impl<T: Attr> Attr for Vec<T> {
     }
     fn bind(&mut self, bindings: &Bindings) {
         self.iter_mut().for_each(|t| t.bind(bindings));
+    }
+    fn visit_dims(&self, visit: &mut dyn FnMut(&Dim)) {
+        self.iter().for_each(|t| t.visit_dims(visit));
     }
 }
 
@@ -275,6 +292,9 @@ impl Attr for TensorType {
     }
     fn bind(&mut self, bindings: &Bindings) {
         self.shape.bind(bindings);
+    }
+    fn visit_dims(&self, visit: &mut dyn FnMut(&Dim)) {
+        self.shape.visit_dims(visit);
     }
 }
 

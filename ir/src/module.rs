@@ -106,15 +106,8 @@ impl Module {
 
     /// Names of the dimensions that `function` leaves open, sorted.
     pub fn open_dims(&self, function: &Function) -> Vec<Arc<str>> {
-        let mut names: Vec<Arc<str>> = function
-            .graph
-            .ids()
-            .flat_map(|id| function.graph.ty(id).shape.dims().to_vec())
-            .filter_map(|d| match d {
-                Dim::Named(n) => Some(n),
-                Dim::Const(_) => None,
-            })
-            .collect();
+        let mut names: Vec<Arc<str>> = Vec::new();
+        function.visit_dims(&mut |d| names.extend(d.names()));
         names.sort();
         names.dedup();
         names
@@ -142,12 +135,9 @@ impl Bindings {
         self.0.get(name).copied()
     }
 
-    /// The dimension, as a number if its name is bound.
+    /// The dimension with bound names replaced; as it is if it has no value then, see [`Dim::bind`].
     pub fn dim(&self, dim: &Dim) -> Dim {
-        match dim {
-            Dim::Named(n) => self.get(n).map_or_else(|| dim.clone(), Dim::Const),
-            Dim::Const(_) => dim.clone(),
-        }
+        dim.bind(self).unwrap_or_else(|_| dim.clone())
     }
 
     /// The shape, with every bound name replaced.
@@ -186,6 +176,15 @@ impl Function {
         let mut graph = Graph::default();
         for id in self.graph.ids() {
             let mut node = self.graph.node(id).clone();
+            let mut problem = None;
+            node.op.visit_dims(&mut |d| problem = problem.take().or(d.bind(bindings).err()));
+            node.ty.shape.iter().for_each(|d| problem = problem.take().or(d.bind(bindings).err()));
+            if let Some(message) = problem {
+                let types: Vec<TensorType> =
+                    self.graph.operands(id).iter().map(|&o| self.graph.ty(o).clone()).collect();
+                let error = crate::TypeError::new(node.op.name(), &types, message);
+                return Err(error.at(node.origin.loc.clone()));
+            }
             node.op.bind(bindings);
             for region in node.op.regions_mut() {
                 *region = region.bind(bindings)?;
@@ -196,6 +195,16 @@ impl Function {
             graph.push(node, &operands);
         }
         Ok(Self { graph, ..self.clone() })
+    }
+
+    /// Calls `visit` with each dimension of its types and attributes, those of its regions included.
+    pub fn visit_dims(&self, visit: &mut dyn FnMut(&Dim)) {
+        for id in self.graph.ids() {
+            self.graph.ty(id).shape.iter().for_each(&mut *visit);
+            let op = self.graph.op(id);
+            op.visit_dims(visit);
+            op.regions().into_iter().for_each(|r| r.function().visit_dims(visit));
+        }
     }
 
     /// Ids of the state variables it reads, in order of first reading.

@@ -1,7 +1,7 @@
 //! Types of tensors: element type and shape. Nothing here holds data.
 
+pub(crate) use crate::dim::Dim;
 use std::fmt;
-use std::sync::Arc;
 
 /// Largest rank of a tensor.
 pub const MAX_RANK: usize = 8;
@@ -71,52 +71,6 @@ impl fmt::Display for DType {
     }
 }
 
-/// One dimension of a shape: a number, or a name that compilation binds to a number.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub enum Dim {
-    /// A known extent.
-    Const(usize),
-    /// A named extent, such as the batch size `B`. Two dimensions of one name are equal.
-    Named(Arc<str>),
-}
-
-impl Dim {
-    /// The extent, if it is a number.
-    pub const fn as_const(&self) -> Option<usize> {
-        match self {
-            Self::Const(n) => Some(*n),
-            Self::Named(_) => None,
-        }
-    }
-}
-
-impl From<usize> for Dim {
-    fn from(n: usize) -> Self {
-        Self::Const(n)
-    }
-}
-
-impl From<&str> for Dim {
-    fn from(name: &str) -> Self {
-        Self::Named(name.into())
-    }
-}
-
-impl From<&Dim> for Dim {
-    fn from(dim: &Dim) -> Self {
-        dim.clone()
-    }
-}
-
-impl fmt::Display for Dim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Const(n) => n.fmt(f),
-            Self::Named(name) => f.write_str(name),
-        }
-    }
-}
-
 /// Extents of a tensor, outermost first. Rank 0 is a scalar.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Shape(Vec<Dim>);
@@ -140,6 +94,11 @@ impl Shape {
     /// Extents as numbers, or `None` while a dimension is named.
     pub fn as_static(&self) -> Option<Vec<usize>> {
         self.0.iter().map(Dim::as_const).collect()
+    }
+
+    /// Number of elements as a dimension; `None` if that is beyond the limits of expressions.
+    pub fn volume(&self) -> Option<Dim> {
+        self.0.iter().try_fold(Dim::Const(1), |n, d| n.checked_mul(d))
     }
 
     /// Number of elements: `None` while a dimension is named or when it exceeds [`MAX_ELEMENTS`].

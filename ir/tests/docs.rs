@@ -30,9 +30,9 @@ fn entry(source: &str) -> Option<Entry> {
     let name = name.or_else(|| in_macro.and_then(quoted))?;
     let lines: Vec<&str> = source.lines().collect();
     let starts = |l: &&str| l.trim().starts_with("op! {") || l.trim().starts_with("elementwise_op! {");
-    let declared = lines.iter().position(|l| starts(l));
+    let declared = lines.iter().position(starts);
     let is_struct = |l: &&str| l.trim().starts_with("pub struct");
-    let at = declared.unwrap_or(0) + lines[declared.unwrap_or(0)..].iter().position(|l| is_struct(l))?;
+    let at = declared.unwrap_or(0) + lines[declared.unwrap_or(0)..].iter().position(is_struct)?;
     let first = lines[..at].iter().rposition(|l| doc(l).is_none() && !l.trim().starts_with("#["))? + 1;
     let text: Vec<&str> = lines[first..at].iter().filter_map(|l| doc(l)).collect();
     let mut attributes = Vec::new();

@@ -397,6 +397,8 @@ fn single_unknown(
     for dim in ty.shape.iter() {
         let extent = match dim {
             Dim::Const(extent) => Some(*extent),
+            // Only plain names are solved for; an expression is checked once they are known.
+            Dim::Expr(_) => return None,
             Dim::Named(name) => {
                 let i = open.iter().position(|o| o == name)?;
                 if known[i].is_none() {

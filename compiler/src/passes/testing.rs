@@ -18,6 +18,7 @@ pub(crate) fn function(body: impl FnOnce(&FunctionBuilder)) -> Function {
 fn print_attr(value: &AttrValue) -> String {
     match value {
         AttrValue::Int(i) => i.to_string(),
+        AttrValue::Expr(d) => d.to_string(),
         AttrValue::Region(r) => format!("@{}", r.function().name),
         AttrValue::Word(w) => w.clone(),
         AttrValue::List(items) => {

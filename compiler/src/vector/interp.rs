@@ -219,7 +219,7 @@ fn run_control(program: &Program, k: usize, memory: &mut Memory, pieces: u64) ->
                 if reverse {
                     all.reverse();
                 }
-                current.push(Literal::stack(all[0].dtype(), &all[0].dims().to_vec(), &all));
+                current.push(Literal::stack(all[0].dtype(), all[0].dims(), &all));
             }
             current
         }

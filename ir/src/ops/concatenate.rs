@@ -28,7 +28,7 @@ impl OpDef for Concatenate {
         if self.axis >= first.rank() {
             return fail(format!("axis {} is not below the rank {}", self.axis, first.rank()));
         }
-        let mut extent = 0usize;
+        let mut extent = Dim::Const(0);
         for (i, t) in x.iter().enumerate() {
             super::rules::same_dtype(Self::NAME, x, i, 0)?;
             if t.rank() != first.rank() {
@@ -42,28 +42,21 @@ impl OpDef for Concatenate {
                     ));
                 }
             }
-            let Dim::Const(n) = t.shape[self.axis] else {
-                return fail(format!(
-                    "axis {} of operand {i} has the named extent {}: it must be a number",
-                    self.axis, t.shape[self.axis]
-                ));
-            };
-            extent = match extent.checked_add(n) {
-                Some(sum) if sum <= MAX_ELEMENTS => sum,
+            extent = match extent.checked_add(&t.shape[self.axis]) {
+                Some(sum) if sum.as_const().is_none_or(|n| n <= MAX_ELEMENTS) => sum,
                 _ => return fail(format!("axis {} would have more than 2^40 elements", self.axis)),
             };
         }
         let mut dims = first.shape.dims().to_vec();
-        dims[self.axis] = Dim::Const(extent);
+        dims[self.axis] = extent;
         storable(Self::NAME, &first.with_shape(dims))
     }
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
-        let mut start = 0;
+        let mut start = Dim::Const(0);
         let slices = cx.operands.iter().map(|x| {
-            let extent = x.shape()[self.axis].as_const().unwrap_or(0);
-            start += extent;
-            Some(ct.slice_axis(self.axis, start - extent, start))
+            let limit = start.clone() + &x.shape()[self.axis];
+            Some(ct.slice_axis(self.axis, std::mem::replace(&mut start, limit.clone()), limit))
         });
         Ok(slices.collect())
     }

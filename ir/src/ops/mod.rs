@@ -189,6 +189,10 @@ macro_rules! op {
                 let _ = bindings;
                 $($crate::attr::Attr::bind(&mut self.$field, bindings);)*
             }
+            fn visit_dims(&self, visit: &mut dyn FnMut(&$crate::types::Dim)) {
+                let _ = &visit;
+                $($crate::attr::Attr::visit_dims(&self.$field, visit);)*
+            }
             fn regions(&self) -> Vec<&$crate::region::Region> {
                 let regions: [Option<&$crate::region::Region>; _] =
                     [$($crate::attr::Attr::region(&self.$field)),*];
@@ -303,6 +307,11 @@ macro_rules! ops {
             /// Attributes by name, in the order of the struct.
             pub fn attrs(&self) -> Vec<(&'static str, AttrValue)> {
                 match self { $(Self::$name(op) => op.attrs()),* }
+            }
+
+            /// Calls `visit` with each dimension in the attributes.
+            pub fn visit_dims(&self, visit: &mut dyn FnMut(&Dim)) {
+                match self { $(Self::$name(op) => op.visit_dims(visit)),* }
             }
 
             /// Replaces bound dimension names in the attributes.

@@ -54,13 +54,20 @@ impl OpDef for Pad {
             check_padding(Self::NAME, x, &format!("`high` of axis {axis}"), high)?;
             check_step(Self::NAME, x, &format!("`interior` + 1 of axis {axis}"), interior.saturating_add(1))?;
             let Dim::Const(extent) = x0.shape[axis] else {
-                if (low, high, interior) != (0, 0, 0) {
-                    return fail(format!(
-                        "axis {axis} has the named extent {}: it cannot be padded",
-                        x0.shape[axis]
-                    ));
+                let named = &x0.shape[axis];
+                let shifted = |d: &Dim, by: i64| match usize::try_from(by) {
+                    Ok(more) => d.checked_add(&Dim::Const(more)),
+                    Err(_) => d.checked_sub(&Dim::Const(by.unsigned_abs() as usize)),
+                };
+                match low.checked_add(high).and_then(|by| shifted(named, by)).filter(|_| interior == 0) {
+                    Some(padded) => dims.push(padded),
+                    None => {
+                        return fail(format!(
+                            "axis {axis} has the named extent {named}: it cannot be padded by {low}, {high} and \
+                             {interior} inside"
+                        ));
+                    }
                 }
-                dims.push(x0.shape[axis].clone());
                 continue;
             };
             let base = reach(extent, interior + 1);
@@ -86,7 +93,7 @@ impl OpDef for Pad {
             uncropped
         } else {
             let op = super::Slice {
-                starts: vec![0; x.rank()],
+                starts: vec![Dim::Const(0); x.rank()],
                 limits: uncropped.shape().dims().to_vec(),
                 strides: self.interior.iter().map(|i| i + 1).collect(),
             };

@@ -6,7 +6,7 @@ use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
 use crate::pattern::{Pattern, ReduceKind, Window};
-use crate::types::TensorType;
+use crate::types::{Dim, TensorType};
 
 op! {
     /// Sum over the windows of [`Window`], one entry per axis of `x`; positions outside `x`
@@ -57,8 +57,30 @@ impl OpDef for ReduceWindowSum {
         let (from, to) = (cx.operands[0].shape(), ct.shape());
         let rank = from.rank();
         let (mut padding, mut interior) = (vec![(0, 0); rank], vec![0; rank]);
+        let (mut size, mut ct) = (self.size.clone(), ct);
         for axis in 0..rank {
-            let (Some(extent), Some(windows)) = (from[axis].as_const(), to[axis].as_const()) else { continue };
+            let (Some(extent), Some(windows)) = (from[axis].as_const(), to[axis].as_const()) else {
+                let reach = ((size[axis] - 1) * self.dilation[axis]) as i64;
+                match from[axis].distance(&to[axis]) {
+                    // A step of 1.
+                    Some(shrunk) => {
+                        let before = reach - self.padding[axis].0;
+                        padding[axis] = (before, shrunk + reach - before);
+                    }
+                    // Windows side by side: each element gets its window's cotangent.
+                    None => {
+                        let mut dims = ct.shape().dims().to_vec();
+                        dims.insert(axis + 1, Dim::Const(size[axis]));
+                        let kept: Vec<usize> = (0..=rank).filter(|&a| a != axis + 1).collect();
+                        let repeated = ct.broadcast(dims, &kept);
+                        let mut joined = ct.shape().dims().to_vec();
+                        joined[axis] = from[axis].clone();
+                        ct = repeated.reshape(joined);
+                        size[axis] = 1;
+                    }
+                }
+                continue;
+            };
             if extent == 0 || windows == 0 {
                 return Ok(vec![None]);
             }
@@ -73,7 +95,7 @@ impl OpDef for ReduceWindowSum {
         }
         let zero = ct.builder().scalar(ct.dtype(), 0.0);
         let spread = ct.pad(zero, &vec![0; rank], &vec![0; rank], &interior);
-        let (size, dilation) = (self.size.clone(), self.dilation.clone());
+        let dilation = self.dilation.clone();
         Ok(vec![Some(spread.reduce_window_sum(Window { size, strides: vec![1; rank], padding, dilation }))])
     }
 

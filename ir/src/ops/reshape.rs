@@ -11,7 +11,7 @@ use crate::types::{Dim, Shape, TensorType};
 
 op! {
     /// The elements of `x` in row-major order under the extents `shape`. The numbers of elements
-    /// are equal; a named dimension must occur as often on both sides.
+    /// are equal for all values of named dimensions: `[B, T, 8]` has those of `[B*T, 8]`.
     /// Gradient: the cotangent reshaped back.
     pub struct Reshape {
         /// Shape of the result.
@@ -19,18 +19,15 @@ op! {
     }
 }
 
-/// Product of the known extents, and the sorted names of the others.
-fn volume(shape: &Shape) -> Option<(usize, Vec<&Dim>)> {
-    let mut known = 1usize;
-    let mut named = Vec::new();
-    for d in shape.iter() {
-        match d {
-            Dim::Const(n) => known = known.checked_mul(*n)?,
-            Dim::Named(_) => named.push(d),
-        }
-    }
-    named.sort();
-    Some((known, named))
+/// Whether both have the same number of elements, whatever their names are bound to.
+fn same_volume(a: &Shape, b: &Shape) -> bool {
+    let sorted = |shape: &Shape| {
+        let mut dims: Vec<Dim> = shape.iter().filter(|d| **d != Dim::Const(1)).cloned().collect();
+        dims.sort();
+        dims
+    };
+    // Names that are no identifiers take part in no products.
+    sorted(a) == sorted(b) || a.volume().is_some_and(|n| b.volume() == Some(n))
 }
 
 impl OpDef for Reshape {
@@ -38,8 +35,7 @@ impl OpDef for Reshape {
 
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
         let [x0] = operands::<1>(Self::NAME, x)?;
-        let (from, to) = (volume(&x0.shape), volume(&self.shape));
-        if from.is_none() || from != to {
+        if !same_volume(&x0.shape, &self.shape) {
             let message = format!("{} and {} differ in the number of elements", x0.shape, self.shape);
             return Err(TypeError::new(Self::NAME, x, message));
         }

@@ -7,7 +7,7 @@ use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
 use crate::module::Bindings;
 use crate::pattern::Pattern;
-use crate::types::TensorType;
+use crate::types::{Dim, TensorType};
 
 /// Result `index` of its operand, a node of an operation with several results (`scan`, `while`,
 /// `cond`, `call`). The node itself stands for result 0.
@@ -27,6 +27,10 @@ impl Attrs for ResultOf {
     fn from_attrs(attrs: &mut AttrMap) -> Result<Self, AttrError> {
         // The parser puts the type of the node here.
         Ok(Self { index: attrs.take("index")?, ty: attrs.take("ty")? })
+    }
+
+    fn visit_dims(&self, visit: &mut dyn FnMut(&Dim)) {
+        self.ty.visit_dims(visit);
     }
 
     fn bind(&mut self, bindings: &Bindings) {

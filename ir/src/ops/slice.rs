@@ -18,11 +18,44 @@ op! {
     /// Gradient: the cotangent, padded with zeros (between its elements if the stride is over 1).
     pub struct Slice {
         /// First position per axis.
-        pub starts: Vec<usize>,
+        pub starts: Vec<Dim>,
         /// Exclusive last position per axis.
         pub limits: Vec<Dim>,
         /// Step per axis.
         pub strides: Vec<usize>,
+    }
+}
+
+impl Slice {
+    /// `starts` of a slice whose dimensions are numbers.
+    pub fn static_starts(&self) -> Vec<usize> {
+        let number = |d: &Dim| d.as_const().expect("every dimension is bound before evaluation");
+        self.starts.iter().map(number).collect()
+    }
+
+    /// `ct` with zeros along an axis where the slice of an axis of the named extent `from` left elements out.
+    fn widened<'f>(&self, ct: Tensor<'f>, axis: usize, from: &Dim) -> Tensor<'f> {
+        let (f, stride) = (ct.builder(), self.strides[axis]);
+        let zeros = |like: Tensor<'f>, extent: Dim| {
+            let mut dims = like.shape().dims().to_vec();
+            dims[axis] = extent;
+            f.full(like.dtype(), dims, 0.0)
+        };
+        let mut inner = ct;
+        if stride > 1 {
+            // Each element with the zeros that follow it: an axis of them, joined with this one.
+            let mut dims = ct.shape().dims().to_vec();
+            dims.insert(axis + 1, Dim::Const(1));
+            let column = ct.reshape(dims.clone());
+            dims[axis + 1] = Dim::Const(stride - 1);
+            let pairs = f.concatenate(&[column, f.full(ct.dtype(), dims, 0.0)], axis + 1);
+            let mut joined = ct.shape().dims().to_vec();
+            joined[axis] = joined[axis].clone() * stride;
+            inner = pairs.reshape(joined);
+        }
+        let before = zeros(inner, self.starts[axis].clone());
+        let after = zeros(inner, from.clone() - &self.limits[axis]);
+        f.concatenate(&[before, inner, after], axis)
     }
 }
 
@@ -41,26 +74,28 @@ impl OpDef for Slice {
         }
         let mut dims = Vec::with_capacity(x0.rank());
         for axis in 0..x0.rank() {
-            let (start, limit, stride) = (self.starts[axis], &self.limits[axis], self.strides[axis]);
+            let (start, limit, stride) = (&self.starts[axis], &self.limits[axis], self.strides[axis]);
             check_step(Self::NAME, x, &format!("the stride of axis {axis}"), stride)?;
-            dims.push(match (&x0.shape[axis], limit) {
-                (Dim::Const(extent), Dim::Const(limit)) => {
-                    if start > *limit || limit > extent {
+            dims.push(match (&x0.shape[axis], start, limit) {
+                (Dim::Const(extent), Dim::Const(start), Dim::Const(limit)) => {
+                    if start > limit || limit > extent {
                         return fail(format!("axis {axis}: {start}..{limit} is not a range within 0..{extent}"));
                     }
                     Dim::Const((limit - start).div_ceil(stride))
                 }
-                (named @ Dim::Named(_), limit) => {
-                    if limit != named || start != 0 || stride != 1 {
-                        return fail(format!(
-                            "axis {axis} has the named extent {named}, it can only be taken whole: \
-                             {start}..{limit} with stride {stride}"
-                        ));
+                (extent, start, limit) => {
+                    // Whatever is not known to be wrong is checked once the names are bound.
+                    let wrong = extent.distance(limit).is_some_and(|d| d < 0)
+                        || limit.distance(start).is_some_and(|d| d < 0);
+                    let length = limit.checked_sub(start).and_then(|n| n.checked_div(stride));
+                    match length.filter(|_| !wrong) {
+                        Some(length) => length,
+                        None => {
+                            return fail(format!(
+                                "axis {axis}: {start}..{limit} with stride {stride} is not a range within 0..{extent}"
+                            ));
+                        }
                     }
-                    named.clone()
-                }
-                (extent, limit) => {
-                    return fail(format!("axis {axis} has extent {extent}, its limit is the name {limit}"));
                 }
             });
         }
@@ -68,24 +103,27 @@ impl OpDef for Slice {
     }
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
+        let f = ct.builder();
         let (from, to) = (cx.operands[0].shape(), ct.shape());
-        let (mut low, mut high, mut interior) = (Vec::new(), Vec::new(), Vec::new());
+        let zero = f.scalar(ct.dtype(), 0.0);
+        let mut result = ct;
+        let (mut low, mut high, mut interior) =
+            (vec![0; from.rank()], vec![0; from.rank()], vec![0; from.rank()]);
         for axis in 0..from.rank() {
-            let (Some(extent), Some(kept)) = (from[axis].as_const(), to[axis].as_const()) else {
-                low.push(0);
-                high.push(0);
-                interior.push(0);
-                continue;
-            };
-            let (start, stride) = (self.starts[axis], self.strides[axis]);
-            // The stride of fewer than two elements may exceed the axis, and is never taken.
-            let reach = if kept < 2 { kept } else { (kept - 1) * stride + 1 };
-            low.push(start as i64);
-            high.push((extent - start - reach) as i64);
-            interior.push(if kept < 2 { 0 } else { stride - 1 });
+            let (start, stride) = (&self.starts[axis], self.strides[axis]);
+            match (from[axis].as_const(), start.as_const(), to[axis].as_const()) {
+                (Some(extent), Some(start), Some(kept)) => {
+                    // The stride of fewer than two elements may exceed the axis, and is never taken.
+                    let reach = if kept < 2 { kept } else { (kept - 1) * stride + 1 };
+                    low[axis] = start as i64;
+                    high[axis] = (extent - start - reach) as i64;
+                    interior[axis] = if kept < 2 { 0 } else { stride - 1 };
+                }
+                _ if from[axis] == to[axis] => {}
+                _ => result = self.widened(result, axis, &from[axis]),
+            }
         }
-        let zero = ct.builder().scalar(ct.dtype(), 0.0);
-        Ok(vec![Some(ct.pad(zero, &low, &high, &interior))])
+        Ok(vec![Some(result.pad(zero, &low, &high, &interior))])
     }
 
     fn jvp<'f>(&self, _: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
@@ -94,7 +132,7 @@ impl OpDef for Slice {
 
     fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {
         let op = Self {
-            starts: with_batch(0, &self.starts),
+            starts: with_batch(Dim::Const(0), &self.starts),
             limits: with_batch(cx.size.clone(), &self.limits),
             strides: with_batch(1, &self.strides),
         };
@@ -102,11 +140,11 @@ impl OpDef for Slice {
     }
 
     fn eval(&self, x: &[&Literal], out: &StaticType) -> Result<Literal, EvalError> {
-        let mut at = indices(&out.dims);
+        let (mut at, starts) = (indices(&out.dims), self.static_starts());
         Ok(Literal::from_fn(out.dtype, &out.dims, |_| {
             let index = at.next().expect("one index per element");
             let from: Vec<usize> =
-                index.iter().enumerate().map(|(a, i)| self.starts[a] + i * self.strides[a]).collect();
+                index.iter().enumerate().map(|(a, i)| starts[a] + i * self.strides[a]).collect();
             x[0].get(linear_index(&from, x[0].dims()))
         }))
     }
@@ -114,7 +152,8 @@ impl OpDef for Slice {
     fn pattern(&self, _: &[StaticType], out: &StaticType) -> Pattern {
         let (_, vars) = index_vars(&out.dims);
         let index = vars.iter().enumerate();
-        let index = index.map(|(a, v)| v.scale(self.strides[a] as i64).offset(self.starts[a] as i64));
+        let starts = self.static_starts();
+        let index = index.map(|(a, v)| v.scale(self.strides[a] as i64).offset(starts[a] as i64));
         Pattern::Injective(vec![Access { operand: 0, index: index.collect(), guards: Vec::new() }])
     }
 
@@ -127,7 +166,7 @@ impl OpDef for Slice {
             let (mut starts, mut limits, mut strides) = (Vec::new(), Vec::new(), Vec::new());
             for (&d, (a, b, stride)) in dims.iter().zip(cuts) {
                 let (a, b) = (a.index(d + 1), b.index(d + 1));
-                starts.push(a.min(b));
+                starts.push(Dim::Const(a.min(b)));
                 limits.push(Dim::Const(a.max(b)));
                 // A stride far beyond the axis is legal.
                 strides.push(if stride == 4 { 1 << 40 } else { stride });
@@ -146,7 +185,7 @@ impl<'f> Tensor<'f> {
     #[track_caller]
     pub fn slice(self, ranges: &[Range<usize>], strides: &[usize]) -> Self {
         let op = Slice {
-            starts: ranges.iter().map(|r| r.start).collect(),
+            starts: ranges.iter().map(|r| Dim::Const(r.start)).collect(),
             limits: ranges.iter().map(|r| Dim::Const(r.end)).collect(),
             strides: strides.to_vec(),
         };
@@ -155,7 +194,7 @@ impl<'f> Tensor<'f> {
 
     /// The positions `start..limit` of one axis, all of the others (which may be named).
     #[track_caller]
-    pub fn slice_axis(self, axis: usize, start: usize, limit: usize) -> Self {
+    pub fn slice_axis(self, axis: usize, start: impl Into<Dim>, limit: impl Into<Dim>) -> Self {
         let shape = self.shape();
         if axis >= shape.rank() {
             if !self.is_poison() {
@@ -164,12 +203,12 @@ impl<'f> Tensor<'f> {
             return self.builder().poison();
         }
         let mut op = Slice {
-            starts: vec![0; shape.rank()],
+            starts: vec![Dim::Const(0); shape.rank()],
             limits: shape.dims().to_vec(),
             strides: vec![1; shape.rank()],
         };
-        op.starts[axis] = start;
-        op.limits[axis] = Dim::Const(limit);
+        op.starts[axis] = start.into();
+        op.limits[axis] = limit.into();
         self.builder().push(op, &[self])
     }
 }

@@ -76,11 +76,31 @@ pub(super) fn infer_windows(op: &'static str, x: &[TensorType], w: &Window) -> R
                 let axis_window = WindowAxis { base: *extent as i128, size, stride, padding, dilation };
                 Dim::Const(axis_window.count(op, x, &format!("axis {axis}"))?)
             }
-            named if (size, stride, padding, dilation) == (1, 1, (0, 0), 1) => named.clone(),
+            // Windows side by side, or with a step of 1.
+            named if size > 0 && stride == size && padding == (0, 0) && dilation == 1 => {
+                match named.checked_div(size) {
+                    Some(count) => count,
+                    None => {
+                        return fail(format!("axis {axis} has the extent {named}, no multiple of {size}"));
+                    }
+                }
+            }
             named => {
-                return fail(format!(
-                    "axis {axis} has the named extent {named}: no window can slide along it"
-                ));
+                let reach = size.checked_sub(1).and_then(|n| n.checked_mul(dilation));
+                let more = reach.and_then(|r| (padding.0.checked_add(padding.1)?).checked_sub(r as i64));
+                let count = more.and_then(|by| match usize::try_from(by) {
+                    Ok(more) => named.checked_add(&Dim::Const(more)),
+                    Err(_) => named.checked_sub(&Dim::Const(by.unsigned_abs() as usize)),
+                });
+                match count.filter(|_| stride == 1) {
+                    Some(count) => count,
+                    None => {
+                        return fail(format!(
+                            "axis {axis} has the named extent {named}: windows must lie side by side or have \
+                             a step of 1"
+                        ));
+                    }
+                }
             }
         });
     }

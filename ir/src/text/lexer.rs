@@ -25,7 +25,7 @@ pub(super) struct Name<'a> {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token<'a> {
-    /// A keyword, a mnemonic, a number: a run of `[A-Za-z0-9_./+-]`.
+    /// A keyword, a mnemonic, a number: a run of `[A-Za-z0-9_./*+-]`.
     Word(&'a str),
     /// `"..."`
     Str(String),
@@ -109,7 +109,7 @@ impl<'a> Lexer<'a> {
             b'%' => Ok(Token::Value(self.name()?)),
             b'@' => Ok(Token::At(self.name()?)),
             _ => {
-                let word = self.run(b"_./+-");
+                let word = self.run(b"_./*+-");
                 if word.is_empty() {
                     let c = self.line[at..].chars().next().unwrap_or(' ');
                     return Err(Fail::new(at, format!("unexpected character `{c}`")));

@@ -189,6 +189,9 @@ fn tensor_type(lx: &mut Lexer<'_>) -> Parsed<TensorType> {
                 Ok(n) if n <= MAX_ELEMENTS => Dim::Const(n),
                 _ => return Err(Fail::new(at, "an extent is at most 2^40")),
             },
+            Token::Word(w) => Dim::parse(w).ok_or_else(|| {
+                Fail::new(at, format!("`{}` is not an extent such as 8, B or 2*B+1", clip(w)))
+            })?,
             other => return Err(Fail::new(at, format!("expected an extent, found {}", other.describe()))),
         };
         dims.push(dim);
@@ -286,6 +289,9 @@ fn attr_value(lx: &mut Lexer<'_>, depth: usize) -> Parsed<AttrValue> {
         Token::Str(s) => Ok(AttrValue::Word(s)),
         Token::Word(w) if is_ident(w) && w.len() <= super::MAX_NAME_BYTES => {
             Ok(AttrValue::Word(w.to_owned()))
+        }
+        Token::Word(w) if w.len() <= super::MAX_NAME_BYTES && matches!(Dim::parse(w), Some(Dim::Expr(_))) => {
+            Ok(AttrValue::Expr(Dim::from(w)))
         }
         Token::Word(w) => {
             let digits = w.strip_prefix('-').unwrap_or(w);

@@ -50,6 +50,7 @@ fn write_type(out: &mut impl Write, ty: &TensorType) -> fmt::Result {
         match d {
             Dim::Const(n) => write!(out, "{n}")?,
             Dim::Named(n) => out.write_str(&word(n))?,
+            Dim::Expr(_) => write!(out, "{d}")?,
         }
     }
     out.write_str("]")
@@ -85,6 +86,7 @@ fn write_attr(out: &mut impl Write, value: &AttrValue, regions: &Regions) -> fmt
     match value {
         AttrValue::Region(r) => write!(out, "@{}", plain(regions.name(r))),
         AttrValue::Int(i) => write!(out, "{i}"),
+        AttrValue::Expr(d) => write!(out, "{d}"),
         AttrValue::Word(w) => out.write_str(&word(w)),
         AttrValue::Literal(l) => write_literal(out, l),
         AttrValue::List(items) => {

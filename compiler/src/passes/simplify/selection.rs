@@ -38,7 +38,7 @@ fn slice_of(starts: Vec<usize>, lens: &[usize], mut strides: Vec<usize>) -> Slic
             starts[axis] + (len - 1) * strides[axis] + 1
         }));
     }
-    Slice { starts, limits, strides }
+    Slice { starts: starts.into_iter().map(Dim::Const).collect(), limits, strides }
 }
 
 /// `slice(x) of the type of x => x`
@@ -52,9 +52,10 @@ fn slice_slice(v: &View<'_>) -> Option<Expr> {
     let (Op::Slice(outer), Op::Slice(inner)) = (v.op, v.operand_op(0)?) else { return None };
     let lens = v.ty.shape.as_static()?;
     // An empty range may start at the very end, which is a place of `x` too.
+    let (first, further) = (inner.static_starts(), outer.static_starts());
     let starts = (0..lens.len()).map(|a| match lens[a] {
-        0 => inner.starts[a],
-        _ => inner.starts[a] + outer.starts[a] * inner.strides[a],
+        0 => first[a],
+        _ => first[a] + further[a] * inner.strides[a],
     });
     let strides = outer.strides.iter().zip(&inner.strides).map(|(o, i)| o.saturating_mul(*i));
     Some(Expr::apply(slice_of(starts.collect(), &lens, strides.collect()), [v.operand_of(v.operands[0])]))
@@ -64,7 +65,7 @@ fn slice_slice(v: &View<'_>) -> Option<Expr> {
 fn slice_broadcast(v: &View<'_>) -> Option<Expr> {
     let (Op::Slice(s), Op::Broadcast(b)) = (v.op, v.operand_op(0)?) else { return None };
     let inner = Slice {
-        starts: b.axes.iter().map(|&a| s.starts[a]).collect(),
+        starts: b.axes.iter().map(|&a| s.starts[a].clone()).collect(),
         limits: b.axes.iter().map(|&a| s.limits[a].clone()).collect(),
         strides: b.axes.iter().map(|&a| s.strides[a]).collect(),
     };
@@ -77,13 +78,13 @@ fn slice_concatenate(v: &View<'_>) -> Option<Expr> {
     let (Op::Slice(s), Op::Concatenate(c)) = (v.op, v.operand_op(0)?) else { return None };
     let lens = v.ty.shape.as_static()?;
     (lens[c.axis] > 0).then_some(())?;
-    let first = s.starts[c.axis];
+    let mut starts = s.static_starts();
+    let first = starts[c.axis];
     let last = first + (lens[c.axis] - 1) * s.strides[c.axis];
     let mut at = 0;
     for part in v.operands_of(v.operands[0]) {
         let end = at + v.ty_of(part).shape[c.axis].as_const()?;
         if at <= first && last < end {
-            let mut starts = s.starts.clone();
             starts[c.axis] -= at;
             return Some(Expr::apply(slice_of(starts, &lens, s.strides.clone()), [part]));
         }
