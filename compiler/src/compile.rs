@@ -173,7 +173,10 @@ pub fn compile_function(
         CompileError::TooLarge { bytes: assembled.program.constants.len() as u64, what: e.to_string() }
     })?;
     let faults = assembled.checks.iter().map(|c| FaultSite {
-        op: g.op(c.node).name().to_owned(),
+        op: match c.axis {
+            Some(axis) => format!("{} (axis {axis})", g.op(c.node).name()),
+            None => g.op(c.node).name().to_owned(),
+        },
         what: "index".to_owned(),
         bound: c.bound as i64,
         location: g.node(c.node).origin.loc.as_ref().map(ToString::to_string),
