@@ -81,6 +81,70 @@ fn an_index_out_of_range_leaves_the_state_as_it_was() {
 }
 
 #[test]
+fn places_out_of_range_leave_the_state_as_it_was() {
+    let m = ModuleBuilder::new("m");
+    let cache = m.state("cache", DType::F32, [4, 8], Initializer::Constant(1.0));
+    m.function("write", |f| {
+        let (row, column) = (f.input("row", DType::I32, []), f.input("column", DType::I64, []));
+        let new = f.full(DType::F32, [1, 3], 2.0);
+        f.update(&cache, f.read(&cache).dynamic_update_slice(new, &[row, column]));
+    });
+    m.function("scatter", |f| {
+        let indices = f.input("i", DType::I64, [2, 2]);
+        let updates = f.full(DType::F32, [2], 2.0);
+        f.update(&cache, f.read(&cache).scatter_nd(graphc::ir::Combine::Assign, indices, updates));
+    });
+    m.function("read", |f| {
+        let (row, column) = (f.input("row", DType::I32, []), f.input("column", DType::I64, []));
+        f.output("y", f.read(&cache).dynamic_slice(&[row, column], [2, 8]));
+    });
+    let mut session = Session::new(m.build().unwrap(), 1).unwrap();
+    let bytes = |s: &Session| s.state().iter().map(|(_, v)| v.as_bytes().to_vec()).collect::<Vec<_>>();
+    let before = bytes(&session);
+    let mut fails = |function: &str, inputs: &[(&str, graphc::Value<'_>)], what: &str| {
+        let message = match session.run(function, inputs) {
+            Ok(_) => panic!("{function} accepts what is out of range"),
+            Err(e) => e.to_string(),
+        };
+        assert!(message.contains(what) && message.contains("tests/bad_input.rs"), "{message}");
+        assert_eq!(bytes(&session), before);
+    };
+    let starts =
+        |row: &'static [i32; 1], column: &'static [i64; 1]| [("row", row.into()), ("column", column.into())];
+    fails(
+        "write",
+        &starts(&[4], &[5]),
+        "dynamic_update_slice (axis 0): index 4 at position 0 is out of range 0..4",
+    );
+    fails(
+        "write",
+        &starts(&[3], &[6]),
+        "dynamic_update_slice (axis 1): index 6 at position 0 is out of range 0..6",
+    );
+    fails(
+        "write",
+        &starts(&[3], &[-1]),
+        "dynamic_update_slice (axis 1): index -1 at position 0 is out of range 0..6",
+    );
+    fails("read", &starts(&[3], &[0]), "dynamic_slice (axis 0): index 3 at position 0 is out of range 0..3");
+    fails("read", &starts(&[0], &[1]), "dynamic_slice (axis 1): index 1 at position 0 is out of range 0..1");
+    let rows = [0i64, 0, 4, 0];
+    fails(
+        "scatter",
+        &[("i", (&rows).into())],
+        "scatter (axis 0): index 4 at position 1 is out of range 0..4",
+    );
+    let columns = [0i64, 8, 1, 0];
+    fails(
+        "scatter",
+        &[("i", (&columns).into())],
+        "scatter (axis 1): index 8 at position 0 is out of range 0..8",
+    );
+    session.run("write", &starts(&[3], &[5])).unwrap();
+    assert_ne!(bytes(&session), before);
+}
+
+#[test]
 fn inputs_of_a_wrong_size_or_type_are_named() {
     let mut session = Session::new(classifier(), 1).unwrap();
     let mut message =

@@ -235,7 +235,10 @@ impl Scheduler<'_> {
         let assembled = assemble(f, fused, bodies, (path, site), self.layout, &self.target, threads)?;
         let g = &f.graph;
         self.faults.extend(assembled.checks.iter().map(|c| FaultSite {
-            op: g.op(c.node).name().to_owned(),
+            op: match c.axis {
+                Some(axis) => format!("{} (axis {axis})", g.op(c.node).name()),
+                None => g.op(c.node).name().to_owned(),
+            },
             what: "index".to_owned(),
             bound: c.bound as i64,
             location: g.node(c.node).origin.loc.as_ref().map(ToString::to_string),

@@ -17,7 +17,7 @@ use crate::program::Layout;
 use crate::split::split;
 use graphc_ir::{
     Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
-    ScalarBuilder, ScalarOp, StaticType, row_major_strides,
+    ScalarBuilder, ScalarOp, Start, StaticType, row_major_strides,
 };
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -58,6 +58,8 @@ pub struct IndexCheck {
     pub bound: usize,
     /// The node that asks for it.
     pub node: NodeId,
+    /// The axis that it indexes, where the node indexes several.
+    pub axis: Option<usize>,
 }
 
 /// Kernels of a function in an order that respects their dependences.
@@ -340,17 +342,19 @@ impl<'a> Fuser<'a> {
     fn check(&mut self, id: NodeId) {
         let operands = self.f.graph.operands(id);
         let checked = match &self.patterns[id.index()] {
-            Pattern::CheckIndex { bound } => vec![(operands[0], *bound)],
+            Pattern::CheckIndex { bound } => vec![(operands[0], *bound, None)],
             Pattern::Gather(places) | Pattern::Scatter { places, .. } => {
-                places.starts.iter().map(|s| (operands[s.operand], s.bound)).collect()
+                let several = places.starts.len() > 1;
+                let check = |s: &Start| (operands[s.operand], s.bound, several.then_some(s.axis));
+                places.starts.iter().map(check).collect()
             }
             _ => return,
         };
-        for (indices, bound) in checked {
+        for (indices, bound, axis) in checked {
             let buffer = self.buffer_of[&self.storage(indices)];
             let known = self.checks.iter().any(|c| c.buffer == buffer && c.bound <= bound);
             if !known {
-                self.checks.push(IndexCheck { buffer, bound, node: id });
+                self.checks.push(IndexCheck { buffer, bound, node: id, axis });
             }
         }
     }

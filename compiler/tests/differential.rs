@@ -305,3 +305,15 @@ fn control_flow_gives_the_interpreters_bits() {
         }
     }
 }
+
+#[test]
+fn indexing_gives_the_interpreters_bits() {
+    for c in common::indexing_cases() {
+        check_case(&c, "by indices");
+        let expected = interpreted(&c.module, &c.inputs);
+        for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
+            check_function(&c.module, &c.inputs, expected.as_deref(), OptLevel::O3, 1, isa)
+                .unwrap_or_else(|e| panic!("{}: {e}", c.name));
+        }
+    }
+}

@@ -299,6 +299,33 @@ fn movement_fuses_into_consumers() {
 }
 
 #[test]
+fn places_named_by_indices_are_inside_of_their_buffers() {
+    for c in common::indexing_cases() {
+        check(&c.module, &c.inputs, &[]);
+    }
+}
+
+#[test]
+fn a_part_of_state_is_overwritten_in_place() {
+    let b = ModuleBuilder::new("m");
+    let cache = b.state("cache", DType::F32, [3, 16, 5], graphc_ir::Initializer::Constant(0.0));
+    b.function("f", |f| {
+        let (new, at) = (f.input("new", DType::F32, [3, 1, 5]), f.input("at", DType::I32, []));
+        let zero = f.scalar(DType::I32, 0.0);
+        f.update(&cache, f.read(&cache).dynamic_update_slice(new, &[zero, at, zero]));
+    });
+    let (module, state) = (b.build().unwrap(), numbers(DType::F32, &[3, 16, 5], 31));
+    let inputs = [numbers(DType::F32, &[3, 1, 5], 32), Literal::scalar(Scalar::I32(15))];
+    check(&module, &inputs, std::slice::from_ref(&state));
+    let (_, stages) = compile_stages(&module, "f", &Bindings::new(), &CompileOptions::default()).unwrap();
+    let program = &stages.assembled.program;
+    assert_eq!(program.kernels.len(), 1, "nothing is copied");
+    // Only the part is written: one store, in the loop over it.
+    let text = program.scheduled[0].function.to_string();
+    assert_eq!(text.matches("store").count(), 1, "{text}");
+}
+
+#[test]
 fn an_access_outside_of_its_buffer_is_an_error() {
     let b = ModuleBuilder::new("m");
     b.function("f", |f| {

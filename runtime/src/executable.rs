@@ -45,7 +45,7 @@ impl Port {
 /// A place in a function where an index is checked at run time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FaultSite {
-    /// Operation, such as `gather`.
+    /// Operation, such as `gather`, and the axis that is indexed if there are several.
     pub op: String,
     /// What is checked, such as `index` or `label`.
     pub what: String,

@@ -45,9 +45,9 @@ pub(super) fn schedule(kernel: &Kernel, updates: &Updates, buffers: &[Buffer], t
     let u = b.open(b.param(0), Bound::Min(b.param(1), IndexExpr::constant(units)), 1, 1, &[]);
     let mut at = delinearize(&b, &u.var, &[rows.as_slice(), &[strips]].concat());
     let lo = at.pop().expect("one for each extent").scale(strip);
-    let hi = match strips {
-        1 => Bound::Expr(IndexExpr::constant(length)),
-        _ => Bound::Min(lo.offset(strip), IndexExpr::constant(length)),
+    let (lo, hi) = match strips {
+        1 => (IndexExpr::default(), Bound::Expr(IndexExpr::constant(length))),
+        _ => (lo.clone(), Bound::Min(lo.offset(strip), IndexExpr::constant(length))),
     };
     let mut unit =
         Unit { b, kernel, updates, store, buffers, axes, at, strip: (lo, hi), lanes: target.map_lanes };

@@ -2,7 +2,7 @@
 
 use graphc_ir::composite::cross_entropy;
 use graphc_ir::{
-    DType, FunctionBuilder, Literal, Module, ModuleBuilder, Scalar, ScanOptions, Tensor, gradients,
+    Combine, DType, FunctionBuilder, Literal, Module, ModuleBuilder, Scalar, ScanOptions, Tensor, gradients,
 };
 
 /// Numbers that look random and are the same every time, between -2 and 2.
@@ -264,4 +264,93 @@ pub(crate) fn control_cases() -> Vec<Case> {
             gradients(loss, x).into_iter().enumerate().for_each(|(i, g)| f.output(&format!("d{i}"), g));
         }),
     ]
+}
+
+/// Indices below `bound`, with repetitions.
+fn picks(dims: &[usize], bound: usize) -> Literal {
+    Literal::from_fn(DType::I32, dims, |i| Scalar::I32((i * i % 1009 % bound) as i32))
+}
+
+/// Functions that read and write where indices say, large enough for several units of work.
+pub(crate) fn indexing_cases() -> Vec<Case> {
+    let x = |dims: &[usize]| numbers(DType::F32, dims, 61);
+    let y = |dims: &[usize]| numbers(DType::F32, dims, 62);
+    let start = |i: i64| Literal::scalar(Scalar::I64(i));
+    let mut cases = vec![
+        case("embedding", vec![x(&[50, 200]), picks(&[20, 15], 50), y(&[20, 15, 200])], |f, x| {
+            let rows = x[0].take(x[1], 0);
+            f.output("softmax", rows.softmax(2));
+            f.output("sum", rows.reduce_sum(&[1]));
+            f.output("gradient", gradients((rows * x[2]).reduce_sum(&[0, 1, 2]), &x[..1])[0]);
+        }),
+        case("moved", vec![x(&[10, 4]), picks(&[5], 10), start(3), start(0)], |f, x| {
+            let part = x[0].dynamic_slice(&x[2..4], [6, 4]);
+            f.output("part", part.pad_axis(0, 2, 1, 7.0));
+            f.output("flat", part.reshape([24]).pad_axis(0, 3, 5, 7.0).reverse(&[0]));
+            f.output("split", part.reshape([3, 8]).transpose(&[1, 0]).pad_axis(1, 1, 1, 7.0));
+            f.output("rows", x[0].take(x[1], 0).pad_axis(0, -1, 2, 7.0));
+            f.output("product", part.transpose(&[1, 0]).dot(part));
+        }),
+        case("cache", vec![x(&[8, 40, 160]), y(&[8, 2, 160]), start(0), start(38)], |f, x| {
+            let starts = [x[2], x[3], x[2]];
+            let new = x[0].dynamic_update_slice(x[1], &starts);
+            f.output("new", new);
+            let loss = new.square().reduce_sum(&[0, 1, 2]);
+            for (i, g) in gradients(loss, &x[..2]).into_iter().enumerate() {
+                f.output(&format!("g{i}"), g);
+            }
+        }),
+        case("constants", vec![x(&[6, 5])], |f, x| {
+            let zero = f.scalar(DType::I32, 0.0);
+            let ones = f.constant(Literal::full(&[3], Scalar::I64(1)));
+            let same = f.constant(Literal::full(&[4, 5], Scalar::F32(2.5)));
+            f.output("first", x[0].take(zero, 1));
+            f.output("rows", x[0].take(ones, 0));
+            f.output("same", same.take(ones, 0));
+            f.output("added", x[0].scatter_add(ones, f.full(DType::F32, [3, 5], 0.25), 0));
+            f.output("into", same.put_along_axis(Combine::Max, f.full(DType::I32, [4, 5], 3.0), same, 0));
+            f.output("update", same.dynamic_update_slice(x[0].slice_axis(0, 0, 4), &[zero, zero]));
+        }),
+        // Convolutions have channels innermost.
+        case(
+            "channels",
+            vec![x(&[2, 3, 7, 6]), y(&[8, 3, 3, 3]), picks(&[5], 8), picks(&[2, 8, 4, 6], 7)],
+            |f, x| {
+                let image = x[0].conv2d(x[1], 1, 1).max(0.0);
+                let channels = image.take(x[2], 1);
+                f.output("channels", channels * 0.5);
+                let added = image.scatter_add(x[2], channels * channels, 1);
+                f.output("added", added.reduce_sum(&[2, 3]));
+                let along = image.take_along_axis(x[3], 2);
+                let put = image.put_along_axis(Combine::Max, x[3], along * 2.0, 2);
+                f.output("put", put.max_pool2d(2, 2, 0));
+                f.output("gradient", gradients(put.square().reduce_sum(&[0, 1, 2, 3]), &x[1..2])[0]);
+            },
+        ),
+        case("second derivative of pooling", vec![x(&[2, 3, 9, 8]), y(&[3, 3, 3, 3])], |f, x| {
+            let pooled = x[0].conv2d(x[1], 1, 1).max_pool2d(3, 2, 1);
+            let first = gradients(pooled.square().mean_all(), &x[1..2])[0];
+            f.output("second", gradients(first.square().mean_all(), &x[1..2])[0]);
+        }),
+        // There is no legal index.
+        case("nothing to read", vec![x(&[0, 4]), picks(&[3], 9)], |f, x| f.output("y", x[0].take(x[1], 0))),
+        case("nothing to write", vec![x(&[0, 4]), picks(&[3], 9), y(&[3, 4])], |f, x| {
+            f.output("y", x[0].scatter_add(x[1], x[2], 0));
+        }),
+    ];
+    for combine in Combine::ALL {
+        let inputs = vec![x(&[300, 150]), picks(&[200, 130], 150), y(&[200, 130])];
+        let along = |axis: usize| {
+            move |f: &FunctionBuilder, x: &[Tensor<'_>]| {
+                let put = x[0].put_along_axis(combine, x[1], x[2], axis);
+                f.output("put", put);
+                for (i, g) in gradients(put.square().mean_all(), &[x[0], x[2]]).into_iter().enumerate() {
+                    f.output(&format!("g{i}"), g);
+                }
+            }
+        };
+        cases.push(case(combine.name(), inputs.clone(), along(0)));
+        cases.push(case(combine.name(), inputs, along(1)));
+    }
+    cases
 }
