@@ -87,6 +87,21 @@ fn contractions_use_packed_fused_multiply_add() {
 }
 
 #[test]
+fn an_object_file_is_written_for_another_machine() {
+    let file = std::env::temp_dir().join(format!("graphc-tool-{}.o", std::process::id()));
+    let path = file.to_str().expect("the name is UTF-8");
+    let args = ["dump", "examples/mlp.gir", "--fn", "loss", "--emit", "object", "-o", path];
+    let text = stdout(&[args.as_slice(), &["--target", "aarch64-unknown-linux-gnu"]].concat());
+    assert!(text.contains("for aarch64-unknown-linux-gnu, entry `entry.loss`"), "{text}");
+    let bytes = std::fs::read(&file).expect("it has been written");
+    std::fs::remove_file(&file).expect("it is there");
+    // The ELF header, with the machine in bytes 18 and 19.
+    assert_eq!((&bytes[..4], bytes[18]), (&b"\x7fELF"[..], 183));
+    let (message, _) = failure(&[args.as_slice(), &["--target", "nowhere"]].concat());
+    assert!(message.contains("target nowhere"), "{message}");
+}
+
+#[test]
 fn functions_run_and_levels_agree() {
     let run = |level: &str, threads: &str| {
         stdout(&[

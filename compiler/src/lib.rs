@@ -19,7 +19,7 @@ mod split;
 pub mod vector;
 
 pub use assemble::Assembled;
-pub use codegen::{CompiledFunction, Isa, disassemble};
+pub use codegen::{CompiledFunction, Isa, disassemble, object};
 pub use compile::{CompileOptions, Stages, compile, compile_function, compile_stages, state_layout};
 pub use error::CompileError;
 pub use fuse::Fusion;

@@ -2,7 +2,7 @@
 //! the workspace of the kernel. Step by step they only move pointers: elements of sequences are read
 //! and stacked values written where they are, carries alternate between two places.
 
-use super::jit::{address, flags};
+use super::functions::{address, flags};
 use crate::kernel::KernelBody;
 use crate::program::{Body, Control, ControlKind, Program};
 use cranelift_codegen::ir::condcodes::IntCC;

@@ -4,12 +4,15 @@
 mod control;
 mod disassemble;
 mod emit;
+mod functions;
 mod isa;
 mod jit;
+mod object;
 mod ops;
 mod x86;
 
 pub use disassemble::disassemble;
+pub use functions::CompiledFunction;
 pub use isa::Isa;
-pub use jit::CompiledFunction;
 pub(crate) use jit::generate;
+pub use object::object;

@@ -4,10 +4,13 @@ use super::{Failure, load};
 use clap::ValueEnum;
 use graphc::compiler::kernel::print::{print_kernel, print_program};
 use graphc::compiler::vector::print::print_function as print_vector;
-use graphc::compiler::{Assembled, PassOptions, Stages, compile_function, disassemble, report, state_layout};
+use graphc::compiler::{
+    Assembled, PassOptions, Stages, compile_function, disassemble, object, report, state_layout,
+};
 use graphc::ir::{gradient_function, print_function};
 use graphc::{CompileOptions, Function, Isa, Module, OptLevel};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A stage of the compiler.
@@ -31,6 +34,8 @@ enum Emit {
     Plan,
     /// The graph for Graphviz
     Dot,
+    /// An object file with 128-bit code for `--target`, written to `--output`
+    Object,
 }
 
 #[derive(clap::Args)]
@@ -50,6 +55,12 @@ pub(super) struct Args {
     /// Vector instructions: sse (128-bit, by Cranelift), avx2 or avx512; this machine's by default
     #[arg(long)]
     isa: Option<Isa>,
+    /// With `--emit object`: the machine, such as aarch64-unknown-linux-gnu
+    #[arg(long, value_name = "TRIPLE", default_value = "x86_64-unknown-linux-gnu")]
+    target: String,
+    /// With `--emit object`: the file
+    #[arg(short, long, value_name = "FILE", required_if_eq("emit", "object"))]
+    output: Option<PathBuf>,
 }
 
 pub(super) fn level(opt: u8) -> OptLevel {
@@ -72,12 +83,37 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
                 dot(&module, f, out)?;
             }
         }
+        Emit::Object => match functions.as_slice() {
+            [f] => object_file(&module, f, args, out)?,
+            _ => {
+                let message = "an object file has one function: name it with `--fn`";
+                return Err(Failure::Other(message.to_owned()));
+            }
+        },
         _ => {
             for f in &functions {
                 stages(&module, f, args, out)?;
             }
         }
     }
+    Ok(())
+}
+
+/// Writes the object file of a function.
+fn object_file(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+    let bindings = args.selection.bindings(module, f)?;
+    let options = CompileOptions {
+        passes: PassOptions::at(level(args.opt)),
+        isa: Isa::Portable,
+        ..CompileOptions::default()
+    };
+    let layout = Arc::new(state_layout(module).map_err(Failure::other)?);
+    let (_, stages) = compile_function(f, &layout, &bindings, &options).map_err(Failure::other)?;
+    let bytes = object(&stages.assembled.program, &args.target).map_err(Failure::other)?;
+    let path = args.output.as_deref().unwrap_or(Path::new("graphc.o"));
+    std::fs::write(path, &bytes)
+        .map_err(|e| Failure::Other(format!("cannot write {}: {e}", path.display())))?;
+    writeln!(out, "{}: {} bytes for {}, entry `entry.{}`", path.display(), bytes.len(), args.target, f.name)?;
     Ok(())
 }
 
@@ -183,7 +219,7 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
                 write!(out, "{}", report(&a.plan, &a.requests))?;
             }
         }
-        Emit::Graph | Emit::Grad | Emit::Dot => unreachable!("shown without compiling"),
+        Emit::Graph | Emit::Grad | Emit::Dot | Emit::Object => unreachable!("shown without compiling"),
     }
     writeln!(out)?;
     Ok(())

@@ -1,0 +1,432 @@
+//! The functions of a program in a module of Cranelift, in memory or in an object file: every kernel,
+//! the index checks and an entry function that runs all of them in order.
+
+use super::Isa;
+use super::control;
+use super::emit::Emitter;
+use super::x86::{self, Code};
+use crate::error::CompileError;
+use crate::program::{Buffer, Place, Program, Scheduled, Step};
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, Value, types,
+};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::{CompiledCode, Context};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
+use graphc_runtime::abi;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Code of one function, for dumps.
+#[derive(Clone, Debug)]
+pub struct CompiledFunction {
+    /// Its name.
+    pub name: String,
+    /// Its CLIF, before Cranelift's own optimizations; empty if it is not Cranelift's.
+    pub clif: String,
+    /// Its instructions.
+    pub code: Vec<u8>,
+    /// What the code at an offset is for.
+    pub notes: Vec<(usize, String)>,
+}
+
+/// What has been defined in a module.
+pub(super) struct Defined {
+    /// The entry function of the program.
+    pub(super) entry: FuncId,
+    /// Every function, if it was asked for.
+    pub(super) functions: Vec<CompiledFunction>,
+    /// Total bytes of machine code.
+    pub(super) code_bytes: usize,
+    /// Every function with its size in bytes and its name.
+    pub(super) symbols: Vec<(FuncId, usize, String)>,
+}
+
+/// For which machine code is generated.
+pub(super) struct Machine {
+    /// With Cranelift's optimizations.
+    pub(super) speed: OwnedTargetIsa,
+    /// Without.
+    pub(super) none: OwnedTargetIsa,
+    /// Vectors of the emitter for x86.
+    pub(super) vectors: Isa,
+}
+
+/// Defines the functions of a program in `module`. `keep` keeps text and bytes of every function for dumps.
+///
+/// # Errors
+/// If Cranelift refuses a function.
+pub(super) fn define<M: Module>(
+    module: &mut M,
+    program: &Program,
+    machine: &Machine,
+    linkage: Linkage,
+    keep: bool,
+) -> Result<Defined, CompileError> {
+    let programs = program.all();
+    let mut g = Generator { module, linkage, jobs: Vec::new(), ready: Vec::new() };
+    let mut entries: HashMap<&str, FuncId> = HashMap::new();
+    for (p, wide) in programs.iter().zip(wide_kernels(&programs, machine.vectors)) {
+        let entry = g.functions(p, wide, &entries)?;
+        entries.insert(&p.name, entry);
+    }
+    let entry = entries[program.name.as_str()];
+    let Generator { module, jobs, ready, .. } = g;
+    let compiled = compile_all(&jobs, &machine.speed, &machine.none)?;
+    let mut defined = Defined { entry, functions: Vec::new(), code_bytes: 0, symbols: Vec::new() };
+    for (job, code) in jobs.iter().zip(&compiled) {
+        let relocs: Vec<ModuleReloc> = code
+            .buffer
+            .relocs()
+            .iter()
+            .map(|r| ModuleReloc::from_mach_reloc(r, &job.context.func, job.id))
+            .collect();
+        module
+            .define_function_bytes(job.id, u64::from(code.buffer.alignment), code.code_buffer(), &relocs)
+            .map_err(|e| backend(&job.name, e))?;
+        defined.code_bytes += code.code_buffer().len();
+        defined.symbols.push((job.id, code.code_buffer().len(), job.name.clone()));
+        if keep {
+            defined.functions.push(CompiledFunction {
+                name: job.name.clone(),
+                clif: job.context.func.display().to_string(),
+                code: code.code_buffer().to_vec(),
+                notes: Vec::new(),
+            });
+        }
+    }
+    for (id, name, code) in ready {
+        module.define_function_bytes(id, 64, &code.bytes, &[]).map_err(|e| backend(&name, e))?;
+        defined.code_bytes += code.bytes.len();
+        defined.symbols.push((id, code.bytes.len(), name.clone()));
+        if keep {
+            defined.functions.push(CompiledFunction {
+                name: name.clone(),
+                clif: String::new(),
+                code: code.bytes[..code.instructions].to_vec(),
+                notes: code.notes.clone(),
+            });
+        }
+    }
+    Ok(defined)
+}
+
+pub(super) fn backend(function: &str, e: impl std::fmt::Display) -> CompileError {
+    CompileError::Backend { function: function.into(), message: e.to_string() }
+}
+
+/// One function waiting for Cranelift.
+struct Job {
+    id: FuncId,
+    name: String,
+    context: Context,
+    /// Scheduled bodies keep their order only at Cranelift's level `none`.
+    scheduled: bool,
+}
+
+/// Code of the kernels of each program that the emitter of wide vectors takes.
+fn wide_kernels(programs: &[&Program], isa: Isa) -> Vec<Vec<Option<Code>>> {
+    let all: Vec<(&Program, &Scheduled)> =
+        programs.iter().flat_map(|&p| p.scheduled.iter().map(move |s| (p, s))).collect();
+    let order: Vec<usize> = (0..all.len()).collect();
+    let mut code = match isa.vectors() {
+        None => all.iter().map(|_| None).collect(),
+        Some(vectors) => on_all_threads(&order, |i| {
+            let (program, s) = all[i];
+            if s.units == 0 { None } else { x86::compile(program, &s.function, vectors).ok() }
+        }),
+    }
+    .into_iter()
+    .map(Option::flatten);
+    programs.iter().map(|p| code.by_ref().take(p.scheduled.len()).collect()).collect()
+}
+
+/// `work` of every index in `order`, begun in that order on all threads; results are by index.
+/// Missing ones are those of a thread that ended early.
+fn on_all_threads<T: Send>(order: &[usize], work: impl Fn(usize) -> T + Sync) -> Vec<Option<T>> {
+    let results: Vec<Mutex<Option<T>>> = order.iter().map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    let run = || {
+        while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = work(i);
+            if let Ok(mut slot) = results[i].lock() {
+                *slot = Some(result);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(order.len());
+    std::thread::scope(|s| {
+        for _ in 1..threads {
+            s.spawn(run);
+        }
+        run();
+    });
+    results.into_iter().map(|r| r.into_inner().ok().flatten()).collect()
+}
+
+/// Compiles the functions on all threads; the results are in the order of the jobs.
+fn compile_all(
+    jobs: &[Job],
+    speed: &OwnedTargetIsa,
+    none: &OwnedTargetIsa,
+) -> Result<Vec<CompiledCode>, CompileError> {
+    // Large functions first, so that no thread is left with one at the end.
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(jobs[i].context.func.dfg.num_insts()));
+    let compiled = on_all_threads(&order, |i| {
+        let job = &jobs[i];
+        let isa = if job.scheduled { none } else { speed };
+        let mut context = Context::for_function(job.context.func.clone());
+        match context.compile(&**isa, &mut ControlPlane::default()) {
+            Ok(_) => context.take_compiled_code().ok_or_else(|| backend(&job.name, "no code")),
+            Err(e) => Err(backend(&job.name, format!("{:?}", e.inner))),
+        }
+    });
+    let missing = || Err(backend("", "a compiling thread ended early"));
+    compiled.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
+}
+
+struct Generator<'m, M> {
+    module: &'m mut M,
+    linkage: Linkage,
+    jobs: Vec<Job>,
+    /// Functions that have code.
+    ready: Vec<(FuncId, String, Code)>,
+}
+
+impl<M: Module> Generator<'_, M> {
+    fn signature(&self, params: usize, result: Option<Type>) -> Signature {
+        let mut s = self.module.make_signature();
+        s.params = vec![AbiParam::new(types::I64); params];
+        s.returns = result.into_iter().map(AbiParam::new).collect();
+        s
+    }
+
+    fn declare(&mut self, name: &str, signature: &Signature) -> Result<FuncId, CompileError> {
+        self.module.declare_function(name, self.linkage, signature).map_err(|e| backend(name, e))
+    }
+
+    fn define(
+        &mut self,
+        id: FuncId,
+        name: &str,
+        signature: Signature,
+        scheduled: bool,
+        emit: impl FnOnce(&mut M, &mut Function, &mut FunctionBuilderContext),
+    ) {
+        let mut func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
+        let mut fcx = FunctionBuilderContext::new();
+        emit(self.module, &mut func, &mut fcx);
+        self.jobs.push(Job { id, name: name.to_owned(), context: Context::for_function(func), scheduled });
+    }
+
+    /// Emits the functions of a program but the kernels that have code; returns the entry. `entries`
+    /// has those of its regions, by the names of their programs.
+    fn functions(
+        &mut self,
+        program: &Program,
+        wide: Vec<Option<Code>>,
+        entries: &HashMap<&str, FuncId>,
+    ) -> Result<FuncId, CompileError> {
+        let mut kernels = Vec::new();
+        for (k, (s, code)) in program.scheduled.iter().zip(wide).enumerate() {
+            if let Some(control) = program.controls.get(&k) {
+                let signature = self.signature(1, Some(types::I32));
+                let id = self.declare(&s.function.name, &signature)?;
+                kernels.push(id);
+                let bodies: Vec<FuncId> =
+                    control.bodies.iter().map(|b| entries[b.assembled.program.name.as_str()]).collect();
+                self.define(id, &s.function.name, signature, false, |module, func, fcx| {
+                    let bodies: Vec<FuncRef> =
+                        bodies.iter().map(|&b| module.declare_func_in_func(b, func)).collect();
+                    let mut b = FunctionBuilder::new(func, fcx);
+                    control::emit(&mut b, program, k, &bodies);
+                    b.finalize(module.isa().frontend_config());
+                });
+                continue;
+            }
+            let signature = self.signature(4, None);
+            let id = self.declare(&s.function.name, &signature)?;
+            kernels.push(id);
+            if let Some(code) = code {
+                self.ready.push((id, s.function.name.clone(), code));
+                continue;
+            }
+            self.define(id, &s.function.name, signature, s.function.scheduled, |module, func, fcx| {
+                let mut b = FunctionBuilder::new(func, fcx);
+                Emitter::kernel(&mut b, program, &s.function);
+                b.finalize(module.isa().frontend_config());
+            });
+        }
+        let mut checks = Vec::new();
+        for step in &program.steps {
+            let Step::Check { buffer, bound, site } = *step else { continue };
+            let name = format!("check{site}");
+            let signature = self.signature(1, None);
+            let id = self.declare(&name, &signature)?;
+            checks.push((site, id));
+            self.define(id, &name, signature, false, |module, func, fcx| {
+                let record = func.import_signature({
+                    let mut s = module.make_signature();
+                    s.params = vec![AbiParam::new(types::I64); 4];
+                    s
+                });
+                let mut b = FunctionBuilder::new(func, fcx);
+                emit_check(&mut b, program, buffer, bound, site, record);
+                b.finalize(module.isa().frontend_config());
+            });
+        }
+        let name = format!("entry.{}", program.name);
+        let signature = self.signature(1, Some(types::I32));
+        let id = self.declare(&name, &signature)?;
+        self.define(id, &name, signature, false, |module, func, fcx| {
+            let kernels: Vec<FuncRef> =
+                kernels.iter().map(|&k| module.declare_func_in_func(k, func)).collect();
+            let checks: Vec<(u64, FuncRef)> =
+                checks.iter().map(|&(site, c)| (site, module.declare_func_in_func(c, func))).collect();
+            let parallel_for = func.import_signature({
+                let mut s = module.make_signature();
+                s.params = vec![AbiParam::new(types::I64); 4];
+                s
+            });
+            let mut b = FunctionBuilder::new(func, fcx);
+            emit_entry(&mut b, program, &kernels, &checks, parallel_for);
+            b.finalize(module.isa().frontend_config());
+        });
+        Ok(id)
+    }
+}
+
+pub(super) const fn flags() -> MemFlagsData {
+    MemFlagsData::new().with_notrap()
+}
+
+/// Runs the steps in order; returns 1 after a failed check, what a kernel with regions returns if it
+/// is not 0, else 0.
+fn emit_entry(
+    b: &mut FunctionBuilder<'_>,
+    program: &Program,
+    kernels: &[FuncRef],
+    checks: &[(u64, FuncRef)],
+    parallel_for: cranelift_codegen::ir::SigRef,
+) {
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let cx = b.block_params(entry)[0];
+    let failed = b.create_block();
+    let status = b.append_block_param(failed, types::I32);
+    let zero = b.ins().iconst(types::I64, 0);
+    let fault = b.ins().iconst(types::I32, 1);
+    for step in &program.steps {
+        match *step {
+            Step::Run(k) if program.controls.contains_key(&k) => {
+                let call = b.ins().call(kernels[k], &[cx]);
+                let result = b.inst_results(call)[0];
+                let next = b.create_block();
+                b.ins().brif(result, failed, &[result.into()], next, &[]);
+                b.switch_to_block(next);
+            }
+            Step::Run(k) => {
+                let s = &program.scheduled[k];
+                let units = b.ins().iconst(types::I64, s.units as i64);
+                if s.units == 0 {
+                    continue;
+                }
+                if s.parallel {
+                    let spread = b.ins().load(types::I64, flags(), cx, abi::OFFSET_PARALLEL_FOR);
+                    let pool = b.ins().load(types::I64, flags(), cx, abi::OFFSET_POOL);
+                    let address = b.ins().func_addr(types::I64, kernels[k]);
+                    b.ins().call_indirect(parallel_for, spread, &[pool, address, cx, units]);
+                } else {
+                    b.ins().call(kernels[k], &[cx, zero, units, zero]);
+                }
+            }
+            Step::Check { site, .. } => {
+                if let Some((_, check)) = checks.iter().find(|c| c.0 == site) {
+                    b.ins().call(*check, &[cx]);
+                    let node = b.ins().load(types::I64, flags(), cx, abi::OFFSET_ERROR_NODE);
+                    let next = b.create_block();
+                    b.ins().brif(node, failed, &[fault.into()], next, &[]);
+                    b.switch_to_block(next);
+                }
+            }
+        }
+    }
+    let ok = b.ins().iconst(types::I32, 0);
+    b.ins().return_(&[ok]);
+    b.switch_to_block(failed);
+    b.ins().return_(&[status]);
+    b.seal_all_blocks();
+}
+
+/// The address of a buffer.
+pub(super) fn address(b: &mut FunctionBuilder<'_>, cx: Value, buffer: &Buffer) -> Value {
+    let (base, offset) = match buffer.place {
+        Place::Arena(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_ARENA), offset),
+        Place::State(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_STATE), offset),
+        Place::Constant(offset) => (b.ins().load(types::I64, flags(), cx, abi::OFFSET_CONSTANTS), offset),
+        Place::Input(i) | Place::Output(i) => {
+            let ports = if matches!(buffer.place, Place::Input(_)) {
+                abi::OFFSET_INPUTS
+            } else {
+                abi::OFFSET_OUTPUTS
+            };
+            let list = b.ins().load(types::I64, flags(), cx, ports);
+            (b.ins().load(types::I64, flags(), list, 8 * i as i32), 0)
+        }
+    };
+    b.ins().iadd_imm_s(base, offset as i64)
+}
+
+/// Reports the first element of an index buffer that is not in `0..bound`.
+fn emit_check(
+    b: &mut FunctionBuilder<'_>,
+    program: &Program,
+    buffer: u32,
+    bound: i64,
+    site: u64,
+    record: cranelift_codegen::ir::SigRef,
+) {
+    let buffer = &program.buffers[buffer as usize];
+    let n: usize = buffer.dims.iter().product();
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let cx = b.block_params(entry)[0];
+    let base = address(b, cx, buffer);
+    let (head, body, bad, done) = (b.create_block(), b.create_block(), b.create_block(), b.create_block());
+    let i = b.append_block_param(head, types::I64);
+    let zero = b.ins().iconst(types::I64, 0);
+    b.ins().jump(head, &[zero.into()]);
+    b.switch_to_block(head);
+    let end = b.ins().iconst(types::I64, n as i64);
+    let more = b.ins().icmp(IntCC::SignedLessThan, i, end);
+    b.ins().brif(more, body, &[], done, &[]);
+    b.switch_to_block(body);
+    let size = buffer.dtype.size_bytes();
+    let bytes = b.ins().ishl_imm_u(i, i64::from(size.trailing_zeros()));
+    let address = b.ins().iadd(base, bytes);
+    let value = if size == 8 {
+        b.ins().load(types::I64, flags(), address, 0)
+    } else {
+        let narrow = b.ins().load(types::I32, flags(), address, 0);
+        b.ins().sextend(types::I64, narrow)
+    };
+    let bound = b.ins().iconst(types::I64, bound);
+    let ok = b.ins().icmp(IntCC::UnsignedLessThan, value, bound);
+    let next = b.ins().iadd_imm_s(i, 1);
+    b.ins().brif(ok, head, &[next.into()], bad, &[]);
+    b.switch_to_block(bad);
+    let report = b.ins().load(types::I64, flags(), cx, abi::OFFSET_RECORD_FAULT);
+    let site = b.ins().iconst(types::I64, site as i64);
+    b.ins().call_indirect(record, report, &[cx, site, i, value]);
+    b.ins().jump(done, &[]);
+    b.switch_to_block(done);
+    b.ins().return_(&[]);
+    b.seal_all_blocks();
+}
