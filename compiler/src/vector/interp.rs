@@ -13,6 +13,9 @@ use smallvec::{SmallVec, smallvec};
 /// What memory holds before it is written.
 const RUBBISH: u8 = 0xa5;
 
+/// What an index is in lanes beyond the end of a loop.
+const NOWHERE: i64 = i64::from_le_bytes([RUBBISH; 8]);
+
 /// Why a program stopped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InterpError {
@@ -482,8 +485,14 @@ impl<'a> Machine<'a> {
                     })
                     .collect::<Result<_, _>>()?
             }
-            VOp::Index(e) => (0..n).map(|l| Scalar::I64(self.index(e, l))).collect(),
-            VOp::Guard(guards) => (0..n).map(|l| Scalar::Bool(self.holds(guards, l))).collect(),
+            // Beyond the end of a loop positions may be out of any range: generated code has any number
+            // there, and lets nothing depend on it.
+            VOp::Index(e) => (0..n)
+                .map(|l| Scalar::I64(if self.is_active(l, n) { self.index(e, l) } else { NOWHERE }))
+                .collect(),
+            VOp::Guard(guards) => {
+                (0..n).map(|l| Scalar::Bool(!self.is_active(l, n) || self.holds(guards, l))).collect()
+            }
             VOp::Fold(kind) => smallvec![fold(kind.op(), self.values[args[0] as usize].clone())],
         })
     }
