@@ -108,6 +108,23 @@ impl<'a, 'f> RandomStream<'a, 'f> {
     }
 }
 
+impl<'f> Tensor<'f> {
+    /// Zeros with probability `rate`, drawn from `stream`; what stays is divided by `1 - rate`, so the mean
+    /// stays too (Srivastava et al. 2014). The tensor itself if `rate` is 0. Floats.
+    #[track_caller]
+    pub fn dropout(self, stream: RandomStream<'_, 'f>, rate: f64) -> Self {
+        if rate == 0.0 || self.is_poison() {
+            return self;
+        }
+        if !(0.0..1.0).contains(&rate) {
+            self.builder().misuse(format!("dropout: rate {rate} is not in 0..1"));
+            return self.builder().poison();
+        }
+        let kept = stream.bernoulli(self.shape(), 1.0 - rate);
+        kept.select(self * (1.0 / (1.0 - rate)), self.full_like(0.0))
+    }
+}
+
 /// The first value of a state variable, of its type, under `seed: i64[]`. Random ones draw from
 /// the stream of the variable's name at step 0, so they do not depend on other variables. Random
 /// initializers need a float type.

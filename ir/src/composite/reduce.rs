@@ -49,6 +49,26 @@ impl<'f> Tensor<'f> {
         (self - repeated_over(mean, self.shape(), axes)).square().mean(axes)
     }
 
+    /// `sqrt(sum((x - mean(x))^2) / (n - correction))` over `axes`: the standard deviation, with Bessel's
+    /// correction if `correction` is 1. Floats.
+    #[track_caller]
+    pub fn std(self, axes: &[usize], correction: f64) -> Self {
+        let mean = self.mean(axes);
+        if mean.is_poison() {
+            return mean;
+        }
+        let shape = self.shape();
+        let squares = (self - repeated_over(mean, shape.clone(), axes)).square().reduce_sum(axes);
+        let n = self.builder().extent(self.dtype(), axes.iter().map(|&a| &shape[a]).collect::<Shape>());
+        (squares / (n - correction)).sqrt()
+    }
+
+    /// `sqrt(sum(x^2))` over `axes`, the Euclidean norm. Floats; its gradient at zero is NaN.
+    #[track_caller]
+    pub fn norm(self, axes: &[usize]) -> Self {
+        self.square().reduce_sum(axes).sqrt()
+    }
+
     /// `log(sum(e^x))` over `axes`, as `m + log(sum(e^(x - m)))` with `m` the maximum, or 0 where the
     /// maximum is infinite, so infinities come out as they should. Floats.
     #[track_caller]

@@ -1,0 +1,176 @@
+//! Composites that arrange, contract and ask: values as NumPy and PyTorch give them.
+
+use graphc_ir::composite::{ConvTransposeConfig, RandomStream};
+use graphc_ir::ops::ConvConfig;
+use graphc_ir::{DType, FunctionBuilder, Literal, ModuleBuilder, Scalar, Tensor, evaluate, vjp};
+
+/// `body` of tensors with these values.
+fn value(
+    operands: &[Literal],
+    body: impl for<'f> Fn(&'f FunctionBuilder, &[Tensor<'f>]) -> Tensor<'f>,
+) -> Literal {
+    let m = ModuleBuilder::new("test");
+    m.function("f", |f| {
+        let input = |(i, l): (usize, &Literal)| f.input(&format!("x{i}"), l.dtype(), l.ty().shape);
+        let x: Vec<_> = operands.iter().enumerate().map(input).collect();
+        f.output("y", body(f, &x));
+    });
+    let module = m.build().unwrap_or_else(|e| panic!("{e}"));
+    evaluate(&module.functions[0], operands, |_| unreachable!("no state")).unwrap().outputs.remove(0)
+}
+
+fn mistake(body: impl FnOnce(&FunctionBuilder)) -> String {
+    let m = ModuleBuilder::new("m");
+    m.function("f", body);
+    m.build().unwrap_err().to_string()
+}
+
+/// 0, 1, 2, .. of these extents.
+fn count(dims: &[usize]) -> Literal {
+    Literal::from_fn(DType::F64, dims, |i| Scalar::F64(i as f64))
+}
+
+fn f64s(dims: &[usize], values: &[f64]) -> Literal {
+    Literal::new(dims, values.to_vec()).unwrap()
+}
+
+#[test]
+fn einsum_gives_what_the_sum_says() {
+    let (a, b, c) = (count(&[2, 3]), count(&[3, 4]), count(&[2, 3, 3]));
+    let sum = |spec: &str, operands: &[Literal]| value(operands, |f, x| f.einsum(spec, x));
+    let at = |l: &Literal, index: &[usize]| l.get(graphc_ir::linear_index(index, l.dims())).to_f64();
+    let ab: Vec<f64> =
+        (0..8).map(|i| (0..3).map(|k| at(&a, &[i / 4, k]) * at(&b, &[k, i % 4])).sum()).collect();
+    assert_eq!(sum("ij,jk->ik", &[a.clone(), b.clone()]), f64s(&[2, 4], &ab));
+    assert_eq!(sum("ij,jk", &[a.clone(), b.clone()]), f64s(&[2, 4], &ab));
+    assert_eq!(sum(" ij , jk -> ", &[a.clone(), b.clone()]), f64s(&[], &[ab.iter().sum()]));
+    assert_eq!(sum("ji", &[a.clone()]), f64s(&[3, 2], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]));
+    assert_eq!(sum("ij->", &[a.clone()]), f64s(&[], &[15.0]));
+    assert_eq!(sum("bii->bi", &[c.clone()]), f64s(&[2, 3], &[0.0, 4.0, 8.0, 9.0, 13.0, 17.0]));
+    assert_eq!(sum("bii", &[c.clone()]), f64s(&[2], &[12.0, 39.0]));
+    assert_eq!(sum("b...->...b", &[c.clone()]), value(&[c.clone()], |_, x| x[0].transpose(&[1, 2, 0])));
+    // NumPy: einsum("...ij,jk->...ik", c, b), its first and last elements.
+    let batched = sum("...ij,jk->...ik", &[c.clone(), b.clone()]);
+    assert_eq!(
+        (batched.dims(), at(&batched, &[0, 0, 0]), at(&batched, &[1, 2, 3])),
+        (&[2, 3, 4][..], 20.0, 344.0)
+    );
+    // Three operands, one outer product, one letter that only the first has.
+    let outer = sum("ij,k,l->lk", &[a, f64s(&[2], &[1.0, 10.0]), f64s(&[2], &[1.0, 2.0])]);
+    assert_eq!(outer, f64s(&[2, 2], &[15.0, 150.0, 30.0, 300.0]));
+    assert_eq!(sum("bij,bjk,bk->bi", &[c.clone(), c.clone(), count(&[2, 3])]).dims(), [2, 3]);
+}
+
+#[test]
+fn mistakes_in_einsum_name_the_letter_and_the_line() {
+    let error = |spec: &'static str| {
+        mistake(|f| {
+            let (x, y) = (f.input("x", DType::F32, [2, 3]), f.input("y", DType::F32, [4, 5]));
+            f.einsum(spec, &[x, y]);
+        })
+    };
+    for (spec, expected) in [
+        ("ij,jk->ik", "einsum \"ij,jk->ik\": `j` is 3 and, in operand 1, 4"),
+        ("ij->i", "1 terms for 2 operands"),
+        ("ijk,lm->i", "`ijk` names 3 axes, operand 0 is f32[2, 3]"),
+        ("ij,kl->z", "`z` is in no operand"),
+        ("ij,kl->ii", "`i` is twice in the result"),
+        ("i2,kl->i", "`2` in `i2` is no letter"),
+        ("ijk...,lm", "`ijk...` has 3 letters; operand 0 is f32[2, 3]"),
+    ] {
+        let e = error(spec);
+        assert!(e.contains(expected) && e.contains("arrange.rs:"), "{spec}: {e}");
+    }
+}
+
+#[test]
+fn arranging() {
+    let x = count(&[2, 3]);
+    let of = |body: for<'f> fn(&'f FunctionBuilder, Tensor<'f>) -> Tensor<'f>| {
+        value(&[x.clone()], |f, x| body(f, x[0]))
+    };
+    let rows = |r: &[&[f64]]| f64s(&[r.len(), r[0].len()], &r.concat());
+    assert_eq!(of(|_, x| x.tile(&[1, 2])), rows(&[&[0., 1., 2., 0., 1., 2.], &[3., 4., 5., 3., 4., 5.]]));
+    assert_eq!(of(|_, x| x.repeat(2, 1)), rows(&[&[0., 0., 1., 1., 2., 2.], &[3., 3., 4., 4., 5., 5.]]));
+    assert_eq!(of(|_, x| x.roll(1, 1)), rows(&[&[2., 0., 1.], &[5., 3., 4.]]));
+    assert_eq!(of(|_, x| x.roll(-4, 1)), rows(&[&[1., 2., 0.], &[4., 5., 3.]]));
+    assert_eq!(of(|_, x| x.tril(0)), rows(&[&[0., 0., 0.], &[3., 4., 0.]]));
+    assert_eq!(of(|_, x| x.triu(1)), rows(&[&[0., 1., 2.], &[0., 0., 5.]]));
+    assert_eq!(of(|f, x| f.stack(&[x, x + 10.0], 1)).dims(), [2, 2, 3]);
+    assert_eq!(of(|f, x| f.stack(&[x, x + 10.0], 1)).element(1), rows(&[&[3., 4., 5.], &[13., 14., 15.]]));
+    assert_eq!(of(|_, x| x.split(&[1, 2], 1)[1]), rows(&[&[1., 2.], &[4., 5.]]));
+    assert_eq!(of(|_, x| x.chunk(3, 1)[2]), rows(&[&[2.], &[5.]]));
+    assert_eq!(of(|_, x| x.unsqueeze(1).squeeze(1).swap_axes(0, 1)).dims(), [3, 2]);
+    assert_eq!(of(|f, _| f.eye(DType::F64, 2)), rows(&[&[1., 0.], &[0., 1.]]));
+    assert_eq!(of(|f, _| f.linspace(DType::F64, -1.0, 1.0, 5)), f64s(&[5], &[-1.0, -0.5, 0.0, 0.5, 1.0]));
+    assert_eq!(of(|f, _| f.arange(DType::F64, 3.0, 2.0, 3)), f64s(&[3], &[3.0, 5.0, 7.0]));
+    let mask = of(|f, _| f.causal_mask(2, 3).cast(DType::F64));
+    assert_eq!(mask, rows(&[&[1., 1., 0.], &[1., 1., 1.]]));
+    let e = mistake(|f| {
+        f.input("x", DType::F32, [4, 2]).split(&[1, 2], 0);
+    });
+    assert!(e.contains("split: parts of [1, 2] along axis 0 of f32[4, 2]"), "{e}");
+    let e = mistake(|f| {
+        f.input("x", DType::F32, [4, 2]).squeeze(1);
+    });
+    assert!(e.contains("squeeze: axis 1 of f32[4, 2] is not 1"), "{e}");
+}
+
+#[test]
+fn questions() {
+    let x = f64s(&[2, 2], &[1.0, f64::NAN, f64::NEG_INFINITY, 0.0]);
+    let of = |body: for<'f> fn(Tensor<'f>) -> Tensor<'f>| value(&[x.clone()], |_, x| body(x[0]));
+    let bools = |dims: &[usize], b: &[bool]| Literal::new(dims, b.to_vec()).unwrap();
+    assert_eq!(of(|x| x.is_inf()), bools(&[2, 2], &[false, false, true, false]));
+    assert_eq!(of(|x| x.is_finite()), bools(&[2, 2], &[true, false, false, true]));
+    assert_eq!(of(|x| x.is_finite().any(&[1])), bools(&[2], &[true, true]));
+    assert_eq!(of(|x| x.is_finite().all(&[0])), bools(&[2], &[false, false]));
+    assert_eq!(of(|x| x.count_nonzero(&[0, 1])), Literal::scalar(Scalar::I64(3)));
+    let nothing = value(&[count(&[0, 2])], |_, x| x[0].is_finite().all(&[0]));
+    assert_eq!(nothing, bools(&[2], &[true, true]));
+    let std = value(&[f64s(&[4], &[1.0, 2.0, 3.0, 6.0])], |_, x| x[0].std(&[0], 1.0));
+    assert!((std.get(0).to_f64() - (14.0f64 / 3.0).sqrt()).abs() < 1e-12);
+    assert_eq!(value(&[f64s(&[2], &[3.0, 4.0])], |_, x| x[0].norm(&[0])).get(0), Scalar::F64(5.0));
+}
+
+/// A transposed convolution is the gradient of the convolution with the same kernel.
+#[test]
+fn transposed_convolutions_are_adjoint() {
+    for (stride, padding, output_padding, dilation, groups) in
+        [(1, 0, 0, 1, 1), (2, 1, 1, 1, 1), (3, 2, 0, 2, 1), (2, 1, 1, 1, 2)]
+    {
+        let (x, w) = (count(&[2, 4, 5]), count(&[4, 3, 3]));
+        let config = ConvTransposeConfig {
+            strides: vec![stride],
+            padding: vec![padding],
+            output_padding: vec![output_padding],
+            dilation: vec![dilation],
+            groups,
+        };
+        let length = 4 * stride + dilation * 2 + output_padding + 1 - 2 * padding;
+        let y = value(&[x.clone(), w.clone()], |_, x| x[0].conv_transpose(x[1], &config));
+        assert_eq!(y.dims(), [2, 3 * groups, length]);
+        let forward = ConvConfig::new(1)
+            .strides(&[stride])
+            .padding(&[(padding as i64, padding as i64)])
+            .rhs_dilation(&[dilation])
+            .groups(groups);
+        let expected = value(&[count(&[2, 3 * groups, length]), w, x], |_, x| {
+            let image = x[0].conv(x[1], &forward);
+            vjp(&[(image, x[2])], &x[..1])[0]
+        });
+        assert_eq!(y, expected, "{config:?}");
+    }
+}
+
+#[test]
+fn dropout_keeps_the_mean() {
+    let ones = Literal::full(&[4000], Scalar::F64(1.0));
+    let y = value(&[ones], |f, x| {
+        let (seed, step) = (f.scalar(DType::I64, 7.0), f.scalar(DType::I64, 3.0));
+        x[0].dropout(RandomStream::new("dropout", seed, step), 0.25)
+    });
+    let kept = (0..4000).filter(|&i| y.get(i).to_f64() != 0.0).count();
+    assert!((0..4000).all(|i| [0.0, 1.0 / 0.75].contains(&y.get(i).to_f64())));
+    assert!((2900..3100).contains(&kept), "{kept}");
+}
