@@ -255,6 +255,15 @@ impl<'a> Fuser<'a> {
                 store(exprs.add(ExprOp::Reduced(0), &[], self.ty(id).dtype));
                 KernelBody::Contraction(parts.iter().map(|p| self.part(p, &operands)).collect())
             }
+            Pattern::Cumulative { kind, axis, reverse, exclusive } => {
+                // The axis is the innermost variable.
+                space = IndexCx::default();
+                let others = dims.iter().enumerate().filter(|(a, _)| *a != axis);
+                let mut index: Vec<IndexExpr> = others.map(|(_, &d)| space.var(d)).collect();
+                index.insert(axis, space.var(dims[axis]));
+                let value = self.value(operands[0], &index, &[], &space, &mut exprs, &mut memo);
+                KernelBody::Cumulative { value, kind, axis, reverse, exclusive, out: buffer }
+            }
             Pattern::ArgReduce { axis, largest } => {
                 let extent = self.ty(operands[0]).dims[axis];
                 let mut index = vars.clone();

@@ -54,6 +54,17 @@ pub enum Pattern {
         /// Greatest or least.
         largest: bool,
     },
+    /// Along an axis, `out[i] = op(op(identity, x[0]), .., x[i])`, one chain in order.
+    Cumulative {
+        /// What is combined.
+        kind: ReduceKind,
+        /// The axis.
+        axis: usize,
+        /// From the last element to the first.
+        reverse: bool,
+        /// Without the element itself.
+        exclusive: bool,
+    },
     /// Sums of products. Several parts write disjoint parts of the result, together all of it:
     /// none if the result is empty.
     Contraction(Vec<Contraction>),

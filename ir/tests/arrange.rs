@@ -44,11 +44,14 @@ fn einsum_gives_what_the_sum_says() {
     assert_eq!(sum("ij,jk->ik", &[a.clone(), b.clone()]), f64s(&[2, 4], &ab));
     assert_eq!(sum("ij,jk", &[a.clone(), b.clone()]), f64s(&[2, 4], &ab));
     assert_eq!(sum(" ij , jk -> ", &[a.clone(), b.clone()]), f64s(&[], &[ab.iter().sum()]));
-    assert_eq!(sum("ji", &[a.clone()]), f64s(&[3, 2], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]));
-    assert_eq!(sum("ij->", &[a.clone()]), f64s(&[], &[15.0]));
-    assert_eq!(sum("bii->bi", &[c.clone()]), f64s(&[2, 3], &[0.0, 4.0, 8.0, 9.0, 13.0, 17.0]));
-    assert_eq!(sum("bii", &[c.clone()]), f64s(&[2], &[12.0, 39.0]));
-    assert_eq!(sum("b...->...b", &[c.clone()]), value(&[c.clone()], |_, x| x[0].transpose(&[1, 2, 0])));
+    assert_eq!(sum("ji", std::slice::from_ref(&a)), f64s(&[3, 2], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]));
+    assert_eq!(sum("ij->", std::slice::from_ref(&a)), f64s(&[], &[15.0]));
+    assert_eq!(sum("bii->bi", std::slice::from_ref(&c)), f64s(&[2, 3], &[0.0, 4.0, 8.0, 9.0, 13.0, 17.0]));
+    assert_eq!(sum("bii", std::slice::from_ref(&c)), f64s(&[2], &[12.0, 39.0]));
+    assert_eq!(
+        sum("b...->...b", std::slice::from_ref(&c)),
+        value(std::slice::from_ref(&c), |_, x| x[0].transpose(&[1, 2, 0]))
+    );
     // NumPy: einsum("...ij,jk->...ik", c, b), its first and last elements.
     let batched = sum("...ij,jk->...ik", &[c.clone(), b.clone()]);
     assert_eq!(
@@ -87,7 +90,7 @@ fn mistakes_in_einsum_name_the_letter_and_the_line() {
 fn arranging() {
     let x = count(&[2, 3]);
     let of = |body: for<'f> fn(&'f FunctionBuilder, Tensor<'f>) -> Tensor<'f>| {
-        value(&[x.clone()], |f, x| body(f, x[0]))
+        value(std::slice::from_ref(&x), |f, x| body(f, x[0]))
     };
     let rows = |r: &[&[f64]]| f64s(&[r.len(), r[0].len()], &r.concat());
     assert_eq!(of(|_, x| x.tile(&[1, 2])), rows(&[&[0., 1., 2., 0., 1., 2.], &[3., 4., 5., 3., 4., 5.]]));
@@ -119,7 +122,7 @@ fn arranging() {
 #[test]
 fn questions() {
     let x = f64s(&[2, 2], &[1.0, f64::NAN, f64::NEG_INFINITY, 0.0]);
-    let of = |body: for<'f> fn(Tensor<'f>) -> Tensor<'f>| value(&[x.clone()], |_, x| body(x[0]));
+    let of = |body: for<'f> fn(Tensor<'f>) -> Tensor<'f>| value(std::slice::from_ref(&x), |_, x| body(x[0]));
     let bools = |dims: &[usize], b: &[bool]| Literal::new(dims, b.to_vec()).unwrap();
     assert_eq!(of(|x| x.is_inf()), bools(&[2, 2], &[false, false, true, false]));
     assert_eq!(of(|x| x.is_finite()), bools(&[2, 2], &[true, false, false, true]));

@@ -369,6 +369,21 @@ pub enum KernelBody {
         /// The result.
         out: BufferId,
     },
+    /// Along the innermost variable, the values combined so far; see [`graphc_ir::Pattern::Cumulative`].
+    Cumulative {
+        /// The values combined.
+        value: ExprId,
+        /// What is combined.
+        kind: ReduceKind,
+        /// The axis of the result that the innermost variable is.
+        axis: usize,
+        /// From the last element to the first.
+        reverse: bool,
+        /// Without the element itself.
+        exclusive: bool,
+        /// The result.
+        out: BufferId,
+    },
     /// Runs the regions of its node, which are programs of their own (see [`crate::program::Control`]).
     Region {
         /// The operands.
@@ -403,7 +418,7 @@ impl Kernel {
         let mut roots: Vec<ExprId> = self.stores.iter().map(|s| s.value).collect();
         match &self.body {
             KernelBody::Loop { reductions, .. } => roots.extend(reductions.iter().map(|r| r.1)),
-            KernelBody::ArgReduce { value, .. } => roots.push(*value),
+            KernelBody::ArgReduce { value, .. } | KernelBody::Cumulative { value, .. } => roots.push(*value),
             _ => {}
         }
         roots
@@ -451,6 +466,7 @@ impl Kernel {
         let mut writes: Vec<BufferId> = self.stores.iter().map(|s| s.buffer).collect();
         match &self.body {
             KernelBody::ArgReduce { out, .. }
+            | KernelBody::Cumulative { out, .. }
             | KernelBody::SelectAndGather { out, .. }
             | KernelBody::SelectAndScatter { out, .. } => writes.push(*out),
             KernelBody::Region { results, workspace, .. } => {

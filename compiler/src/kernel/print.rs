@@ -108,7 +108,7 @@ fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result
     let extents = &k.space.extents;
     let outer = match &k.body {
         KernelBody::Loop { outer, .. } => *outer,
-        KernelBody::ArgReduce { .. } => extents.len().saturating_sub(1),
+        KernelBody::ArgReduce { .. } | KernelBody::Cumulative { .. } => extents.len().saturating_sub(1),
         _ => extents.len(),
     };
     let mut space = variables(extents, 0..outer);
@@ -136,6 +136,13 @@ fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result
             }
         }
         KernelBody::Contraction(_) => {}
+        KernelBody::Cumulative { value, kind, axis, reverse, exclusive, out: to } => {
+            let (order, others) =
+                (if *reverse { " from the end" } else { "" }, if *exclusive { " before each" } else { "" });
+            let (kind, value) = (reduce_name(*kind), name(*value));
+            let described = described(buffers, *to);
+            writeln!(out, "  cumulative {kind} of {value} along {axis}{order}{others} to b{to}{described}")?;
+        }
         KernelBody::ArgReduce { value, largest, out: to } => {
             let op = if *largest { "argmax" } else { "argmin" };
             writeln!(out, "  {op} {} to b{to}{}", name(*value), described(buffers, *to))?;

@@ -267,6 +267,18 @@ impl Verifier<'_> {
                     self.part(&format!("part {i}"), p, kernel);
                 }
             }
+            KernelBody::Cumulative { value: v, axis, out, .. } => {
+                if value(*v).is_none() {
+                    self.missing("cumulative", format!("expression %{v}"));
+                }
+                if self.named("cumulative", *out) {
+                    let dims = &self.buffers[*out as usize].dims;
+                    let extent = kernel.space.extents.last().copied();
+                    if dims.get(*axis).map(|&d| d as i64) != extent {
+                        self.structure("cumulative", "the innermost variable is the axis of the result");
+                    }
+                }
+            }
             KernelBody::ArgReduce { value: v, out, .. } => {
                 if value(*v).is_none() {
                     self.missing("argreduce", format!("expression %{v}"));

@@ -61,6 +61,9 @@ pub(crate) fn schedule(kernel: &Kernel, buffers: &[Buffer], target: &Target) -> 
         KernelBody::SelectAndScatter { window, x, ct, out } => {
             odd::select_and_scatter(kernel, window, [*x, *ct, *out], buffers, target)
         }
+        &KernelBody::Cumulative { value, kind, axis, reverse, exclusive, out } => {
+            odd::cumulative(kernel, value, kind, (axis, reverse, exclusive), out, buffers, target)
+        }
         KernelBody::Region { .. } => {
             let function = VFunc { name: kernel.name.clone(), ..VFunc::default() };
             Scheduled { function, units: 0, parallel: false, scratch: 0 }

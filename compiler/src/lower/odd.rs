@@ -6,7 +6,7 @@ use crate::kernel::{BufferId, ExprId, Kernel};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::VBuilder;
 use crate::vector::{Bound, Val};
-use graphc_ir::{CmpKind, DType, Guard, IndexExpr, Scalar, ScalarBuilder, ScalarOp, Window};
+use graphc_ir::{CmpKind, DType, Guard, IndexExpr, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Window};
 
 fn to(e: i64) -> Bound {
     Bound::Expr(IndexExpr::constant(e))
@@ -60,6 +60,53 @@ pub(super) fn arg_reduce(
     b.store(element(buffers, out, &at), position);
     b.close(u, &[]);
     let parallel = units > 1 && (units * extent * 4) as u64 > PARALLEL_WORK;
+    Scheduled { function: b.finish(), units: units as u64, parallel, scratch: 0 }
+}
+
+/// See [`crate::kernel::KernelBody::Cumulative`]. A unit is a row, or where the axis is not the last one,
+/// all rows along the last one, in lanes.
+pub(super) fn cumulative(
+    kernel: &Kernel,
+    value: ExprId,
+    kind: ReduceKind,
+    (axis, reverse, exclusive): (usize, bool, bool),
+    out: BufferId,
+    buffers: &[Buffer],
+    target: &Target,
+) -> Scheduled {
+    let mut b = VBuilder::kernel(&kernel.name);
+    let (&extent, outer) = kernel.space.extents.split_last().expect("an axis is run along");
+    let (rows, leading) = match outer.split_last() {
+        Some((&rows, leading)) if axis < outer.len() && rows > 1 => (Some(rows), leading),
+        _ => (None, outer),
+    };
+    let units: i64 = leading.iter().product();
+    b.bound_param(0, units.max(1));
+    b.bound_param(1, units + 1);
+    let u = b.open(b.param(0), Bound::Min(b.param(1), IndexExpr::constant(units)), 1, 1, &[]);
+    let mut at = delinearize(&b, &u.var, leading);
+    let lanes = if rows.is_some() { target.map_lanes } else { 1 };
+    let strip = rows.map(|rows| b.open(IndexExpr::default(), to(rows), i64::from(lanes), lanes, &[]));
+    at.extend(strip.iter().map(|s| s.var.clone()));
+    let identity = b.constant_lanes(kind.identity(buffers[out as usize].dtype), lanes);
+    let l = b.open(IndexExpr::default(), to(extent), 1, 1, &[identity]);
+    let step = if reverse { l.var.scale(-1).offset(extent - 1) } else { l.var.clone() };
+    let vars: Vec<IndexExpr> = at.iter().cloned().chain([step.clone()]).collect();
+    let mut e = Emit::new(&kernel.exprs, buffers, vars);
+    e.open();
+    let x = e.value(&mut b, value);
+    e.close();
+    let next = b.op(kind.op(), &[l.values[0], x]);
+    let mut index = at.clone();
+    index.insert(axis, step);
+    b.store(element(buffers, out, &index), if exclusive { l.values[0] } else { next });
+    b.close(l, &[next]);
+    if let Some(strip) = strip {
+        b.close(strip, &[]);
+    }
+    b.close(u, &[]);
+    let work = units * rows.unwrap_or(1) * extent;
+    let parallel = units > 1 && work as u64 > PARALLEL_WORK;
     Scheduled { function: b.finish(), units: units as u64, parallel, scratch: 0 }
 }
 

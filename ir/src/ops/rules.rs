@@ -598,6 +598,60 @@ pub(super) fn arg_samples(op: fn(usize) -> super::Op) -> super::Samples {
     Some(sample.boxed())
 }
 
+/// Shape rule of [`Pattern::Cumulative`].
+pub(super) fn infer_cumulative(
+    op: &'static str,
+    x: &[TensorType],
+    axis: usize,
+) -> Result<TensorType, TypeError> {
+    let [x0] = operands::<1>(op, x)?;
+    accept(op, x, 0, "a number", is_number)?;
+    if axis >= x0.rank() {
+        return Err(TypeError::new(op, x, format!("axis {axis} is not below the rank {}", x0.rank())));
+    }
+    Ok(x0.clone())
+}
+
+/// Reference semantics of [`Pattern::Cumulative`].
+pub(super) fn eval_cumulative(
+    kind: ReduceKind,
+    x: &Literal,
+    axis: usize,
+    reverse: bool,
+    exclusive: bool,
+) -> Literal {
+    let extent = x.dims()[axis];
+    let mut result: Vec<Scalar> = (0..x.len()).map(|i| x.get(i)).collect();
+    for index in indices(x.dims()).filter(|index| index[axis] == 0) {
+        let mut so_far = kind.identity(x.dtype());
+        for step in 0..extent {
+            let mut at = index.clone();
+            at[axis] = if reverse { extent - 1 - step } else { step };
+            let place = linear_index(&at, x.dims());
+            let next = kind.op().eval(&[so_far, x.get(place)]);
+            result[place] = if exclusive { so_far } else { next };
+            so_far = next;
+        }
+    }
+    Literal::from_fn(x.dtype(), x.dims(), |i| result[i])
+}
+
+/// Samples of [`Pattern::Cumulative`].
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn cumulative_samples(op: fn(usize, bool, bool) -> super::Op) -> super::Samples {
+    use crate::testing::{Sample, dims, extent, number, special, uniform};
+    use proptest::prelude::*;
+    let case = (number(), dims(4), extent(), any::<prop::sample::Index>(), any::<[bool; 3]>());
+    let sample = case.prop_flat_map(move |(dtype, mut dims, extent, at, [reverse, exclusive, smooth])| {
+        let axis = at.index(dims.len() + 1);
+        // Products of many elements grow beyond what differences can resolve.
+        dims.insert(axis, extent.min(9));
+        let x = if smooth { uniform(dtype, dims, -1.5, 1.5) } else { special(dtype, dims) };
+        x.prop_map(move |x| Sample { op: op(axis, reverse, exclusive), operands: vec![x], smooth })
+    });
+    Some(sample.boxed())
+}
+
 /// One step of a contraction: fused on floats, wrapping on integers.
 pub(super) fn multiply_add(a: Scalar, b: Scalar, acc: Scalar) -> Scalar {
     if a.dtype().is_float() {
