@@ -255,14 +255,22 @@ impl<'a> Fuser<'a> {
                 store(exprs.add(ExprOp::Reduced(0), &[], self.ty(id).dtype));
                 KernelBody::Contraction(parts.iter().map(|p| self.part(p, &operands)).collect())
             }
-            Pattern::Cumulative { kind, axis, reverse, exclusive } => {
+            Pattern::ArgSort { axis, .. } | Pattern::Cumulative { axis, .. } => {
                 // The axis is the innermost variable.
                 space = IndexCx::default();
                 let others = dims.iter().enumerate().filter(|(a, _)| *a != axis);
                 let mut index: Vec<IndexExpr> = others.map(|(_, &d)| space.var(d)).collect();
                 index.insert(axis, space.var(dims[axis]));
                 let value = self.value(operands[0], &index, &[], &space, &mut exprs, &mut memo);
-                KernelBody::Cumulative { value, kind, axis, reverse, exclusive, out: buffer }
+                match pattern {
+                    Pattern::ArgSort { descending, .. } => {
+                        KernelBody::ArgSort { value, axis, descending, out: buffer }
+                    }
+                    Pattern::Cumulative { kind, reverse, exclusive, .. } => {
+                        KernelBody::Cumulative { value, kind, axis, reverse, exclusive, out: buffer }
+                    }
+                    _ => unreachable!("one of both"),
+                }
             }
             Pattern::ArgReduce { axis, largest } => {
                 let extent = self.ty(operands[0]).dims[axis];

@@ -54,6 +54,13 @@ pub enum Pattern {
         /// Greatest or least.
         largest: bool,
     },
+    /// Positions along an axis in the order of their elements, equal ones as they are; NaN is greatest.
+    ArgSort {
+        /// The axis.
+        axis: usize,
+        /// Greatest first.
+        descending: bool,
+    },
     /// Along an axis, `out[i] = op(op(identity, x[0]), .., x[i])`, one chain in order.
     Cumulative {
         /// What is combined.

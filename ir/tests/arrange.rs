@@ -136,6 +136,58 @@ fn questions() {
     assert_eq!(value(&[f64s(&[2], &[3.0, 4.0])], |_, x| x[0].norm(&[0])).get(0), Scalar::F64(5.0));
 }
 
+#[test]
+fn sorting() {
+    let x = f64s(&[2, 5], &[3.0, f64::NAN, -1.0, 3.0, 0.0, -0.0, 0.0, 7.0, -2.0, f64::INFINITY]);
+    let positions = |values: &[i32]| Literal::new(&[2, 5], values.to_vec()).unwrap();
+    let of = |body: for<'f> fn(Tensor<'f>) -> Tensor<'f>| value(std::slice::from_ref(&x), |_, x| body(x[0]));
+    assert_eq!(of(|x| x.argsort(1, false)), positions(&[2, 4, 0, 3, 1, 3, 0, 1, 2, 4]));
+    assert_eq!(of(|x| x.argsort(1, true)), positions(&[1, 0, 3, 4, 2, 4, 2, 0, 1, 3]));
+    let sorted = of(|x| x.sort(1, false)).element(1);
+    assert_eq!(sorted, f64s(&[5], &[-2.0, -0.0, 0.0, 7.0, f64::INFINITY]));
+    assert_eq!(of(|x| x.top_k(2, 1, false).0), f64s(&[2, 2], &[-1.0, 0.0, -2.0, -0.0]));
+    assert_eq!(of(|x| x.top_k(1, 1, true).1.cast(DType::F64)), f64s(&[2, 1], &[1.0, 4.0]));
+    // The gradient of the two greatest of each row, weighted 1 and 10.
+    let weights = f64s(&[2, 2], &[1.0, 10.0, 1.0, 10.0]);
+    let slope =
+        value(&[count(&[2, 3]), weights], |_, x| vjp(&[(x[0].top_k(2, 1, true).0, x[1])], &x[..1])[0]);
+    assert_eq!(slope, f64s(&[2, 3], &[0.0, 10.0, 1.0, 0.0, 10.0, 1.0]));
+}
+
+#[test]
+fn cumulative_sums_and_products() {
+    let x = f64s(&[4], &[2.0, 0.0, 3.0, 4.0]);
+    let of = |body: for<'f> fn(Tensor<'f>) -> Tensor<'f>| value(std::slice::from_ref(&x), |_, x| body(x[0]));
+    assert_eq!(of(|x| x.cumsum(0)), f64s(&[4], &[2.0, 2.0, 5.0, 9.0]));
+    assert_eq!(of(|x| x.cumprod(0)), f64s(&[4], &[2.0, 0.0, 0.0, 0.0]));
+    let before =
+        of(|x| x.builder().push(graphc_ir::ops::CumSum { axis: 0, reverse: true, exclusive: true }, &[x]));
+    assert_eq!(before, f64s(&[4], &[7.0, 7.0, 4.0, 0.0]));
+    // d/dx of the sum of products, exact at the zero: 1 + 0 + .., 2 + 2*3 + 2*3*4, 0, 0.
+    let slope = of(|x| {
+        let y = x.cumprod(0);
+        vjp(&[(y, y.full_like(1.0))], &[x])[0]
+    });
+    assert_eq!(slope, f64s(&[4], &[1.0, 32.0, 0.0, 0.0]));
+}
+
+#[test]
+fn permutations_have_each_number_once() {
+    let draw = |step: f64| {
+        let y = value(&[], |f, _| {
+            let (seed, step) = (f.scalar(DType::I64, 7.0), f.scalar(DType::I64, step));
+            RandomStream::new("order", seed, step).permutation(50)
+        });
+        (0..50).map(|i| y.get(i).to_f64() as usize).collect::<Vec<_>>()
+    };
+    let (a, b) = (draw(0.0), draw(1.0));
+    let mut sorted = a.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..50).collect::<Vec<_>>());
+    assert_ne!(a, b);
+    assert_eq!(a, draw(0.0));
+}
+
 /// A transposed convolution is the gradient of the convolution with the same kernel.
 #[test]
 fn transposed_convolutions_are_adjoint() {

@@ -369,6 +369,18 @@ pub enum KernelBody {
         /// The result.
         out: BufferId,
     },
+    /// Positions along the innermost variable in the order of the values; see
+    /// [`graphc_ir::Pattern::ArgSort`].
+    ArgSort {
+        /// The values compared.
+        value: ExprId,
+        /// The axis of the result that the innermost variable is.
+        axis: usize,
+        /// Greatest first.
+        descending: bool,
+        /// Where the positions go.
+        out: BufferId,
+    },
     /// Along the innermost variable, the values combined so far; see [`graphc_ir::Pattern::Cumulative`].
     Cumulative {
         /// The values combined.
@@ -418,7 +430,9 @@ impl Kernel {
         let mut roots: Vec<ExprId> = self.stores.iter().map(|s| s.value).collect();
         match &self.body {
             KernelBody::Loop { reductions, .. } => roots.extend(reductions.iter().map(|r| r.1)),
-            KernelBody::ArgReduce { value, .. } | KernelBody::Cumulative { value, .. } => roots.push(*value),
+            KernelBody::ArgReduce { value, .. }
+            | KernelBody::ArgSort { value, .. }
+            | KernelBody::Cumulative { value, .. } => roots.push(*value),
             _ => {}
         }
         roots
@@ -466,6 +480,7 @@ impl Kernel {
         let mut writes: Vec<BufferId> = self.stores.iter().map(|s| s.buffer).collect();
         match &self.body {
             KernelBody::ArgReduce { out, .. }
+            | KernelBody::ArgSort { out, .. }
             | KernelBody::Cumulative { out, .. }
             | KernelBody::SelectAndGather { out, .. }
             | KernelBody::SelectAndScatter { out, .. } => writes.push(*out),

@@ -108,7 +108,9 @@ fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result
     let extents = &k.space.extents;
     let outer = match &k.body {
         KernelBody::Loop { outer, .. } => *outer,
-        KernelBody::ArgReduce { .. } | KernelBody::Cumulative { .. } => extents.len().saturating_sub(1),
+        KernelBody::ArgReduce { .. } | KernelBody::ArgSort { .. } | KernelBody::Cumulative { .. } => {
+            extents.len().saturating_sub(1)
+        }
         _ => extents.len(),
     };
     let mut space = variables(extents, 0..outer);
@@ -142,6 +144,11 @@ fn write_kernel(out: &mut String, k: &Kernel, buffers: &[Buffer]) -> fmt::Result
             let (kind, value) = (reduce_name(*kind), name(*value));
             let described = described(buffers, *to);
             writeln!(out, "  cumulative {kind} of {value} along {axis}{order}{others} to b{to}{described}")?;
+        }
+        KernelBody::ArgSort { value, axis, descending, out: to } => {
+            let order = if *descending { "descending" } else { "ascending" };
+            let described = described(buffers, *to);
+            writeln!(out, "  argsort {} along {axis} {order} to b{to}{described}", name(*value))?;
         }
         KernelBody::ArgReduce { value, largest, out: to } => {
             let op = if *largest { "argmax" } else { "argmin" };

@@ -267,15 +267,17 @@ impl Verifier<'_> {
                     self.part(&format!("part {i}"), p, kernel);
                 }
             }
-            KernelBody::Cumulative { value: v, axis, out, .. } => {
+            KernelBody::ArgSort { value: v, axis, out, .. }
+            | KernelBody::Cumulative { value: v, axis, out, .. } => {
+                let user = "along an axis";
                 if value(*v).is_none() {
-                    self.missing("cumulative", format!("expression %{v}"));
+                    self.missing(user, format!("expression %{v}"));
                 }
-                if self.named("cumulative", *out) {
+                if self.named(user, *out) {
                     let dims = &self.buffers[*out as usize].dims;
                     let extent = kernel.space.extents.last().copied();
                     if dims.get(*axis).map(|&d| d as i64) != extent {
-                        self.structure("cumulative", "the innermost variable is the axis of the result");
+                        self.structure(user, "the innermost variable is the axis of the result");
                     }
                 }
             }

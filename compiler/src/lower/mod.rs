@@ -4,6 +4,7 @@ mod contraction;
 mod loops;
 mod odd;
 mod scatter;
+mod sort;
 
 use crate::codegen::Isa;
 use crate::kernel::{BufferId, ExprId, ExprOp, Exprs, Kernel, KernelBody};
@@ -60,6 +61,9 @@ pub(crate) fn schedule(kernel: &Kernel, buffers: &[Buffer], target: &Target) -> 
         }
         KernelBody::SelectAndScatter { window, x, ct, out } => {
             odd::select_and_scatter(kernel, window, [*x, *ct, *out], buffers, target)
+        }
+        &KernelBody::ArgSort { value, axis, descending, out } => {
+            sort::arg_sort(kernel, value, axis, descending, out, buffers)
         }
         &KernelBody::Cumulative { value, kind, axis, reverse, exclusive, out } => {
             odd::cumulative(kernel, value, kind, (axis, reverse, exclusive), out, buffers, target)

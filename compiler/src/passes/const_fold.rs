@@ -88,9 +88,10 @@ fn work(op: &Op, pattern: &Pattern, operands: &[StaticType], out: &StaticType) -
         Pattern::Elementwise(body) => out.len().checked_mul(body.insts().len().max(1)),
         Pattern::Injective(_) | Pattern::Gather(_) | Pattern::CheckIndex { .. } => Some(out.len()),
         Pattern::Reduce(r) => r.extents.iter().try_fold(out.len().max(1), |n, &d| n.checked_mul(d.max(1))),
-        Pattern::ArgReduce { .. } | Pattern::Cumulative { .. } | Pattern::Scatter { .. } => {
-            Some(read + out.len())
-        }
+        Pattern::ArgReduce { .. }
+        | Pattern::ArgSort { .. }
+        | Pattern::Cumulative { .. }
+        | Pattern::Scatter { .. } => Some(read + out.len()),
         Pattern::Contraction(parts) => parts.iter().try_fold(0usize, |total, c| {
             let dims = [&c.batch, &c.m, &c.n, &c.k];
             total.checked_add(dims.into_iter().flatten().try_fold(1usize, |n, &d| n.checked_mul(d))?)

@@ -27,6 +27,21 @@ impl<'f> Tensor<'f> {
         }
     }
 
+    /// The elements along `axis` in order, ascending or descending; NaN is greatest, equal ones stay in order.
+    /// Gradient: back to where each element was.
+    #[track_caller]
+    pub fn sort(self, axis: usize, descending: bool) -> Self {
+        self.take_along_axis(self.argsort(axis, descending), axis)
+    }
+
+    /// The `k` greatest (or least) elements along `axis`, in order, and their positions (`i32`); of equal ones
+    /// those that come first. NaN is greatest.
+    #[track_caller]
+    pub fn top_k(self, k: usize, axis: usize, largest: bool) -> (Self, Self) {
+        let positions = self.argsort(axis, largest).slice_axis(axis, 0, k);
+        (self.take_along_axis(positions, axis), positions)
+    }
+
     /// Parts of `self` picked by vectors of indices, which lie along the last axis of `indices` and must
     /// be a number of them: `out[b.., j.., k..] = self[b.., indices[b.., j.., 0], indices[b.., j.., 1], ..,
     /// k..]` with `batch_dims` axes `b..`. ONNX's and TensorFlow's `GatherND`.

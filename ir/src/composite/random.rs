@@ -96,6 +96,12 @@ impl<'a, 'f> RandomStream<'a, 'f> {
         radius * (v * std::f64::consts::TAU).cos() * std + mean
     }
 
+    /// The numbers below `n` in random order, `i32`: the order of `n` random words.
+    #[track_caller]
+    pub fn permutation(self, n: usize) -> Tensor<'f> {
+        self.bits([n]).argsort(0, false)
+    }
+
     /// True with probability `p`, a bool tensor: `u < p` with `u` a multiple of 2^-24 in `[0, 1)`;
     /// always for 1, never for 0.
     #[track_caller]

@@ -353,7 +353,7 @@ ops! {
     gather::Gather, scatter::Scatter, dynamic_slice::DynamicSlice, dynamic_update_slice::DynamicUpdateSlice,
     broadcast::Broadcast, reshape::Reshape, transpose::Transpose,
     reduce_sum::ReduceSum, reduce_max::ReduceMax, reduce_min::ReduceMin, reduce_prod::ReduceProd,
-    argmax::ArgMax, argmin::ArgMin, cumsum::CumSum, cumprod::CumProd,
+    argmax::ArgMax, argmin::ArgMin, argsort::ArgSort, cumsum::CumSum, cumprod::CumProd,
     reduce_window_max::ReduceWindowMax, reduce_window_sum::ReduceWindowSum,
     select_and_scatter::SelectAndScatter, select_and_gather::SelectAndGather,
     dot_general::DotGeneral, convolution::Convolution,
