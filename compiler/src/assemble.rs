@@ -14,6 +14,7 @@ use crate::program::{Body, Buffer, Control, ControlKind, Place, Program, Step};
 use graphc_ir::{DType, Function, IndexCx, IndexExpr, Literal, NodeId, Op, StateId};
 use graphc_runtime::abi::Context;
 use graphc_runtime::{SLACK_BYTES, StateLayout};
+use half::{bf16, f16};
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
@@ -556,5 +557,8 @@ fn bytes_of(l: &Literal) -> Vec<u8> {
         DType::I32 => all(l.as_slice::<i32>().unwrap_or_default(), i32::to_ne_bytes),
         DType::I64 => all(l.as_slice::<i64>().unwrap_or_default(), i64::to_ne_bytes),
         DType::Bool => all(l.as_slice::<bool>().unwrap_or_default(), |b| [u8::from(b)]),
+        DType::U8 => all(l.as_slice::<u8>().unwrap_or_default(), |b| [b]),
+        DType::BF16 => all(l.as_slice::<bf16>().unwrap_or_default(), bf16::to_ne_bytes),
+        DType::F16 => all(l.as_slice::<f16>().unwrap_or_default(), f16::to_ne_bytes),
     }
 }

@@ -13,10 +13,11 @@ use crate::kernel::{
     BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Factor, Kernel, KernelBody, Store, Updates,
 };
 use crate::lower::suits_stages;
+use crate::narrow::{self, lane_type};
 use crate::program::Layout;
 use crate::split::split;
 use graphc_ir::{
-    Access, Contraction, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
+    Access, Contraction, DType, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
     ScalarBuilder, ScalarOp, Start, StaticType, row_major_strides,
 };
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -247,12 +248,11 @@ impl<'a> Fuser<'a> {
             Pattern::Leaf | Pattern::Region => unreachable!("returned above"),
             Pattern::Reduce(r) => {
                 let value = self.reduced_value(&r, operands[0], &mut space, &vars, &mut exprs, &mut memo);
-                let dtype = self.ty(id).dtype;
-                store(exprs.add(ExprOp::Reduced(0), &[], dtype));
+                store(reduced(&mut exprs, self.ty(id).dtype));
                 KernelBody::Loop { outer: dims.len(), reductions: vec![(r.kind, value)] }
             }
             Pattern::Contraction(parts) => {
-                store(exprs.add(ExprOp::Reduced(0), &[], self.ty(id).dtype));
+                store(reduced(&mut exprs, self.ty(id).dtype));
                 KernelBody::Contraction(parts.iter().map(|p| self.part(p, &operands)).collect())
             }
             Pattern::ArgSort { axis, .. } | Pattern::Cumulative { axis, .. } => {
@@ -436,8 +436,8 @@ impl<'a> Fuser<'a> {
         if guards.is_empty() {
             return value;
         }
-        let skip = exprs.constant(r.kind.identity(self.ty(operand).dtype));
-        let ok = exprs.add(ExprOp::Guard(guards), &[], graphc_ir::DType::Bool);
+        let skip = exprs.constant(narrow::lane(r.kind.identity(self.ty(operand).dtype)));
+        let ok = exprs.add(ExprOp::Guard(guards), &[], DType::Bool);
         exprs.select(ok, value, skip)
     }
 
@@ -460,8 +460,9 @@ impl<'a> Fuser<'a> {
             let value = if guards.is_empty() || load {
                 value
             } else {
-                let zero = exprs.constant(Scalar::from_f64(self.ty(operands[access.operand]).dtype, 0.0));
-                let ok = exprs.add(ExprOp::Guard(guards), &[], graphc_ir::DType::Bool);
+                let zero = Scalar::from_f64(lane_type(self.ty(operands[access.operand]).dtype), 0.0);
+                let zero = exprs.constant(zero);
+                let ok = exprs.add(ExprOp::Guard(guards), &[], DType::Bool);
                 exprs.select(ok, value, zero)
             };
             Factor { exprs, value }
@@ -507,7 +508,7 @@ impl<'a> Fuser<'a> {
         if let Op::Constant(c) = self.f.graph.op(id)
             && let Some(number) = c.value.splat_value()
         {
-            return exprs.constant(number);
+            return exprs.constant(narrow::lane(number));
         }
         if let Some(&buffer) = self.buffer_of.get(&id) {
             let range = |(e, &d): (&IndexExpr, &usize)| Guard { expr: e.clone(), lo: 0, hi: d as i64 };
@@ -519,13 +520,13 @@ impl<'a> Fuser<'a> {
             Pattern::Elementwise(body) => {
                 let args: Vec<ExprId> =
                     operands.iter().map(|&o| self.value(o, index, guards, cx, exprs, memo)).collect();
-                body.emit(exprs, &args)
+                narrow::emit(body, exprs, &args)
             }
             Pattern::Generate { index: at, body } => {
                 let at = at.substitute(cx, &|v| index[v as usize].clone());
-                let mut args = vec![exprs.add(ExprOp::Index(at), &[], graphc_ir::DType::I64)];
+                let mut args = vec![exprs.add(ExprOp::Index(at), &[], DType::I64)];
                 args.extend(operands.iter().map(|&o| self.value(o, &[], guards, cx, exprs, memo)));
-                body.emit(exprs, &args)
+                narrow::emit(body, exprs, &args)
             }
             Pattern::Injective(accesses) => {
                 let mut result: Option<ExprId> = None;
@@ -535,7 +536,7 @@ impl<'a> Fuser<'a> {
                     let v = self.value(operands[access.operand], &at, &all, cx, exprs, memo);
                     result = Some(match result {
                         Some(other) if !own.is_empty() => {
-                            let ok = exprs.add(ExprOp::Guard(own), &[], graphc_ir::DType::Bool);
+                            let ok = exprs.add(ExprOp::Guard(own), &[], DType::Bool);
                             exprs.select(ok, v, other)
                         }
                         _ => v,
@@ -832,4 +833,10 @@ fn absorb(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel> {
 /// True if the expression is a constant.
 pub(crate) fn is_constant(e: &Expr) -> bool {
     matches!(e.op, ExprOp::Scalar(ScalarOp::Const(_)))
+}
+
+/// The result of a node's reduction or contraction, of `dtype`.
+fn reduced(exprs: &mut Exprs, dtype: DType) -> ExprId {
+    let value = exprs.add(ExprOp::Reduced(0), &[], lane_type(dtype));
+    narrow::wrap(exprs, dtype, value)
 }

@@ -10,6 +10,7 @@ mod layout;
 mod lower;
 mod memory;
 mod memory_check;
+pub mod narrow;
 mod operands;
 mod pass;
 mod passes;

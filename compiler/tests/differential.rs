@@ -8,65 +8,13 @@ use graphc_compiler::{CompileOptions, Isa, OptLevel, compile};
 use graphc_ir::ops::ConvConfig;
 use graphc_ir::testing::Sample;
 use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, Tensor, evaluate, gradients};
-use graphc_runtime::{RunContext, State, ThreadPool, Value, ValueMut};
+use graphc_runtime::{Elements, RunContext, State, ThreadPool, Value, ValueMut};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::sync::Arc;
 
 fn cases() -> u32 {
     std::env::var("GRAPHC_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(24)
-}
-
-/// Elements of a tensor, owned, as the runtime takes and gives them.
-#[derive(Clone, Debug)]
-enum Host {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    I32(Vec<i32>),
-    I64(Vec<i64>),
-    Bool(Vec<bool>),
-}
-
-impl Host {
-    fn of(l: &Literal) -> Self {
-        match l.dtype() {
-            DType::F32 => Self::F32(l.as_slice().unwrap().to_vec()),
-            DType::F64 => Self::F64(l.as_slice().unwrap().to_vec()),
-            DType::I32 => Self::I32(l.as_slice().unwrap().to_vec()),
-            DType::I64 => Self::I64(l.as_slice().unwrap().to_vec()),
-            DType::Bool => Self::Bool(l.as_slice().unwrap().to_vec()),
-        }
-    }
-
-    fn value(&self) -> Value<'_> {
-        match self {
-            Self::F32(v) => Value::from(v.as_slice()),
-            Self::F64(v) => Value::from(v.as_slice()),
-            Self::I32(v) => Value::from(v.as_slice()),
-            Self::I64(v) => Value::from(v.as_slice()),
-            Self::Bool(v) => Value::from(v.as_slice()),
-        }
-    }
-
-    fn value_mut(&mut self) -> ValueMut<'_> {
-        match self {
-            Self::F32(v) => ValueMut::from(v.as_mut_slice()),
-            Self::F64(v) => ValueMut::from(v.as_mut_slice()),
-            Self::I32(v) => ValueMut::from(v.as_mut_slice()),
-            Self::I64(v) => ValueMut::from(v.as_mut_slice()),
-            Self::Bool(v) => ValueMut::from(v.as_mut_slice()),
-        }
-    }
-
-    fn get(&self, i: usize) -> Scalar {
-        match self {
-            Self::F32(v) => Scalar::F32(v[i]),
-            Self::F64(v) => Scalar::F64(v[i]),
-            Self::I32(v) => Scalar::I32(v[i]),
-            Self::I64(v) => Scalar::I64(v[i]),
-            Self::Bool(v) => Scalar::Bool(v[i]),
-        }
-    }
 }
 
 /// Equal bits, any NaN being equal to any NaN.
@@ -94,18 +42,18 @@ fn check_function(
     let mut cx = RunContext::new(&exe, Arc::new(ThreadPool::new(threads).unwrap())).unwrap();
     cx.fill_arena(0xa5);
     let mut state = State::zeros(exe.state_layout().clone()).unwrap();
-    let inputs: Vec<Host> = inputs.iter().map(Host::of).collect();
-    let values: Vec<Value<'_>> = inputs.iter().map(Host::value).collect();
+    let inputs: Vec<Elements> = inputs.iter().map(Elements::from).collect();
+    let values: Vec<Value<'_>> = inputs.iter().map(Elements::value).collect();
     let f = &module.functions[0];
-    let mut outputs: Vec<Host> = f
+    let mut outputs: Vec<Elements> = f
         .outputs
         .iter()
         .map(|o| {
             let ty = f.graph.ty(o.node);
-            Host::of(&Literal::full(&ty.shape.as_static().unwrap(), Scalar::from_bits(ty.dtype, 0)))
+            Elements::from(&Literal::full(&ty.shape.as_static().unwrap(), Scalar::from_bits(ty.dtype, 0)))
         })
         .collect();
-    let mut slots: Vec<ValueMut<'_>> = outputs.iter_mut().map(Host::value_mut).collect();
+    let mut slots: Vec<ValueMut<'_>> = outputs.iter_mut().map(Elements::value_mut).collect();
     let ran = exe.run(&mut cx, &mut state, &values, &mut slots);
     drop(slots);
     let Some(expected) = expected else {

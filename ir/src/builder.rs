@@ -10,7 +10,7 @@ use crate::graph::{Graph, Node, NodeId, Origin, SourceLoc};
 use crate::init::Initializer;
 use crate::literal::Literal;
 use crate::module::{Function, Module, Output, StateId, StateVar, Update};
-use crate::ops::{Constant, Input, Op, ReadState};
+use crate::ops::{Cast, Constant, Input, Op, ReadState};
 use crate::region::Region;
 use crate::scalar::Scalar;
 use crate::types::{DType, Dim, Shape, TensorType};
@@ -153,6 +153,18 @@ fn trainable(shared: &Rc<RefCell<Shared>>) -> Vec<Param> {
 fn misuse(shared: &Rc<RefCell<Shared>>, message: String) {
     let loc = SourceLoc::from(Location::caller());
     shared.borrow_mut().errors.push(BuildError::Misuse { message, loc });
+}
+
+/// The half float type of the operands, if there is one and every float among them is of it.
+fn half_of(types: &[TensorType]) -> Option<DType> {
+    let mut floats = types.iter().map(|ty| ty.dtype).filter(|d| d.is_float());
+    let first = floats.next().filter(|d| d.is_half())?;
+    floats.all(|d| d == first).then_some(first)
+}
+
+/// The type with `F32` in place of a half float.
+fn widened(ty: &TensorType) -> TensorType {
+    if ty.dtype.is_half() { ty.with_dtype(DType::F32) } else { ty.clone() }
 }
 
 #[derive(Default)]
@@ -557,9 +569,30 @@ impl FunctionBuilder {
             }
             Err(e) => {
                 drop(inner);
+                if let Some(half) = half_of(&types)
+                    && op.infer(&types.iter().map(widened).collect::<Vec<_>>()).is_ok()
+                {
+                    return self.in_f32(half, op, operands);
+                }
                 self.shared.borrow_mut().errors.push(e.at(loc).into());
                 self.poison()
             }
+        }
+    }
+
+    /// An operation that does not take the half floats among its operands: done in `F32`, and a float
+    /// result rounded.
+    #[track_caller]
+    fn in_f32<'f>(&'f self, half: DType, op: Op, operands: &[Tensor<'f>]) -> Tensor<'f> {
+        let wide = |x: &Tensor<'f>| {
+            if x.dtype() == half { self.append(Cast { dtype: DType::F32 }.into(), &[*x]) } else { *x }
+        };
+        let wide: Vec<Tensor<'f>> = operands.iter().map(wide).collect();
+        let result = self.append(op, &wide);
+        if result.dtype() == DType::F32 {
+            self.append(Cast { dtype: half }.into(), &[result])
+        } else {
+            result
         }
     }
 

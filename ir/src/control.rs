@@ -80,6 +80,44 @@ impl FunctionBuilder {
         self.scan_steps(options, init, sequences, Box::new(body))
     }
 
+    /// [`Self::scan_with`] over a batch of sequences of different lengths, `lengths: i32[B]` or `i64[B]`:
+    /// carries and elements have the batch as first axis. Past the end of its sequence a row keeps its
+    /// carries, and what it stacks is zero. With `reverse` a row starts at its own end, so its carries are
+    /// `init` until then. A length beyond the number of steps counts as that number.
+    #[track_caller]
+    pub fn scan_lengths<'f>(
+        &'f self,
+        options: &ScanOptions,
+        lengths: Tensor<'f>,
+        init: &[Tensor<'f>],
+        sequences: &[Tensor<'f>],
+        body: impl FnOnce(&'f Self, &[Tensor<'f>], &[Tensor<'f>]) -> (Vec<Tensor<'f>>, Vec<Tensor<'f>>),
+    ) -> Scanned<'f> {
+        if lengths.is_poison() {
+            return self.scan_with(options, init, sequences, body);
+        }
+        let Some(steps) = self.scan_length(options, sequences) else {
+            return Scanned { carries: vec![self.poison(); init.len()], stacked: Vec::new() };
+        };
+        let positions = self.iota(lengths.dtype(), vec![steps], 0);
+        let sequences = [sequences, &[positions]].concat();
+        self.scan_with(options, init, &sequences, |f, carries, elements| {
+            let (&position, elements) = elements.split_last().expect("the positions are the last sequence");
+            let running = lengths.gt(position.broadcast(lengths.shape(), &[]));
+            let rows = |x: Tensor<'f>| {
+                if x.is_poison() { x } else { running.broadcast(x.shape(), &[0]) }
+            };
+            let (next, stacked) = body(f, carries, elements);
+            if next.len() != carries.len() {
+                return (next, stacked);
+            }
+            let kept = |(&new, &old): (&Tensor<'f>, &Tensor<'f>)| rows(new).select(new, old);
+            let next = next.iter().zip(carries).map(kept).collect();
+            let stacked = stacked.iter().map(|&y| rows(y).select(y, y.full_like(0.0))).collect();
+            (next, stacked)
+        })
+    }
+
     #[track_caller]
     fn scan_steps<'f>(
         &'f self,

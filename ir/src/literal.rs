@@ -2,6 +2,7 @@
 
 use crate::scalar::Scalar;
 use crate::types::{DType, TensorType, checked_product};
+use half::{bf16, f16};
 use std::sync::Arc;
 
 /// A Rust type that is an element type of tensors.
@@ -31,6 +32,9 @@ pub enum Data {
     I32(Vec<i32>),
     I64(Vec<i64>),
     Bool(Vec<bool>),
+    U8(Vec<u8>),
+    BF16(Vec<bf16>),
+    F16(Vec<f16>),
 }
 
 macro_rules! elements {
@@ -49,7 +53,7 @@ macro_rules! elements {
         }
     )*};
 }
-elements!(f32, F32; f64, F64; i32, I32; i64, I64; bool, Bool);
+elements!(f32, F32; f64, F64; i32, I32; i64, I64; bool, Bool; u8, U8; bf16, BF16; f16, F16);
 
 /// A tensor value on the host. Cheap to clone. Equality and hash are those of type and bits, so
 /// NaN equals itself and -0 differs from 0.
@@ -89,6 +93,9 @@ impl Literal {
             DType::I32 => collect!(I32),
             DType::I64 => collect!(I64),
             DType::Bool => collect!(Bool),
+            DType::U8 => collect!(U8),
+            DType::BF16 => collect!(BF16),
+            DType::F16 => collect!(F16),
         };
         Self { dims: dims.to_vec(), data: Arc::new(data) }
     }
@@ -116,6 +123,9 @@ impl Literal {
             Data::I32(v) => v.len(),
             Data::I64(v) => v.len(),
             Data::Bool(v) => v.len(),
+            Data::U8(v) => v.len(),
+            Data::BF16(v) => v.len(),
+            Data::F16(v) => v.len(),
         }
     }
 
@@ -132,6 +142,9 @@ impl Literal {
             Data::I32(_) => DType::I32,
             Data::I64(_) => DType::I64,
             Data::Bool(_) => DType::Bool,
+            Data::U8(_) => DType::U8,
+            Data::BF16(_) => DType::BF16,
+            Data::F16(_) => DType::F16,
         }
     }
 
@@ -151,6 +164,9 @@ impl Literal {
             Data::I32(v) => Scalar::I32(v[i]),
             Data::I64(v) => Scalar::I64(v[i]),
             Data::Bool(v) => Scalar::Bool(v[i]),
+            Data::U8(v) => Scalar::U8(v[i]),
+            Data::BF16(v) => Scalar::BF16(v[i]),
+            Data::F16(v) => Scalar::F16(v[i]),
         }
     }
 

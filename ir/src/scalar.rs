@@ -5,7 +5,9 @@
 //! [`Native`] (direct evaluation, the reference). [`ScalarOp::eval`] is the meaning of each.
 //! Nothing here knows tensors.
 
+use crate::math;
 use crate::types::DType;
+use half::{bf16, f16};
 use smallvec::SmallVec;
 use std::fmt;
 
@@ -22,6 +24,12 @@ pub enum Scalar {
     I64(i64),
     /// `bool`.
     Bool(bool),
+    /// `u8`.
+    U8(u8),
+    /// bfloat16.
+    BF16(bf16),
+    /// IEEE-754 binary16.
+    F16(f16),
 }
 
 impl Scalar {
@@ -33,6 +41,9 @@ impl Scalar {
             Self::I32(_) => DType::I32,
             Self::I64(_) => DType::I64,
             Self::Bool(_) => DType::Bool,
+            Self::U8(_) => DType::U8,
+            Self::BF16(_) => DType::BF16,
+            Self::F16(_) => DType::F16,
         }
     }
 
@@ -44,6 +55,9 @@ impl Scalar {
             Self::I32(v) => v as u32 as u64,
             Self::I64(v) => v as u64,
             Self::Bool(v) => v as u64,
+            Self::U8(v) => v as u64,
+            Self::BF16(v) => v.to_bits() as u64,
+            Self::F16(v) => v.to_bits() as u64,
         }
     }
 
@@ -55,6 +69,9 @@ impl Scalar {
             DType::I32 => Self::I32(bits as u32 as i32),
             DType::I64 => Self::I64(bits as i64),
             DType::Bool => Self::Bool(bits & 1 != 0),
+            DType::U8 => Self::U8(bits as u8),
+            DType::BF16 => Self::BF16(bf16::from_bits(bits as u16)),
+            DType::F16 => Self::F16(f16::from_bits(bits as u16)),
         }
     }
 
@@ -71,11 +88,15 @@ impl Scalar {
             Self::I32(v) => v as f64,
             Self::I64(v) => v as f64,
             Self::Bool(v) => v as u8 as f64,
+            Self::U8(v) => v as f64,
+            Self::BF16(v) => v.to_f64_const(),
+            Self::F16(v) => v.to_f64_const(),
         }
     }
 
     /// Conversion by value. Float to integer truncates, saturates, and maps NaN to 0; integers
-    /// wrap among themselves; to bool is `!= 0` (NaN is true); bool is 0 or 1.
+    /// wrap among themselves; to bool is `!= 0` (NaN is true); bool is 0 or 1. To a half float rounds
+    /// once to nearest, ties to even; integers go there by way of `F64`.
     pub fn cast(self, to: DType) -> Self {
         macro_rules! to {
             ($v:expr) => {
@@ -85,16 +106,32 @@ impl Scalar {
                     DType::I32 => Self::I32($v as i32),
                     DType::I64 => Self::I64($v as i64),
                     DType::Bool => Self::Bool($v as f64 != 0.0),
+                    DType::U8 => Self::U8($v as u8),
+                    DType::BF16 | DType::F16 => {
+                        let bits = math::round_to_half(&mut Native, to, Self::F64($v as f64));
+                        Self::from_bits(to, bits.bits())
+                    }
                 }
             };
         }
         match self {
-            Self::F32(v) => to!(v),
+            same if same.dtype() == to => same,
+            Self::F32(v) => match to {
+                DType::BF16 | DType::F16 => {
+                    Self::from_bits(to, math::round_to_half(&mut Native, to, self).bits())
+                }
+                _ => to!(v),
+            },
             Self::F64(v) => to!(v),
             Self::I32(v) => to!(v),
             Self::I64(v) if to == DType::Bool => Self::Bool(v != 0),
             Self::I64(v) => to!(v),
             Self::Bool(v) => to!(v as u8),
+            Self::U8(v) => to!(v),
+            Self::BF16(_) | Self::F16(_) => {
+                let bits = Self::I32(self.bits() as i32);
+                math::widen_half(&mut Native, self.dtype(), bits).cast(to)
+            }
         }
     }
 }
@@ -121,6 +158,9 @@ impl fmt::Display for Scalar {
             Self::I32(v) => write!(f, "{v}"),
             Self::I64(v) => write!(f, "{v}"),
             Self::Bool(v) => write!(f, "{v}"),
+            Self::U8(v) => write!(f, "{v}"),
+            Self::BF16(v) => write!(f, "{:?}", v.to_f32()),
+            Self::F16(v) => write!(f, "{:?}", v.to_f32()),
         }
     }
 }
@@ -172,7 +212,8 @@ impl CmpKind {
 }
 
 /// One lane-wise instruction. Operands of arithmetic have one element type, which is also the
-/// result's; `Cmp` gives a bool. "int" below means `I32` and `I64`.
+/// result's; `Cmp` gives a bool. "int" below means `I32`, `I64` and `U8` (unsigned), "float" `F32`
+/// and `F64`. Half floats have no arithmetic.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ScalarOp {
     /// A constant.
@@ -187,7 +228,7 @@ pub enum ScalarOp {
     Sub,
     /// float, int (wrapping).
     Mul,
-    /// float; int truncates, `x / 0 = -1`, `MIN / -1 = MIN`.
+    /// float; int truncates, `x / 0 = -1` (255 for `U8`), `MIN / -1 = MIN`.
     Div,
     /// Remainder of the truncated quotient. int only: `x rem 0 = x`, `MIN rem -1 = 0`.
     Rem,
@@ -223,7 +264,7 @@ pub enum ScalarOp {
     Shl(u8),
     /// int: shift right by a constant, zeros enter.
     ShrL(u8),
-    /// int: shift right by a constant, the sign enters.
+    /// int: shift right by a constant, the sign enters (zeros for `U8`).
     ShrA(u8),
     /// `I32` taken as unsigned: the high 32 bits of the 64-bit product.
     MulHiU,
@@ -262,13 +303,13 @@ impl ScalarOp {
         match self {
             Self::Const(c) => Some(c.dtype()),
             Self::Neg | Self::Abs | Self::Add | Self::Sub | Self::Mul | Self::Div | Self::Min | Self::Max => {
-                first.filter(|d| same && *d != DType::Bool)
+                first.filter(|d| same && *d != DType::Bool && !d.is_half())
             }
             Self::Rem | Self::Shl(_) | Self::ShrL(_) | Self::ShrA(_) => first.filter(|d| same && d.is_int()),
             Self::Fma | Self::Sqrt | Self::Floor | Self::Ceil | Self::Trunc | Self::Round => {
-                first.filter(|d| same && d.is_float())
+                first.filter(|d| same && d.is_float() && !d.is_half())
             }
-            Self::Cmp(_) => same.then_some(DType::Bool),
+            Self::Cmp(_) => (same && !args[0].is_half()).then_some(DType::Bool),
             Self::And | Self::Or | Self::Xor | Self::Not => first.filter(|d| same && !d.is_float()),
             Self::Select => (args[0] == DType::Bool && args[1] == args[2]).then_some(args[1]),
             Self::MulHiU => first.filter(|d| same && *d == DType::I32),
@@ -280,7 +321,7 @@ impl ScalarOp {
     /// The result. Panics if `infer` refuses the operand types: the callers have checked them.
     #[inline(always)]
     pub fn eval(self, args: &[Scalar]) -> Scalar {
-        use Scalar::{Bool, F32, F64, I32, I64};
+        use Scalar::{Bool, F32, F64, I32, I64, U8};
         macro_rules! float1 {
             ($f:expr) => {
                 match args[0] {
@@ -297,6 +338,7 @@ impl ScalarOp {
                     (F64(a), F64(b)) => F64(a $float b),
                     (I32(a), I32(b)) => I32(a.$int(b)),
                     (I64(a), I64(b)) => I64(a.$int(b)),
+                    (U8(a), U8(b)) => U8(a.$int(b)),
                     _ => ill_typed(self),
                 }
             };
@@ -307,15 +349,17 @@ impl ScalarOp {
                     (I32(a), I32(b)) => I32(a $op b),
                     (I64(a), I64(b)) => I64(a $op b),
                     (Bool(a), Bool(b)) => Bool(a $op b),
+                    (U8(a), U8(b)) => U8(a $op b),
                     _ => ill_typed(self),
                 }
             };
         }
         macro_rules! shift {
-            ($i32:expr, $i64:expr) => {
+            ($i32:expr, $i64:expr, $u8:expr) => {
                 match args[0] {
                     I32(a) => I32($i32(a)),
                     I64(a) => I64($i64(a)),
+                    U8(a) => U8($u8(a)),
                     _ => ill_typed(self),
                 }
             };
@@ -327,14 +371,16 @@ impl ScalarOp {
                 F64(a) => F64(-a),
                 I32(a) => I32(a.wrapping_neg()),
                 I64(a) => I64(a.wrapping_neg()),
-                Bool(_) => ill_typed(self),
+                U8(a) => U8(a.wrapping_neg()),
+                _ => ill_typed(self),
             },
             Self::Abs => match args[0] {
                 F32(a) => F32(a.abs()),
                 F64(a) => F64(a.abs()),
                 I32(a) => I32(a.wrapping_abs()),
                 I64(a) => I64(a.wrapping_abs()),
-                Bool(_) => ill_typed(self),
+                U8(a) => U8(a),
+                _ => ill_typed(self),
             },
             Self::Add => arith2!(+, wrapping_add),
             Self::Sub => arith2!(-, wrapping_sub),
@@ -344,6 +390,8 @@ impl ScalarOp {
                 (F64(a), F64(b)) => F64(a / b),
                 (I32(_), I32(0)) => I32(-1),
                 (I64(_), I64(0)) => I64(-1),
+                (U8(_), U8(0)) => U8(u8::MAX),
+                (U8(a), U8(b)) => U8(a / b),
                 (I32(a), I32(b)) => I32(a.wrapping_div(b)),
                 (I64(a), I64(b)) => I64(a.wrapping_div(b)),
                 _ => ill_typed(self),
@@ -351,6 +399,8 @@ impl ScalarOp {
             Self::Rem => match (args[0], args[1]) {
                 (I32(a), I32(0)) => I32(a),
                 (I64(a), I64(0)) => I64(a),
+                (U8(a), U8(0)) => U8(a),
+                (U8(a), U8(b)) => U8(a % b),
                 (I32(a), I32(b)) => I32(a.wrapping_rem(b)),
                 (I64(a), I64(b)) => I64(a.wrapping_rem(b)),
                 _ => ill_typed(self),
@@ -374,6 +424,7 @@ impl ScalarOp {
                 (F64(a), F64(b)) => F64(if a < b || a.is_nan() { a } else { b }),
                 (I32(a), I32(b)) => I32(a.min(b)),
                 (I64(a), I64(b)) => I64(a.min(b)),
+                (U8(a), U8(b)) => U8(a.min(b)),
                 _ => ill_typed(self),
             },
             Self::Max => match (args[0], args[1]) {
@@ -381,6 +432,7 @@ impl ScalarOp {
                 (F64(a), F64(b)) => F64(if a > b || a.is_nan() { a } else { b }),
                 (I32(a), I32(b)) => I32(a.max(b)),
                 (I64(a), I64(b)) => I64(a.max(b)),
+                (U8(a), U8(b)) => U8(a.max(b)),
                 _ => ill_typed(self),
             },
             Self::Cmp(kind) => Bool(match (args[0], args[1]) {
@@ -388,6 +440,7 @@ impl ScalarOp {
                 (F64(a), F64(b)) => kind.holds(a, b),
                 (I32(a), I32(b)) => kind.holds(a, b),
                 (I64(a), I64(b)) => kind.holds(a, b),
+                (U8(a), U8(b)) => kind.holds(a, b),
                 (Bool(a), Bool(b)) => kind.holds(a, b),
                 _ => ill_typed(self),
             }),
@@ -397,6 +450,7 @@ impl ScalarOp {
             Self::Not => match args[0] {
                 I32(a) => I32(!a),
                 I64(a) => I64(!a),
+                U8(a) => U8(!a),
                 Bool(a) => Bool(!a),
                 _ => ill_typed(self),
             },
@@ -405,9 +459,11 @@ impl ScalarOp {
                 Bool(false) => args[2],
                 _ => ill_typed(self),
             },
-            Self::Shl(n) => shift!(|a: i32| a << n, |a: i64| a << n),
-            Self::ShrL(n) => shift!(|a: i32| ((a as u32) >> n) as i32, |a: i64| ((a as u64) >> n) as i64),
-            Self::ShrA(n) => shift!(|a: i32| a >> n, |a: i64| a >> n),
+            Self::Shl(n) => shift!(|a: i32| a << n, |a: i64| a << n, |a: u8| a << n),
+            Self::ShrL(n) => {
+                shift!(|a: i32| ((a as u32) >> n) as i32, |a: i64| ((a as u64) >> n) as i64, |a: u8| a >> n)
+            }
+            Self::ShrA(n) => shift!(|a: i32| a >> n, |a: i64| a >> n, |a: u8| a >> n),
             Self::MulHiU => match (args[0], args[1]) {
                 (I32(a), I32(b)) => I32(((a as u32 as u64 * b as u32 as u64) >> 32) as i32),
                 _ => ill_typed(self),

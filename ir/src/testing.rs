@@ -70,6 +70,7 @@ pub fn special(dtype: DType, dims: Vec<usize>) -> BoxedStrategy<Literal> {
             Just(tiny), Just(-tiny), Just(huge), Just(-huge), Just(1e10), Just(-1e10),
         ],
     ];
+    let value = if dtype == DType::U8 { (0u8..=255).prop_map(f64::from).boxed() } else { value.boxed() };
     proptest::collection::vec(value, n)
         .prop_map(move |v| Literal::from_fn(dtype, &dims, |i| Scalar::F64(v[i])))
         .boxed()
@@ -108,5 +109,5 @@ pub fn float() -> impl Strategy<Value = DType> + Clone {
 
 /// Any type with arithmetic.
 pub fn number() -> impl Strategy<Value = DType> + Clone {
-    prop_oneof![3 => Just(DType::F32), 2 => Just(DType::F64), 1 => Just(DType::I32), 1 => Just(DType::I64)]
+    prop_oneof![3 => Just(DType::F32), 2 => Just(DType::F64), 1 => Just(DType::I32), 1 => Just(DType::I64), 1 => Just(DType::U8)]
 }

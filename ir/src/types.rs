@@ -23,18 +23,26 @@ pub enum DType {
     I64,
     /// Truth value, one byte in memory (0 or 1).
     Bool,
+    /// 8-bit unsigned integer.
+    U8,
+    /// bfloat16: the upper half of an `F32`. For storage: arithmetic is done in `F32` and rounded.
+    BF16,
+    /// IEEE-754 binary16. For storage: arithmetic is done in `F32` and rounded.
+    F16,
 }
 
 impl DType {
     /// Every element type.
-    pub const ALL: [Self; 5] = [Self::F32, Self::F64, Self::I32, Self::I64, Self::Bool];
+    pub const ALL: [Self; 8] =
+        [Self::F32, Self::F64, Self::I32, Self::I64, Self::Bool, Self::U8, Self::BF16, Self::F16];
 
     /// Size of one element in memory, in bytes.
     pub const fn size_bytes(self) -> usize {
         match self {
             Self::F32 | Self::I32 => 4,
             Self::F64 | Self::I64 => 8,
-            Self::Bool => 1,
+            Self::BF16 | Self::F16 => 2,
+            Self::Bool | Self::U8 => 1,
         }
     }
 
@@ -46,6 +54,9 @@ impl DType {
             Self::I32 => "i32",
             Self::I64 => "i64",
             Self::Bool => "bool",
+            Self::U8 => "u8",
+            Self::BF16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 
@@ -54,14 +65,19 @@ impl DType {
         Self::ALL.into_iter().find(|d| d.name() == name)
     }
 
-    /// True for `F32` and `F64`.
+    /// True for the types with fractions, which have gradients: `F32`, `F64`, `BF16` and `F16`.
     pub const fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F64)
+        matches!(self, Self::F32 | Self::F64) || self.is_half()
     }
 
-    /// True for `I32` and `I64`.
+    /// True for `BF16` and `F16`, which are moved and converted but have no arithmetic of their own.
+    pub const fn is_half(self) -> bool {
+        matches!(self, Self::BF16 | Self::F16)
+    }
+
+    /// True for `I32`, `I64` and `U8`.
     pub const fn is_int(self) -> bool {
-        matches!(self, Self::I32 | Self::I64)
+        matches!(self, Self::I32 | Self::I64 | Self::U8)
     }
 }
 

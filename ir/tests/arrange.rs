@@ -2,7 +2,9 @@
 
 use graphc_ir::composite::{ConvTransposeConfig, RandomStream};
 use graphc_ir::ops::ConvConfig;
-use graphc_ir::{DType, FunctionBuilder, Literal, ModuleBuilder, Scalar, Tensor, evaluate, vjp};
+use graphc_ir::{
+    DType, FunctionBuilder, Literal, ModuleBuilder, Scalar, ScanOptions, Tensor, Window, evaluate, vjp,
+};
 
 /// `body` of tensors with these values.
 fn value(
@@ -228,4 +230,100 @@ fn dropout_keeps_the_mean() {
     let kept = (0..4000).filter(|&i| y.get(i).to_f64() != 0.0).count();
     assert!((0..4000).all(|i| [0.0, 1.0 / 0.75].contains(&y.get(i).to_f64())));
     assert!((2900..3100).contains(&kept), "{kept}");
+}
+
+#[test]
+fn running_extrema_give_ties_to_the_first() {
+    let x = f64s(&[5], &[2.0, 3.0, 1.0, 3.0, 4.0]);
+    let of = |body: for<'f> fn(Tensor<'f>) -> Tensor<'f>| value(std::slice::from_ref(&x), |_, x| body(x[0]));
+    assert_eq!(of(|x| x.cummax(0)), f64s(&[5], &[2.0, 3.0, 3.0, 3.0, 4.0]));
+    assert_eq!(of(|x| x.cummin(0)), f64s(&[5], &[2.0, 2.0, 1.0, 1.0, 1.0]));
+    let slope = of(|x| {
+        let y = x.cummax(0);
+        vjp(&[(y, y.full_like(1.0))], &[x])[0]
+    });
+    assert_eq!(slope, f64s(&[5], &[1.0, 3.0, 0.0, 0.0, 1.0]));
+    let from_the_end = of(|x| {
+        let y = x.builder().push(graphc_ir::ops::CumMin { axis: 0, reverse: true, exclusive: true }, &[x]);
+        vjp(&[(y, y.full_like(1.0))], &[x])[0]
+    });
+    assert_eq!(from_the_end, f64s(&[5], &[0.0, 0.0, 2.0, 1.0, 1.0]));
+}
+
+#[test]
+fn windows_of_minima_and_products() {
+    let x = f64s(&[2, 4], &[3.0, 1.0, 0.0, 5.0, 2.0, -1.0, 4.0, 2.0]);
+    let window = || Window {
+        size: vec![1, 2],
+        strides: vec![1, 2],
+        padding: vec![(0, 0), (1, 1)],
+        dilation: vec![1, 1],
+    };
+    let of =
+        |body: &dyn for<'f> Fn(Tensor<'f>) -> Tensor<'f>| value(std::slice::from_ref(&x), |_, x| body(x[0]));
+    assert_eq!(of(&|x| x.reduce_window_min(window())), f64s(&[2, 3], &[3.0, 0.0, 5.0, 2.0, -1.0, 2.0]));
+    assert_eq!(of(&|x| x.reduce_window_prod(window())), f64s(&[2, 3], &[3.0, 0.0, 5.0, 2.0, -4.0, 2.0]));
+    let slope = of(&|x| {
+        let y = x.reduce_window_prod(window());
+        vjp(&[(y, y.full_like(1.0))], &[x])[0]
+    });
+    assert_eq!(slope, f64s(&[2, 4], &[1.0, 0.0, 1.0, 1.0, 1.0, 4.0, -1.0, 1.0]));
+    let bytes = Literal::new(&[4], vec![7u8, 200, 0, 255]).unwrap();
+    let least = value(&[bytes], |_, x| {
+        x[0].reduce_window_min(Window {
+            size: vec![2],
+            strides: vec![2],
+            padding: vec![(0, 0)],
+            dilation: vec![1],
+        })
+    });
+    assert_eq!(least.as_slice::<u8>().unwrap(), [7, 0]);
+}
+
+/// Expected values from PyTorch's `adaptive_avg_pool2d` and `adaptive_max_pool2d`.
+#[test]
+fn adaptive_pooling_divides_evenly_or_not() {
+    let x = [1.0, 5.0, 2.0, 0.0, 3.0, 4.0, 4.0, -1.0, 7.0, 2.0, 0.0, -2.0, 6.0, 1.0, 1.0];
+    let x = f64s(&[1, 1, 3, 5], &x);
+    let of = |body: for<'f> fn(Tensor<'f>) -> Tensor<'f>| value(std::slice::from_ref(&x), |_, x| body(x[0]));
+    let mean = of(|x| x.adaptive_avg_pool(&[2, 3]));
+    let expected = [3.5, 17.0 / 6.0, 3.0, 1.5, 2.5, 2.75];
+    let close = |(i, e): (usize, &f64)| (mean.get(i).to_f64() - e).abs() < 1e-12;
+    assert!(expected.iter().enumerate().all(close), "{mean:?}");
+    assert_eq!(of(|x| x.adaptive_max_pool(&[2, 3])), f64s(&[1, 1, 2, 3], &[5.0, 7.0, 7.0, 4.0, 7.0, 7.0]));
+    assert_eq!(of(|x| x.adaptive_avg_pool(&[3, 1])), f64s(&[1, 1, 3, 1], &[2.2, 3.2, 1.2]));
+    let error = mistake(|f| {
+        f.output("y", f.input("x", DType::F32, [1, 1, 3, 5]).adaptive_max_pool(&[2]));
+    });
+    assert!(
+        error.contains("adaptive_max_pool: f32[1, 1, 3, 5] must have") && error.contains("arrange.rs"),
+        "{error}"
+    );
+}
+
+#[test]
+fn sequences_of_different_lengths() {
+    let lengths = Literal::new(&[3], vec![2i32, 0, 3]).unwrap();
+    let mask = value(std::slice::from_ref(&lengths), |_, x| x[0].sequence_mask(3));
+    let t = true;
+    assert_eq!(mask.as_slice::<bool>().unwrap(), [t, t, false, false, false, false, t, t, t]);
+    // Rows: 0 + 3, nothing, 2 + 5 + 8.
+    for (reverse, stacked) in [
+        (false, [0.0, 0.0, 2.0, 3.0, 0.0, 7.0, 0.0, 0.0, 15.0]),
+        (true, [3.0, 0.0, 15.0, 3.0, 0.0, 13.0, 0.0, 0.0, 8.0]),
+    ] {
+        let run = |which: usize| {
+            value(&[lengths.clone(), count(&[3, 3])], |f, x| {
+                let init = f.constant(f64s(&[3], &[0.0, 100.0, 0.0]));
+                let options = ScanOptions { reverse, ..ScanOptions::default() };
+                let scanned = f.scan_lengths(&options, x[0], &[init], &x[1..], |_, c, e| {
+                    let next = c[0] + e[0];
+                    (vec![next], vec![next])
+                });
+                if which == 0 { scanned.carries[0] } else { scanned.stacked[0] }
+            })
+        };
+        assert_eq!(run(0), f64s(&[3], &[3.0, 100.0, 15.0]));
+        assert_eq!(run(1), f64s(&[3, 3], &stacked));
+    }
 }

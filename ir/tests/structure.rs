@@ -240,16 +240,3 @@ fn refusals_name_axes_and_extents() {
     check_refusal(conv(&config), &[f32([2, 3]), w], "x has rank 2, 1 spatial axes need 3");
     check_refusal(conv(&config), &[f32(shape![2, 3, "T"]), f32([4, 3, 3])], "axis 2 is T in x");
 }
-
-#[test]
-fn a_missing_gradient_says_why() {
-    let m = module(|f| {
-        let x = f.input("x", DType::F32, shape!["B"]);
-        f.output("g", gradients(x.reduce_prod(&[0]), &[x])[0]);
-    });
-    let message = m.unwrap_err().to_string();
-    assert!(
-        message.contains("reduce_prod: no gradient rule: a reduced axis has a named extent"),
-        "{message}"
-    );
-}

@@ -19,6 +19,7 @@
 //! ```
 
 pub mod abi;
+mod elements;
 mod error;
 mod executable;
 mod fpenv;
@@ -27,6 +28,7 @@ mod pool;
 mod state;
 mod value;
 
+pub use elements::Elements;
 pub use error::{PortSide, RuntimeError};
 pub use executable::{Executable, ExecutableParts, FaultSite, Interrupter, Port, RunContext};
 pub use fpenv::FpEnv;

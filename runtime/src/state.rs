@@ -224,6 +224,9 @@ impl State {
                 DType::I32 => Value::I32(self.slice(entry)),
                 DType::I64 => Value::I64(self.slice(entry)),
                 DType::Bool => Value::Bool(self.slice(entry)),
+                DType::U8 => Value::U8(self.slice(entry)),
+                DType::BF16 => Value::BF16(self.slice(entry)),
+                DType::F16 => Value::F16(self.slice(entry)),
             }
         }
     }

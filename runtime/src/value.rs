@@ -1,12 +1,14 @@
 //! Slices of the element types: how inputs, outputs and state entries are handed over.
 
 use graphc_ir::DType;
+use half::{bf16, f16};
 
 mod sealed {
     pub trait Sealed {}
 }
 
-/// A Rust type that is the element type of tensors: `f32`, `f64`, `i32`, `i64` or `bool`.
+/// A Rust type that is the element type of tensors: `f32`, `f64`, `i32`, `i64`, `bool`,
+/// `u8`, or one of the half floats of the crate `half`.
 pub trait Element: Copy + Send + Sync + std::fmt::Debug + sealed::Sealed + 'static {
     /// The element type it is.
     const DTYPE: DType;
@@ -31,6 +33,12 @@ pub enum Value<'a> {
     I64(&'a [i64]),
     /// `bool`
     Bool(&'a [bool]),
+    /// `u8`
+    U8(&'a [u8]),
+    /// `bf16`
+    BF16(&'a [bf16]),
+    /// `f16`
+    F16(&'a [f16]),
 }
 
 /// Elements to write, row-major.
@@ -46,6 +54,12 @@ pub enum ValueMut<'a> {
     I64(&'a mut [i64]),
     /// `bool`
     Bool(&'a mut [bool]),
+    /// `u8`
+    U8(&'a mut [u8]),
+    /// `bf16`
+    BF16(&'a mut [bf16]),
+    /// `f16`
+    F16(&'a mut [f16]),
 }
 
 macro_rules! each {
@@ -56,6 +70,9 @@ macro_rules! each {
             $enum::I32($slice) => $body,
             $enum::I64($slice) => $body,
             $enum::Bool($slice) => $body,
+            $enum::U8($slice) => $body,
+            $enum::BF16($slice) => $body,
+            $enum::F16($slice) => $body,
         }
     };
 }
@@ -69,6 +86,9 @@ impl<'a> Value<'a> {
             Self::I32(_) => DType::I32,
             Self::I64(_) => DType::I64,
             Self::Bool(_) => DType::Bool,
+            Self::U8(_) => DType::U8,
+            Self::BF16(_) => DType::BF16,
+            Self::F16(_) => DType::F16,
         }
     }
 
@@ -110,6 +130,9 @@ impl ValueMut<'_> {
             Self::I32(_) => DType::I32,
             Self::I64(_) => DType::I64,
             Self::Bool(_) => DType::Bool,
+            Self::U8(_) => DType::U8,
+            Self::BF16(_) => DType::BF16,
+            Self::F16(_) => DType::F16,
         }
     }
 
@@ -131,6 +154,9 @@ impl ValueMut<'_> {
             Self::I32(slice) => Value::I32(slice),
             Self::I64(slice) => Value::I64(slice),
             Self::Bool(slice) => Value::Bool(slice),
+            Self::U8(slice) => Value::U8(slice),
+            Self::BF16(slice) => Value::BF16(slice),
+            Self::F16(slice) => Value::F16(slice),
         }
     }
 
@@ -170,7 +196,7 @@ macro_rules! element {
     )* };
 }
 
-element!(f32 => F32, f64 => F64, i32 => I32, i64 => I64, bool => Bool);
+element!(f32 => F32, f64 => F64, i32 => I32, i64 => I64, bool => Bool, u8 => U8, bf16 => BF16, f16 => F16);
 
 impl<'a, T: Element> From<&'a [T]> for Value<'a> {
     fn from(slice: &'a [T]) -> Self {

@@ -7,6 +7,7 @@
 
 use graphc_ir::{DType, TensorType, checked_product};
 use graphc_runtime::{RuntimeError, State, Value};
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -140,6 +141,9 @@ impl View for &Tensor<'_> {
             DType::I32 => Dtype::I32,
             DType::I64 => Dtype::I64,
             DType::Bool => Dtype::BOOL,
+            DType::U8 => Dtype::U8,
+            DType::BF16 => Dtype::BF16,
+            DType::F16 => Dtype::F16,
         }
     }
 
@@ -162,8 +166,10 @@ fn dtype_of(dtype: Dtype) -> Option<DType> {
         Dtype::F64 => DType::F64,
         Dtype::I32 => DType::I32,
         Dtype::I64 => DType::I64,
-        // Older writers have no type of their own for bools.
-        Dtype::BOOL | Dtype::U8 => DType::Bool,
+        Dtype::BOOL => DType::Bool,
+        Dtype::U8 => DType::U8,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F16 => DType::F16,
         _ => return None,
     })
 }
@@ -235,7 +241,10 @@ pub fn load_tensors(
             problems.push(Mismatch::Missing { name: name.clone(), expected: ty() });
             continue;
         };
-        if dtype_of(view.dtype()) != Some(*dtype) || view.shape() != dims {
+        // Older writers have no type of their own for bools.
+        let bytes_as_bools = *dtype == DType::Bool && view.dtype() == Dtype::U8;
+        let fits = bytes_as_bools || dtype_of(view.dtype()) == Some(*dtype);
+        if !fits || view.shape() != dims {
             let found = type_in_file(view.dtype(), view.shape());
             problems.push(Mismatch::Type { name: name.clone(), found, expected: ty() });
             continue;
@@ -318,6 +327,9 @@ fn copy(state: &mut State, t: &Tensor<'_>) -> Result<(), RuntimeError> {
         DType::F64 => elements!(f64),
         DType::I32 => elements!(i32),
         DType::I64 => elements!(i64),
+        DType::U8 => elements!(u8),
+        DType::BF16 => elements!(bf16),
+        DType::F16 => elements!(f16),
         DType::Bool => {
             for (to, from) in state.get_mut::<bool>(&t.name)?.iter_mut().zip(&*t.bytes) {
                 *to = *from != 0;

@@ -5,9 +5,10 @@ use crate::checkpoint::{self, CheckpointError};
 use crate::init::initialize;
 use crate::optim::LEARNING_RATE;
 use graphc_compiler::{CompileError, CompileOptions, compile_function, state_layout};
-use graphc_ir::{Bindings, BuildErrors, DType, Dim, Literal, Module, StaticType, TensorType};
+use graphc_ir::{Bindings, BuildErrors, DType, Dim, Module, StaticType, TensorType};
 use graphc_runtime::{
-    Element, Executable, Port, RunContext, RuntimeError, State, StateLayout, ThreadPool, Value, ValueMut,
+    Element, Elements, Executable, Port, RunContext, RuntimeError, State, StateLayout, ThreadPool, Value,
+    ValueMut,
 };
 use smallvec::SmallVec;
 use std::path::Path;
@@ -137,7 +138,7 @@ struct Compiled {
     function: usize,
     extents: Extents,
     executable: Arc<Executable>,
-    outputs: Vec<Buffer>,
+    outputs: Vec<Elements>,
 }
 
 impl Session {
@@ -183,7 +184,7 @@ impl Session {
     /// [`SessionError::Initialize`]; the state then is unchanged.
     pub fn reset(&mut self, seed: u64) -> Result<(), SessionError> {
         for (name, value) in initialize(&self.module, seed)? {
-            write(&mut self.state, &name, &value)?;
+            self.state.copy_from(&name, Elements::from(&value).value())?;
         }
         Ok(())
     }
@@ -277,7 +278,7 @@ impl Session {
             Some(cx) => cx,
             none => none.insert(RunContext::new(executable, self.pool.clone())?),
         };
-        let mut values: SmallVec<[ValueMut<'_>; 8]> = outputs.iter_mut().map(Buffer::as_mut).collect();
+        let mut values: SmallVec<[ValueMut<'_>; 8]> = outputs.iter_mut().map(Elements::value_mut).collect();
         executable.run(cx, &mut self.state, &ordered, &mut values)?;
         drop(values);
         let Compiled { executable, outputs, .. } = &self.compiled[i];
@@ -372,7 +373,8 @@ impl Session {
             return Ok(i);
         }
         let executable = self.compile(function, &extents)?;
-        let outputs = executable.outputs().iter().map(Buffer::new).collect();
+        let outputs =
+            executable.outputs().iter().map(|p| Elements::zeros(p.dtype, p.num_elements())).collect();
         self.compiled.push(Compiled { function, extents, executable, outputs });
         Ok(self.compiled.len() - 1)
     }
@@ -423,29 +425,12 @@ fn solve(len: usize, others: usize, times: u32) -> Option<usize> {
     (root.checked_pow(times) == Some(power)).then_some(root)
 }
 
-fn write(state: &mut State, name: &str, value: &Literal) -> Result<(), RuntimeError> {
-    fn copy<T: Element + graphc_ir::Element>(
-        state: &mut State,
-        name: &str,
-        value: &Literal,
-    ) -> Result<(), RuntimeError> {
-        state.copy_from(name, value.as_slice::<T>().unwrap_or_default())
-    }
-    match value.dtype() {
-        DType::F32 => copy::<f32>(state, name, value),
-        DType::F64 => copy::<f64>(state, name, value),
-        DType::I32 => copy::<i32>(state, name, value),
-        DType::I64 => copy::<i64>(state, name, value),
-        DType::Bool => copy::<bool>(state, name, value),
-    }
-}
-
 /// Outputs of a run.
 #[derive(Clone, Copy)]
 pub struct Outputs<'s> {
     function: &'s str,
     ports: &'s [Port],
-    buffers: &'s [Buffer],
+    buffers: &'s [Elements],
 }
 
 impl<'s> Outputs<'s> {
@@ -455,7 +440,7 @@ impl<'s> Outputs<'s> {
     /// [`SessionError::UnknownOutput`] if there is none of that name and element type.
     pub fn get<T: Element>(&self, name: &str) -> Result<&'s [T], SessionError> {
         let found = self.ports.iter().position(|p| p.name == name);
-        found.and_then(|i| self.buffers[i].as_value().get::<T>()).ok_or_else(|| {
+        found.and_then(|i| self.buffers[i].value().get::<T>()).ok_or_else(|| {
             let (function, output) = (self.function.to_owned(), name.to_owned());
             SessionError::UnknownOutput { function, output, dtype: T::DTYPE }
         })
@@ -475,51 +460,10 @@ impl<'s> Outputs<'s> {
 
     /// Outputs with their types, in order of declaration.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'s str, StaticType, Value<'s>)> {
-        self.ports.iter().zip(self.buffers).map(|(p, b)| {
-            (p.name.as_str(), StaticType { dtype: p.dtype, dims: p.dims.clone() }, b.as_value())
-        })
-    }
-}
-
-/// Memory of one output.
-enum Buffer {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    I32(Vec<i32>),
-    I64(Vec<i64>),
-    Bool(Vec<bool>),
-}
-
-impl Buffer {
-    fn new(port: &Port) -> Self {
-        let n = port.num_elements();
-        match port.dtype {
-            DType::F32 => Self::F32(vec![0.0; n]),
-            DType::F64 => Self::F64(vec![0.0; n]),
-            DType::I32 => Self::I32(vec![0; n]),
-            DType::I64 => Self::I64(vec![0; n]),
-            DType::Bool => Self::Bool(vec![false; n]),
-        }
-    }
-
-    fn as_mut(&mut self) -> ValueMut<'_> {
-        match self {
-            Self::F32(v) => ValueMut::F32(v),
-            Self::F64(v) => ValueMut::F64(v),
-            Self::I32(v) => ValueMut::I32(v),
-            Self::I64(v) => ValueMut::I64(v),
-            Self::Bool(v) => ValueMut::Bool(v),
-        }
-    }
-
-    fn as_value(&self) -> Value<'_> {
-        match self {
-            Self::F32(v) => Value::F32(v),
-            Self::F64(v) => Value::F64(v),
-            Self::I32(v) => Value::I32(v),
-            Self::I64(v) => Value::I64(v),
-            Self::Bool(v) => Value::Bool(v),
-        }
+        self.ports
+            .iter()
+            .zip(self.buffers)
+            .map(|(p, b)| (p.name.as_str(), StaticType { dtype: p.dtype, dims: p.dims.clone() }, b.value()))
     }
 }
 
@@ -528,7 +472,7 @@ mod tests {
     use super::*;
     use crate::nn::Dense;
     use crate::optim::{Sgd, train_step};
-    use graphc_ir::{ModuleBuilder, Shape, evaluate, shape};
+    use graphc_ir::{Literal, ModuleBuilder, Shape, evaluate, shape};
 
     /// Linear regression of one output on three inputs.
     fn regression() -> Module {

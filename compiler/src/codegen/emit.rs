@@ -357,21 +357,12 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 .map(|p| {
                     let first = p * n;
                     if first + n <= active {
-                        return self.b.ins().load(
-                            ops::part_type(mem.dtype),
-                            flags(),
-                            address,
-                            (first * size) as i32,
-                        );
+                        let offset = (first * size) as i32;
+                        return ops::load_part(self.b, mem.dtype, flags(), address, offset);
                     }
                     let mut part = ops::vector_op(self.b, ScalarOp::Const(zero(mem.dtype)), &[], n, &[])[0];
                     for l in first..active.max(first) {
-                        let v = self.b.ins().load(
-                            ops::scalar_type(mem.dtype),
-                            flags(),
-                            address,
-                            (l * size) as i32,
-                        );
+                        let v = ops::load(self.b, mem.dtype, flags(), address, (l * size) as i32);
                         part = self.b.ins().insertlane(part, v, (l - first) as u8);
                     }
                     part
@@ -393,7 +384,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     fn load_scalar(&mut self, dtype: DType, address: Value) -> Value {
-        self.b.ins().load(ops::scalar_type(dtype), flags(), address, 0)
+        ops::load(self.b, dtype, flags(), address, 0)
     }
 
     /// The address if `ok`, else that of zeros: the constants begin with enough of them for a load.
@@ -407,7 +398,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let parts = self.values[value as usize].clone();
         if lanes == 1 {
             let address = self.address(mem);
-            self.b.ins().store(flags(), parts[0], address, 0);
+            ops::store(self.b, mem.dtype, flags(), parts[0], address, 0);
             return;
         }
         let Mode::Vector { active, .. } = self.mode else { unreachable!("vectors are in vector loops") };
@@ -417,12 +408,12 @@ impl<'a, 'b> Emitter<'a, 'b> {
             let address = self.address(mem);
             for (p, &part) in parts.iter().enumerate() {
                 if (p + 1) * n <= active {
-                    self.b.ins().store(flags(), part, address, (p * n * size) as i32);
+                    ops::store_part(self.b, mem.dtype, flags(), part, address, (p * n * size) as i32);
                     continue;
                 }
                 for l in p * n..active {
                     let v = self.b.ins().extractlane(part, (l % n) as u8);
-                    self.b.ins().store(flags(), v, address, (l * size) as i32);
+                    ops::store(self.b, mem.dtype, flags(), v, address, (l * size) as i32);
                 }
             }
             return;
@@ -430,7 +421,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         for l in 0..lanes.min(active) {
             let v = ops::extract(self.b, mem.dtype, &parts, l);
             let address = self.address_at(mem, l);
-            self.b.ins().store(flags(), v, address, 0);
+            ops::store(self.b, mem.dtype, flags(), v, address, 0);
         }
     }
 
@@ -604,7 +595,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
 }
 
 fn zero(dtype: DType) -> graphc_ir::Scalar {
-    graphc_ir::Scalar::from_bits(dtype, 0)
+    graphc_ir::Scalar::from_bits(crate::narrow::lane_type(dtype), 0)
 }
 
 const fn power_of_two(m: i64) -> Option<i64> {

@@ -1,6 +1,7 @@
 //! Lane-wise instructions as CLIF: native 128-bit vectors where Cranelift has them, lane by lane
 //! where it does not. Results equal `ScalarOp::eval` bit for bit (NaN payloads aside).
 
+use crate::narrow::lane_type;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{ConstantData, InstBuilder, MemFlagsData, Type, Value, types};
 use cranelift_frontend::FunctionBuilder;
@@ -10,14 +11,14 @@ use smallvec::SmallVec;
 /// The CLIF values that hold one vector IR value: one scalar, or 128-bit pieces, lowest lanes first.
 pub(super) type Parts = SmallVec<[Value; 4]>;
 
-/// CLIF type of a scalar. A truth value is 0 or 1.
+/// CLIF type of a scalar of a lane type. A truth value is 0 or 1.
 pub(super) const fn scalar_type(dtype: DType) -> Type {
-    match dtype {
+    match lane_type(dtype) {
         DType::F32 => types::F32,
         DType::F64 => types::F64,
-        DType::I32 => types::I32,
         DType::I64 => types::I64,
         DType::Bool => types::I8,
+        _ => types::I32,
     }
 }
 
@@ -26,8 +27,8 @@ pub(super) const fn part_type(dtype: DType) -> Type {
     match dtype {
         DType::F32 => types::F32X4,
         DType::F64 => types::F64X2,
-        DType::I32 | DType::Bool => types::I32X4,
         DType::I64 => types::I64X2,
+        _ => types::I32X4,
     }
 }
 
@@ -77,6 +78,7 @@ pub(super) fn scalar_const(b: &mut FunctionBuilder<'_>, c: Scalar) -> Value {
         Scalar::I32(v) => b.ins().iconst(types::I32, i64::from(v as u32)),
         Scalar::I64(v) => b.ins().iconst(types::I64, v),
         Scalar::Bool(v) => b.ins().iconst(types::I8, i64::from(v)),
+        Scalar::U8(_) | Scalar::BF16(_) | Scalar::F16(_) => unreachable!("{c} is of no lane type"),
     }
 }
 
@@ -108,6 +110,92 @@ pub(super) fn splat(b: &mut FunctionBuilder<'_>, dtype: DType, lanes: usize, v: 
     let v = if dtype == DType::Bool { b.ins().bmask(types::I32, v) } else { v };
     let part = b.ins().splat(part_type(dtype), v);
     SmallVec::from_elem(part, lanes / part_lanes(dtype))
+}
+
+/// A scalar from memory.
+pub(super) fn load(
+    b: &mut FunctionBuilder<'_>,
+    dtype: DType,
+    flags: MemFlagsData,
+    at: Value,
+    offset: i32,
+) -> Value {
+    match dtype {
+        DType::U8 => b.ins().uload8(types::I32, flags, at, offset),
+        DType::BF16 | DType::F16 => b.ins().uload16(types::I32, flags, at, offset),
+        _ => b.ins().load(scalar_type(dtype), flags, at, offset),
+    }
+}
+
+/// A scalar to memory.
+pub(super) fn store(
+    b: &mut FunctionBuilder<'_>,
+    dtype: DType,
+    flags: MemFlagsData,
+    v: Value,
+    at: Value,
+    offset: i32,
+) {
+    match dtype {
+        DType::U8 => b.ins().istore8(flags, v, at, offset),
+        DType::BF16 | DType::F16 => b.ins().istore16(flags, v, at, offset),
+        _ => b.ins().store(flags, v, at, offset),
+    };
+}
+
+/// One part of a vector, not of truth values, from consecutive elements.
+pub(super) fn load_part(
+    b: &mut FunctionBuilder<'_>,
+    dtype: DType,
+    flags: MemFlagsData,
+    at: Value,
+    offset: i32,
+) -> Value {
+    match dtype {
+        DType::U8 => {
+            let four = b.ins().load(types::I32, flags, at, offset);
+            let four = b.ins().scalar_to_vector(types::I32X4, four);
+            let bytes = bitcast(b, types::I8X16, four);
+            let halves = b.ins().uwiden_low(bytes);
+            b.ins().uwiden_low(halves)
+        }
+        DType::BF16 | DType::F16 => b.ins().uload16x4(flags, at, offset),
+        _ => b.ins().load(part_type(dtype), flags, at, offset),
+    }
+}
+
+/// One part of a vector, not of truth values, to consecutive elements.
+pub(super) fn store_part(
+    b: &mut FunctionBuilder<'_>,
+    dtype: DType,
+    flags: MemFlagsData,
+    part: Value,
+    at: Value,
+    offset: i32,
+) {
+    let bits: u32 = match dtype {
+        DType::U8 => 0xff,
+        DType::BF16 | DType::F16 => 0xffff,
+        _ => {
+            b.ins().store(flags, part, at, offset);
+            return;
+        }
+    };
+    // Narrowing saturates, so what is above goes first.
+    let data = b.func.dfg.constants.insert(ConstantData::from(bits.to_le_bytes().repeat(4).as_slice()));
+    let mask = b.ins().vconst(types::I32X4, data);
+    let low = b.ins().band(part, mask);
+    let halves = b.ins().unarrow(low, low);
+    if dtype == DType::U8 {
+        let bytes = b.ins().unarrow(halves, halves);
+        let four = bitcast(b, types::I32X4, bytes);
+        let four = b.ins().extractlane(four, 0);
+        b.ins().store(flags, four, at, offset);
+    } else {
+        let four = bitcast(b, types::I64X2, halves);
+        let four = b.ins().extractlane(four, 0);
+        b.ins().store(flags, four, at, offset);
+    }
 }
 
 /// One lane as a scalar.

@@ -1,6 +1,7 @@
 //! Kernel IR: what one kernel computes, as index spaces and element expressions, before any choice
 //! of order, width or tiles. Lowering (`lower`) schedules it into vector IR.
 
+use crate::narrow::lane_type;
 use graphc_ir::{
     Atom, Combine, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Window,
 };
@@ -92,7 +93,7 @@ impl Exprs {
         id
     }
 
-    /// Adds a load.
+    /// Adds a load from a buffer of `dtype`.
     pub fn load(
         &mut self,
         buffer: BufferId,
@@ -100,7 +101,7 @@ impl Exprs {
         guards: Vec<Guard>,
         dtype: DType,
     ) -> ExprId {
-        self.add(ExprOp::Load { buffer, index, guards }, &[], dtype)
+        self.add(ExprOp::Load { buffer, index, guards }, &[], lane_type(dtype))
     }
 
     /// A dynamic index atom for an integer value in `0..bound`.

@@ -5,6 +5,7 @@
 //! indices (which the program checks at run time) and the load's guards.
 
 use super::{BufferId, ContractionPart, Expr, ExprId, ExprOp, Exprs, Kernel, KernelBody, Updates};
+use crate::narrow::lane_type;
 use crate::program::Buffer;
 use crate::vector::print::index_text;
 use graphc_ir::{Atom, DType, Guard, IndexCx, IndexExpr, Var, row_major_strides};
@@ -180,7 +181,7 @@ impl Verifier<'_> {
         let expected = match &e.op {
             ExprOp::Load { buffer, index, guards } => {
                 self.access(user, *buffer, index, guards, cx);
-                self.buffers.get(*buffer as usize).map(|b| b.dtype)
+                self.buffers.get(*buffer as usize).map(|b| lane_type(b.dtype))
             }
             ExprOp::Index(_) => Some(DType::I64),
             ExprOp::Guard(_) => Some(DType::Bool),
@@ -356,7 +357,7 @@ impl Verifier<'_> {
             return;
         }
         let from = u.exprs.get(u.value).dtype;
-        if from != out.dtype {
+        if from != lane_type(out.dtype) {
             self.mismatch(user, format!("a value of {from} in a buffer of {}", out.dtype));
         }
         let dynamic = u.exprs.dynamics.iter().map(|d| d.1).collect();
@@ -440,7 +441,7 @@ impl Verifier<'_> {
             }
             self.access(&user, s.buffer, &s.index, &[], &cx);
             let (from, to) = (kernel.exprs.get(s.value).dtype, self.buffers[s.buffer as usize].dtype);
-            if from != to {
+            if from != lane_type(to) {
                 self.mismatch(&user, format!("a value of {from} in a buffer of {to}"));
             }
             if s.inner {

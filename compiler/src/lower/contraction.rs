@@ -545,7 +545,11 @@ impl Part<'_, '_> {
     }
 
     fn mem(&self, base: Base, index: IndexExpr) -> MemRef {
-        MemRef { base, dtype: self.s.dtype, index }
+        let dtype = match base {
+            Base::Buffer(b) => self.buffers[b as usize].dtype,
+            Base::Scratch(_) => self.s.dtype,
+        };
+        MemRef { base, dtype, index }
     }
 
     /// `e`, in `0..bound`, computed here once.
@@ -1093,7 +1097,7 @@ mod tests {
 
     #[test]
     fn products_of_many_shapes() {
-        for dtype in [DType::F32, DType::F64, DType::I32, DType::I64] {
+        for dtype in [DType::F32, DType::F64, DType::I32, DType::I64, DType::U8] {
             for (m, k, n) in [(1, 40, 70), (33, 17, 70), (61, 9, 1), (2, 1, 3), (7, 12, 31), (90, 64, 90)] {
                 assert_eq!(product(dtype, m, k, n, [false; 2]).len(), 1);
             }

@@ -3,6 +3,7 @@
 
 use super::{Emit, PARALLEL_WORK, Target, delinearize, element};
 use crate::kernel::{BufferId, ExprId, Kernel};
+use crate::narrow::lane_type;
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::VBuilder;
 use crate::vector::{Bound, Val};
@@ -88,7 +89,7 @@ pub(super) fn cumulative(
     let lanes = if rows.is_some() { target.map_lanes } else { 1 };
     let strip = rows.map(|rows| b.open(IndexExpr::default(), to(rows), i64::from(lanes), lanes, &[]));
     at.extend(strip.iter().map(|s| s.var.clone()));
-    let identity = b.constant_lanes(kind.identity(buffers[out as usize].dtype), lanes);
+    let identity = b.constant_lanes(kind.identity(lane_type(buffers[out as usize].dtype)), lanes);
     let l = b.open(IndexExpr::default(), to(extent), 1, 1, &[identity]);
     let step = if reverse { l.var.scale(-1).offset(extent - 1) } else { l.var.clone() };
     let vars: Vec<IndexExpr> = at.iter().cloned().chain([step.clone()]).collect();
@@ -146,7 +147,7 @@ pub(super) fn select_and_gather(
     let lanes = if along.is_some() { target.map_lanes } else { 1 };
     let l = b.open(IndexExpr::default(), to(along.map_or(1, |d| windows[d])), i64::from(lanes), lanes, &[]);
     along.iter().for_each(|&d| place[d] = l.var.clone());
-    let zero = b.constant_lanes(Scalar::from_f64(buffers[out as usize].dtype, 0.0), lanes);
+    let zero = b.constant_lanes(Scalar::from_f64(lane_type(buffers[out as usize].dtype), 0.0), lanes);
     let none = b.constant_lanes(Scalar::Bool(false), lanes);
     let w = b.open(IndexExpr::default(), to(size), 1, 1, &[zero, zero, none]);
     let sizes: Vec<i64> = window.size.iter().map(|&s| s as i64).collect();
@@ -213,7 +214,7 @@ pub(super) fn select_and_scatter(
     let units: i64 = if dims.contains(&0) { 0 } else { of(&dims, &unit).iter().product() };
     b.bound_param(0, units.max(1));
     b.bound_param(1, units + 1);
-    let dtype = buffers[out as usize].dtype;
+    let dtype = lane_type(buffers[out as usize].dtype);
     let u = b.open(b.param(0), Bound::Min(b.param(1), IndexExpr::constant(units)), 1, 1, &[]);
     let mut index = vec![IndexExpr::default(); rank];
     let set = |index: &mut [IndexExpr], which: &[usize], at: Vec<IndexExpr>| {
@@ -362,7 +363,7 @@ fn select_in_blocks(
         })
         .collect();
     let mut best = b.load(element(buffers, x, &elements[0]), &[]);
-    let dtype = buffers[out as usize].dtype;
+    let dtype = lane_type(buffers[out as usize].dtype);
     let mut best_at = b.constant(Scalar::I32(0));
     for (w, at) in elements.iter().enumerate().skip(1) {
         let value = b.load(element(buffers, x, at), &[]);

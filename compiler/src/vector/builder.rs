@@ -2,6 +2,7 @@
 //! one scope are shared.
 
 use super::{Bound, Carried, Loop, MemRef, Stmt, VFunc, VOp, VType, Val};
+use crate::narrow::lane_type;
 use graphc_ir::{
     DType, Guard, IndexCx, IndexExpr, MAX_ELEMENTS, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Var,
 };
@@ -138,7 +139,7 @@ impl VBuilder {
     /// Reads memory; where a guard fails, the value is 0.
     pub fn load(&mut self, mem: MemRef, guards: &[Guard]) -> Val {
         let lanes = self.lanes_of(|v| mem.index.uses(v) || guards.iter().any(|g| g.expr.uses(v)));
-        let ty = VType { dtype: mem.dtype, lanes };
+        let ty = VType { dtype: lane_type(mem.dtype), lanes };
         self.define(VOp::Load(mem, guards.to_vec()), &[], ty)
     }
 

@@ -6,6 +6,7 @@
 
 use super::{Base, Bound, Loop, MemRef, Stmt, VFunc, VOp, Val};
 use crate::kernel::KernelBody;
+use crate::narrow::lane_type;
 use crate::program::{Control, ControlKind, Place, Program, Step};
 use graphc_ir::{Atom, DType, Guard, IndexExpr, Literal, Scalar, ScalarOp, Var};
 use smallvec::{SmallVec, smallvec};
@@ -477,7 +478,7 @@ impl<'a> Machine<'a> {
                 .collect(),
             VOp::Splat => smallvec![self.values[args[0] as usize][0]; n],
             VOp::Load(mem, guards) => {
-                let zero = Scalar::from_bits(mem.dtype, 0);
+                let zero = Scalar::from_bits(lane_type(mem.dtype), 0);
                 (0..n)
                     .map(|l| {
                         let reads = self.is_active(l, n) && self.holds(guards, l);
@@ -524,7 +525,8 @@ impl<'a> Machine<'a> {
 
     fn load(&self, mem: &MemRef, lane: usize) -> Result<Scalar, InterpError> {
         let (region, at) = self.locate(mem, lane)?;
-        Ok(read(self.memory.part(region), at, mem.dtype))
+        let element = read(self.memory.part(region), at, mem.dtype);
+        Ok(Scalar::from_bits(lane_type(mem.dtype), element.bits()))
     }
 
     fn store(&mut self, mem: &MemRef, lane: usize, value: Scalar) -> Result<(), InterpError> {
@@ -532,7 +534,8 @@ impl<'a> Machine<'a> {
         if matches!(region, Region::Input(_) | Region::Constants) {
             return Err(InterpError::ReadOnly { function: self.f.name.clone(), base: mem.base });
         }
-        write(self.memory.part_mut(region), at, value);
+        let element = Scalar::from_bits(mem.dtype, value.bits());
+        write(self.memory.part_mut(region), at, element);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 
 use super::print::memory;
 use super::{Base, Bound, Loop, MemRef, Stmt, VFunc, VOp, VType, Val};
+use crate::narrow::lane_type;
 use crate::program::Buffer;
 use graphc_ir::{Atom, DType, Guard, IndexExpr, Reduce, Var};
 
@@ -201,7 +202,7 @@ impl Verifier<'_> {
                     let user = format!("store {}", memory(mem));
                     self.memory(mem, &user);
                     if let Some(ty) = self.operand(*value, &user) {
-                        if ty.dtype != mem.dtype {
+                        if ty.dtype != lane_type(mem.dtype) {
                             self.mismatch(&user, format!("%{value} is {ty}"));
                         }
                         self.lanes_of(ty.lanes, &[&mem.index], &user);
@@ -254,7 +255,7 @@ impl Verifier<'_> {
                 let exprs: Vec<&IndexExpr> =
                     std::iter::once(&mem.index).chain(guards.iter().map(|g| &g.expr)).collect();
                 self.lanes_of(ty.lanes, &exprs, user);
-                of(mem.dtype)
+                of(lane_type(mem.dtype))
             }
             (VOp::Index(e), []) => {
                 self.lanes_of(ty.lanes, &[e], user);

@@ -22,6 +22,9 @@ impl<'f> Tensor<'f> {
     /// Exponential linear unit: `x > 0 ? x : alpha * (e^x - 1)`, elementwise.
     #[track_caller]
     pub fn elu(self, alpha: f64) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.elu(alpha));
+        }
         // The branch not taken must stay finite: its zero cotangent is multiplied by its derivative.
         self.gt(0.0).select(self, self.min(0.0).expm1() * alpha)
     }
@@ -29,6 +32,9 @@ impl<'f> Tensor<'f> {
     /// Gaussian error linear unit: `x / 2 * (1 + erf(x / sqrt(2)))`, elementwise.
     #[track_caller]
     pub fn gelu(self) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.gelu());
+        }
         self * 0.5 * ((self * FRAC_1_SQRT_2).erf() + 1.0)
     }
 
@@ -36,6 +42,9 @@ impl<'f> Tensor<'f> {
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`, elementwise.
     #[track_caller]
     pub fn gelu_tanh(self) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.gelu_tanh());
+        }
         let inner = (self + self * self * self * 0.044_715) * (FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
         self * 0.5 * (inner.tanh() + 1.0)
     }
@@ -43,6 +52,9 @@ impl<'f> Tensor<'f> {
     /// Sigmoid linear unit (swish): `x * sigmoid(x)`, elementwise.
     #[track_caller]
     pub fn silu(self) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.silu());
+        }
         self * self.sigmoid()
     }
 
@@ -50,6 +62,9 @@ impl<'f> Tensor<'f> {
     /// nowhere. The first two are `max(x, 0)` with the derivative 1/2 at 0 that softplus has there.
     #[track_caller]
     pub fn softplus(self) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.softplus());
+        }
         let magnitude = self.abs();
         self * 0.5 + magnitude * 0.5 + (-magnitude).exp().log1p()
     }
@@ -57,6 +72,9 @@ impl<'f> Tensor<'f> {
     /// `log(sigmoid(x)) = -softplus(-x)`, elementwise.
     #[track_caller]
     pub fn log_sigmoid(self) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.log_sigmoid());
+        }
         -(-self).softplus()
     }
 
@@ -72,6 +90,9 @@ impl<'f> Tensor<'f> {
     /// holds +infinity, or nothing but -infinity, gives NaN.
     #[track_caller]
     pub fn softmax(self, axis: usize) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.softmax(axis));
+        }
         if !self.has_axis("softmax", axis) {
             return self.builder().poison();
         }
@@ -83,6 +104,9 @@ impl<'f> Tensor<'f> {
     /// softmax underflows.
     #[track_caller]
     pub fn log_softmax(self, axis: usize) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.log_softmax(axis));
+        }
         if !self.has_axis("log_softmax", axis) {
             return self.builder().poison();
         }

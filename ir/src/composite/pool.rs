@@ -107,4 +107,119 @@ impl<'f> Tensor<'f> {
         let axes: Vec<usize> = (2..shape.rank()).collect();
         self.reduce_sum(&axes) / spatial.iter().map(|&s| s as f64).product::<f64>()
     }
+
+    /// Minimum over the windows of [`Window`], as [`Tensor::reduce_window_max`] with the order turned
+    /// round: infinity, or the greatest integer, over nothing. Gradient: to the first minimum of each window.
+    #[track_caller]
+    pub fn reduce_window_min(self, window: Window) -> Self {
+        if self.dtype().is_int() {
+            // Unlike negation, the complement turns the order of all integers round.
+            return !(!self).reduce_window_max(window);
+        }
+        -(-self).reduce_window_max(window)
+    }
+
+    /// Product over the windows of [`Window`], whose positions outside of the tensor count as 1, in row-major
+    /// order of the window's positions. The extents must be numbers. Gradient: exact, also at zeros.
+    #[track_caller]
+    pub fn reduce_window_prod(self, window: Window) -> Self {
+        // Infers the result's extents, and places mistakes in the window.
+        let counted = self.reduce_window_sum(window.clone());
+        let (from, to) = (self.shape().as_static(), counted.shape().as_static());
+        let (Some(_), Some(to)) = (from, to) else {
+            if !counted.is_poison() {
+                self.builder()
+                    .misuse(format!("reduce_window_prod: the extents of {} must be numbers", self.ty()));
+            }
+            return self.builder().poison();
+        };
+        let f = self.builder();
+        if to.contains(&0) {
+            return counted;
+        }
+        let (low, high): (Vec<i64>, Vec<i64>) = window.padding.iter().copied().unzip();
+        let padded = self.pad(f.scalar(self.dtype(), 1.0), &low, &high, &vec![0; to.len()]);
+        let mut product: Option<Self> = None;
+        let positions: usize = window.size.iter().product();
+        for position in 0..positions {
+            let mut rest = position;
+            let mut ranges = vec![0..0; to.len()];
+            for axis in (0..to.len()).rev() {
+                let start = rest % window.size[axis] * window.dilation[axis];
+                rest /= window.size[axis];
+                ranges[axis] = start..start + (to[axis] - 1) * window.strides[axis] + 1;
+            }
+            let factor = padded.slice(&ranges, &window.strides);
+            product = Some(product.map_or(factor, |p| p * factor));
+        }
+        product.unwrap_or_else(|| self.builder().full(self.dtype(), to.as_slice(), 1.0))
+    }
+
+    /// Mean over windows that divide each spatial axis into `outputs[axis]` parts, shapes as in
+    /// [`Tensor::max_pool`]: part `i` of an axis of extent `s` is `floor(i s / o) .. ceil((i + 1) s / o)`.
+    /// The spatial axes must be numbers. As PyTorch's adaptive pooling.
+    #[track_caller]
+    pub fn adaptive_avg_pool(self, outputs: &[usize]) -> Self {
+        let mean = |part: Self, axis: usize| part.mean(&[axis]);
+        self.adaptive(
+            "adaptive_avg_pool",
+            outputs,
+            &|x, size| x.avg_pool(size, size, &vec![(0, 0); size.len()], true),
+            &mean,
+        )
+    }
+
+    /// Maximum over the windows of [`Tensor::adaptive_avg_pool`].
+    #[track_caller]
+    pub fn adaptive_max_pool(self, outputs: &[usize]) -> Self {
+        let max = |part: Self, axis: usize| part.reduce_max(&[axis]);
+        self.adaptive(
+            "adaptive_max_pool",
+            outputs,
+            &|x, size| x.max_pool(size, size, &vec![(0, 0); size.len()]),
+            &max,
+        )
+    }
+
+    /// Pools by `pool` where all windows are of one size, else one axis after the other, the innermost
+    /// first, each part reduced by `reduce`.
+    #[track_caller]
+    fn adaptive(
+        self,
+        op: &str,
+        outputs: &[usize],
+        pool: &dyn Fn(Self, &[usize]) -> Self,
+        reduce: &dyn Fn(Self, usize) -> Self,
+    ) -> Self {
+        let shape = self.shape();
+        let spatial = shape.get(2..).and_then(|s| s.iter().map(Dim::as_const).collect::<Option<Vec<_>>>());
+        let fits = |s: &Vec<usize>| {
+            s.len() == outputs.len() && !s.is_empty() && !s.contains(&0) && !outputs.contains(&0)
+        };
+        let Some(spatial) = spatial.filter(fits) else {
+            if !self.is_poison() {
+                self.builder().misuse(format!(
+                    "{op}: {} must have batch, channels and {} spatial axes that are numbers, and all extents \
+                     must be positive, those of the result ({outputs:?}) too",
+                    self.ty(),
+                    outputs.len()
+                ));
+            }
+            return self.builder().poison();
+        };
+        if spatial.iter().zip(outputs).all(|(s, o)| s % o == 0) {
+            let size: Vec<usize> = spatial.iter().zip(outputs).map(|(s, o)| s / o).collect();
+            return pool(self, &size);
+        }
+        let axes = spatial.iter().zip(outputs).enumerate().rev();
+        axes.fold(self, |x, (i, (&s, &o))| {
+            let axis = i + 2;
+            let part = |p: usize| {
+                let part = x.slice_axis(axis, p * s / o, ((p + 1) * s).div_ceil(o));
+                reduce(part, axis).unsqueeze(axis)
+            };
+            let parts: Vec<Self> = (0..o).map(part).collect();
+            x.builder().concatenate(&parts, axis)
+        })
+    }
 }

@@ -1,7 +1,7 @@
 //! Questions about elements, and whether any or all of them hold.
 
 use crate::builder::Tensor;
-use crate::types::DType;
+use crate::types::{DType, Dim, Shape};
 
 impl<'f> Tensor<'f> {
     /// True where an element is an infinity. Floats.
@@ -33,6 +33,20 @@ impl<'f> Tensor<'f> {
     pub fn count_nonzero(self, axes: &[usize]) -> Self {
         let flags = if self.dtype() == DType::Bool { self } else { self.ne(0.0) };
         flags.cast(DType::I64).reduce_sum(axes)
+    }
+
+    /// For lengths `[B..]` of sequences, integers: which of `steps` positions are within each, a bool
+    /// `[B.., steps]`.
+    #[track_caller]
+    pub fn sequence_mask(self, steps: impl Into<Dim>) -> Self {
+        if self.is_poison() {
+            return self;
+        }
+        let (lengths, axis) = (self.shape(), self.rank());
+        let shape: Shape = lengths.iter().cloned().chain([steps.into()]).collect();
+        let kept: Vec<usize> = (0..axis).collect();
+        let position = self.builder().iota(self.dtype(), &shape, axis);
+        position.lt(self.broadcast(&shape, &kept))
     }
 
     #[track_caller]

@@ -65,9 +65,13 @@ impl<'a, 'f> RandomStream<'a, 'f> {
     }
 
     /// Uniform on `[lo, hi)`, floats: `lo + (hi - lo) * u`, kept below `hi` where that rounds up to
-    /// it. `u` is a multiple of 2^-24 (f32) or 2^-53 (f64) in `[0, 1)`. `lo` itself if `lo = hi`.
+    /// it. `u` is a multiple of 2^-24 (f32) or 2^-53 (f64) in `[0, 1)`. `lo` itself if `lo = hi`. Half
+    /// floats are rounded from f32, so they may be `hi`.
     #[track_caller]
     pub fn uniform(self, dtype: DType, shape: impl Into<Shape>, lo: f64, hi: f64) -> Tensor<'f> {
+        if dtype.is_half() {
+            return self.uniform(DType::F32, shape, lo, hi).cast(dtype);
+        }
         let u = self.unit(0, dtype, &shape.into());
         if u.is_poison() {
             return u;
@@ -90,6 +94,9 @@ impl<'a, 'f> RandomStream<'a, 'f> {
     /// Muller 1958). So magnitudes end at 5.8 (f32) or 8.6 (f64) standard deviations.
     #[track_caller]
     pub fn normal(self, dtype: DType, shape: impl Into<Shape>, mean: f64, std: f64) -> Tensor<'f> {
+        if dtype.is_half() {
+            return self.normal(DType::F32, shape, mean, std).cast(dtype);
+        }
         let shape = shape.into();
         let (u, v) = (self.unit(0, dtype, &shape), self.unit(1, dtype, &shape));
         let radius = ((1.0 - u).log() * -2.0).sqrt();

@@ -2,7 +2,7 @@
 
 use crate::builder::Tensor;
 use crate::error::TypeError;
-use crate::types::Shape;
+use crate::types::{DType, Shape};
 
 /// A reduction over `axes` of a tensor of shape `shape`, repeated along them again.
 #[track_caller]
@@ -12,10 +12,19 @@ pub(super) fn repeated_over<'f>(reduced: Tensor<'f>, shape: Shape, axes: &[usize
 }
 
 impl<'f> Tensor<'f> {
+    /// `body` of the tensor, which is a half float, in f32, and the result rounded once.
+    #[track_caller]
+    pub(super) fn in_f32(self, body: impl FnOnce(Self) -> Self) -> Self {
+        body(self.cast(DType::F32)).cast(self.dtype())
+    }
+
     /// `sum / n` over `axes`, where `n` is the number of elements summed; the batch may be named.
     /// Floats. No axes: the tensor itself. NaN over nothing.
     #[track_caller]
     pub fn mean(self, axes: &[usize]) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.mean(axes));
+        }
         if axes.is_empty() || self.is_poison() {
             return self;
         }
@@ -42,6 +51,9 @@ impl<'f> Tensor<'f> {
     /// `mean((x - mean(x))^2)` over `axes`: the population variance, in two passes. Floats.
     #[track_caller]
     pub fn variance(self, axes: &[usize]) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.variance(axes));
+        }
         let mean = self.mean(axes);
         if mean.is_poison() {
             return mean;
@@ -53,6 +65,9 @@ impl<'f> Tensor<'f> {
     /// correction if `correction` is 1. Floats.
     #[track_caller]
     pub fn std(self, axes: &[usize], correction: f64) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.std(axes, correction));
+        }
         let mean = self.mean(axes);
         if mean.is_poison() {
             return mean;
@@ -66,6 +81,9 @@ impl<'f> Tensor<'f> {
     /// `sqrt(sum(x^2))` over `axes`, the Euclidean norm. Floats; its gradient at zero is NaN.
     #[track_caller]
     pub fn norm(self, axes: &[usize]) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.norm(axes));
+        }
         self.square().reduce_sum(axes).sqrt()
     }
 
@@ -73,6 +91,9 @@ impl<'f> Tensor<'f> {
     /// maximum is infinite, so infinities come out as they should. Floats.
     #[track_caller]
     pub fn logsumexp(self, axes: &[usize]) -> Self {
+        if self.dtype().is_half() {
+            return self.in_f32(|x| x.logsumexp(axes));
+        }
         let maximum = self.reduce_max(axes).stop_gradient();
         if maximum.is_poison() {
             return maximum;

@@ -20,6 +20,7 @@
 
 mod erf;
 mod exp;
+mod half;
 mod log;
 mod philox;
 mod pow;
@@ -30,6 +31,7 @@ mod trig;
 
 pub use erf::erf;
 pub use exp::{exp, exp2, expm1};
+pub use half::{round_to_half, widen_half};
 pub use log::{log, log1p};
 pub use philox::philox4x32_10;
 pub use pow::pow;

@@ -14,7 +14,8 @@ elementwise_op! {
         Scalar::F64(a) => Scalar::F64(a.abs()),
         Scalar::I32(a) => Scalar::I32(a.wrapping_abs()),
         Scalar::I64(a) => Scalar::I64(a.wrapping_abs()),
-        Scalar::Bool(a) => unreachable!("abs of {a}"),
+        Scalar::U8(a) => Scalar::U8(a),
+        a => unreachable!("abs of {a}"),
     };
     body: |b, x| b.abs(x[0]);
     samples: [(-3.0, 3.0)], adjusted by |x| x[0] += 0.1f64.copysign(x[0]);

@@ -41,6 +41,7 @@ impl OpDef for Add {
             (Scalar::F64(a), Scalar::F64(b)) => Scalar::F64(a + b),
             (Scalar::I32(a), Scalar::I32(b)) => Scalar::I32(a.wrapping_add(b)),
             (Scalar::I64(a), Scalar::I64(b)) => Scalar::I64(a.wrapping_add(b)),
+            (Scalar::U8(a), Scalar::U8(b)) => Scalar::U8(a.wrapping_add(b)),
             (a, b) => unreachable!("add of {a} and {b}"),
         }))
     }
@@ -52,6 +53,6 @@ impl OpDef for Add {
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
         use crate::types::DType;
-        super::rules::elementwise_samples(Self {}, &[DType::F32, DType::F64, DType::I32, DType::I64], &[(-3.0, 3.0), (-3.0, 3.0)])
+        super::rules::elementwise_samples(Self {}, &[DType::F32, DType::F64, DType::I32, DType::I64, DType::U8], &[(-3.0, 3.0), (-3.0, 3.0)])
     }
 }

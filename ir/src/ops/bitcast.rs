@@ -6,6 +6,7 @@ use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
 use crate::pattern::Pattern;
+use half::{bf16, f16};
 use crate::scalar::{Scalar, ScalarBuilder};
 use crate::types::{DType, TensorType};
 
@@ -48,6 +49,10 @@ impl OpDef for Bitcast {
             (Scalar::I32(a), DType::F32) => Scalar::F32(f32::from_bits(a as u32)),
             (Scalar::F64(a), DType::I64) => Scalar::I64(a.to_bits() as i64),
             (Scalar::I64(a), DType::F64) => Scalar::F64(f64::from_bits(a as u64)),
+            (Scalar::BF16(a), DType::F16) => Scalar::F16(f16::from_bits(a.to_bits())),
+            (Scalar::F16(a), DType::BF16) => Scalar::BF16(bf16::from_bits(a.to_bits())),
+            (Scalar::Bool(a), DType::U8) => Scalar::U8(a.into()),
+            (Scalar::U8(a), DType::Bool) => Scalar::Bool(a & 1 == 1),
             (a, _) => a,
         }))
     }
@@ -68,7 +73,10 @@ impl OpDef for Bitcast {
                 DType::F64 => DType::I64,
                 DType::I32 => DType::F32,
                 DType::I64 => DType::F64,
-                DType::Bool => DType::Bool,
+                DType::Bool => DType::U8,
+                DType::U8 => DType::Bool,
+                DType::BF16 => DType::F16,
+                DType::F16 => DType::BF16,
             };
             let op = Self { dtype };
             special(from, dims)

@@ -39,6 +39,7 @@ elementwise_op! {
             (Scalar::F64(x), Scalar::F64(lo), Scalar::F64(hi)) => float!(F64, x, lo, hi),
             (Scalar::I32(x), Scalar::I32(lo), Scalar::I32(hi)) => Scalar::I32(x.max(lo).min(hi)),
             (Scalar::I64(x), Scalar::I64(lo), Scalar::I64(hi)) => Scalar::I64(x.max(lo).min(hi)),
+            (Scalar::U8(x), Scalar::U8(lo), Scalar::U8(hi)) => Scalar::U8(x.max(lo).min(hi)),
             (x, lo, hi) => unreachable!("clamp of {x} to {lo} and {hi}"),
         }
     };

@@ -23,7 +23,9 @@ impl OpDef for Compare {
 
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
         operands::<2>(Self::NAME, x)?;
-        if !matches!(self.kind, CmpKind::Eq | CmpKind::Ne) {
+        if matches!(self.kind, CmpKind::Eq | CmpKind::Ne) {
+            accept(Self::NAME, x, 0, "a number or bool", |d| !d.is_half())?;
+        } else {
             accept(Self::NAME, x, 0, "a number (bool has no order)", is_number)?;
         }
         Ok(same_types(Self::NAME, x)?.with_dtype(DType::Bool))
@@ -48,6 +50,7 @@ impl OpDef for Compare {
                 (Scalar::F64(a), Scalar::F64(b)) => self.kind.holds(a, b),
                 (Scalar::I32(a), Scalar::I32(b)) => self.kind.holds(a, b),
                 (Scalar::I64(a), Scalar::I64(b)) => self.kind.holds(a, b),
+                (Scalar::U8(a), Scalar::U8(b)) => self.kind.holds(a, b),
                 (Scalar::Bool(a), Scalar::Bool(b)) => self.kind.holds(a, b),
                 (a, b) => unreachable!("comparison of {a} and {b}"),
             })
@@ -62,7 +65,9 @@ impl OpDef for Compare {
     fn samples() -> super::Samples {
         use crate::testing::{Sample, dims, special, tied};
         use proptest::prelude::*;
-        let case = (prop::sample::select(DType::ALL.as_slice()), dims(6), any::<bool>()).prop_flat_map(
+        const DTYPES: &[DType] =
+            &[DType::F32, DType::F64, DType::I32, DType::I64, DType::Bool, DType::U8];
+        let case = (prop::sample::select(DTYPES), dims(6), any::<bool>()).prop_flat_map(
             |(dtype, dims, ties)| {
                 let kinds = if dtype == DType::Bool { &CmpKind::ALL[..2] } else { &CmpKind::ALL[..] };
                 let values = || if ties { tied(dtype, dims.clone()) } else { special(dtype, dims.clone()) };

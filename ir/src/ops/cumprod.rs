@@ -84,7 +84,11 @@ impl OpDef for CumProd {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
-        super::rules::cumulative_samples(|axis, reverse, exclusive| Self { axis, reverse, exclusive }.into())
+        super::rules::cumulative_samples(
+            ReduceKind::Prod,
+            |axis, reverse, exclusive| Self { axis, reverse, exclusive }.into(),
+            |dtype, dims| crate::testing::uniform(dtype, dims, -1.5, 1.5),
+        )
     }
 }
 

@@ -54,7 +54,11 @@ impl OpDef for CumSum {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
-        super::rules::cumulative_samples(|axis, reverse, exclusive| Self { axis, reverse, exclusive }.into())
+        super::rules::cumulative_samples(
+            ReduceKind::Sum,
+            |axis, reverse, exclusive| Self { axis, reverse, exclusive }.into(),
+            |dtype, dims| crate::testing::uniform(dtype, dims, -1.5, 1.5),
+        )
     }
 }
 

@@ -43,6 +43,7 @@ impl OpDef for Div {
             (Scalar::F64(a), Scalar::F64(b)) => Scalar::F64(a / b),
             (Scalar::I32(a), Scalar::I32(b)) => Scalar::I32(if b == 0 { -1 } else { a.wrapping_div(b) }),
             (Scalar::I64(a), Scalar::I64(b)) => Scalar::I64(if b == 0 { -1 } else { a.wrapping_div(b) }),
+            (Scalar::U8(a), Scalar::U8(b)) => Scalar::U8(a.checked_div(b).unwrap_or(u8::MAX)),
             (a, b) => unreachable!("div of {a} and {b}"),
         }))
     }
@@ -54,6 +55,6 @@ impl OpDef for Div {
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
         use crate::types::DType;
-        super::rules::elementwise_samples(Self {}, &[DType::F32, DType::F64, DType::I32, DType::I64], &[(-3.0, 3.0), (0.5, 3.0)])
+        super::rules::elementwise_samples(Self {}, &[DType::F32, DType::F64, DType::I32, DType::I64, DType::U8], &[(-3.0, 3.0), (0.5, 3.0)])
     }
 }

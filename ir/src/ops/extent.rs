@@ -83,6 +83,7 @@ impl FunctionBuilder {
     /// The product of `dims` as a scalar of type `dtype`. See [`Extent`].
     #[track_caller]
     pub fn extent(&self, dtype: DType, dims: impl Into<Shape>) -> Tensor<'_> {
-        self.push(Extent { dims: dims.into(), dtype }, &[])
+        let of = |dtype| self.push(Extent { dims: dims.into(), dtype }, &[]);
+        if dtype.is_half() { of(DType::F32).cast(dtype) } else { of(dtype) }
     }
 }

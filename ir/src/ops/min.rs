@@ -28,6 +28,7 @@ elementwise_op! {
         (Scalar::F64(a), Scalar::F64(b)) => Scalar::F64(if a < b || a.is_nan() { a } else { b }),
         (Scalar::I32(a), Scalar::I32(b)) => Scalar::I32(a.min(b)),
         (Scalar::I64(a), Scalar::I64(b)) => Scalar::I64(a.min(b)),
+        (Scalar::U8(a), Scalar::U8(b)) => Scalar::U8(a.min(b)),
         (a, b) => unreachable!("min of {a} and {b}"),
     };
     body: |b, x| b.min(x[0], x[1]);

@@ -354,6 +354,7 @@ ops! {
     broadcast::Broadcast, reshape::Reshape, transpose::Transpose,
     reduce_sum::ReduceSum, reduce_max::ReduceMax, reduce_min::ReduceMin, reduce_prod::ReduceProd,
     argmax::ArgMax, argmin::ArgMin, argsort::ArgSort, cumsum::CumSum, cumprod::CumProd,
+    cummax::CumMax, cummin::CumMin,
     reduce_window_max::ReduceWindowMax, reduce_window_sum::ReduceWindowSum,
     select_and_scatter::SelectAndScatter, select_and_gather::SelectAndGather,
     dot_general::DotGeneral, convolution::Convolution,

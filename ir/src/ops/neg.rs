@@ -41,7 +41,8 @@ impl OpDef for Neg {
             Scalar::F64(a) => Scalar::F64(-a),
             Scalar::I32(a) => Scalar::I32(a.wrapping_neg()),
             Scalar::I64(a) => Scalar::I64(a.wrapping_neg()),
-            Scalar::Bool(a) => unreachable!("neg of {a}"),
+            Scalar::U8(a) => Scalar::U8(a.wrapping_neg()),
+            a => unreachable!("neg of {a}"),
         }))
     }
 
@@ -52,6 +53,6 @@ impl OpDef for Neg {
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
         use crate::types::DType;
-        super::rules::elementwise_samples(Self {}, &[DType::F32, DType::F64, DType::I32, DType::I64], &[(-3.0, 3.0)])
+        super::rules::elementwise_samples(Self {}, &[DType::F32, DType::F64, DType::I32, DType::I64, DType::U8], &[(-3.0, 3.0)])
     }
 }

@@ -11,6 +11,7 @@ elementwise_op! {
     eval: |x| match x[0] {
         Scalar::I32(a) => Scalar::I32(!a),
         Scalar::I64(a) => Scalar::I64(!a),
+        Scalar::U8(a) => Scalar::U8(!a),
         Scalar::Bool(a) => Scalar::Bool(!a),
         a => unreachable!("not of {a}"),
     };

@@ -12,6 +12,7 @@ elementwise_op! {
     eval: |x| match (x[0], x[1]) {
         (Scalar::I32(a), Scalar::I32(b)) => Scalar::I32(a | b),
         (Scalar::I64(a), Scalar::I64(b)) => Scalar::I64(a | b),
+        (Scalar::U8(a), Scalar::U8(b)) => Scalar::U8(a | b),
         (Scalar::Bool(a), Scalar::Bool(b)) => Scalar::Bool(a | b),
         (a, b) => unreachable!("or of {a} and {b}"),
     };

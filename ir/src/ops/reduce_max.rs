@@ -1,5 +1,6 @@
 //! `reduce_max`: maximum over axes.
 
+use super::select_and_scatter::to_first_maximum;
 use super::rules::{accept, behind_batch, eval_reduce, infer_reduce, is_number, reduce_pattern, tangent_of_extremum};
 use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
@@ -29,7 +30,7 @@ impl OpDef for ReduceMax {
     }
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
-        Ok(vec![super::select_and_scatter::to_first_maximum(Self::NAME, cx.operands[0], ct, &self.axes)?])
+        Ok(vec![to_first_maximum(cx.operands[0], ct, &self.axes)])
     }
 
     fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {

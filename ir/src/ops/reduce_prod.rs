@@ -3,7 +3,7 @@
 use super::rules::{accept, behind_batch, eval_reduce, infer_reduce, is_number, reduce_pattern};
 use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
-use crate::error::{EvalError, NoGradient, TypeError};
+use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
 use crate::pattern::{Pattern, ReduceKind};
 use crate::types::TensorType;
@@ -37,18 +37,25 @@ fn product_of_others<'f>(x: Tensor<'f>, axis: usize, extent: usize) -> Tensor<'f
 }
 
 /// The gradient for the product over `axes`, one axis after the other.
-fn cotangent<'f>(x: Tensor<'f>, axes: &[usize], ct: Tensor<'f>) -> Result<Tensor<'f>, NoGradient> {
-    let Some((&axis, rest)) = axes.split_last() else { return Ok(ct) };
+fn cotangent<'f>(x: Tensor<'f>, axes: &[usize], ct: Tensor<'f>) -> Tensor<'f> {
+    let Some((&axis, rest)) = axes.split_last() else { return ct };
     let shape = x.shape();
-    let Some(extent) = shape[axis].as_const() else {
-        let why = "a reduced axis has a named extent, it must be a number";
-        return Err(NoGradient { op: ReduceProd::NAME, why });
-    };
     // The later axes are the inner ones: their product is what the earlier ones multiply.
-    let ct = cotangent(x.reduce_prod(&[axis]), rest, ct)?;
+    let ct = cotangent(x.reduce_prod(&[axis]), rest, ct);
     let kept: Vec<usize> = (0..shape.rank()).filter(|&a| a != axis).collect();
+    let extent = shape[axis].as_const();
     let ct = ct.broadcast(shape, &kept);
-    Ok(if extent < 2 { ct } else { ct * product_of_others(x, axis, extent) })
+    match extent {
+        Some(0 | 1) => ct,
+        Some(extent) => ct * product_of_others(x, axis, extent),
+        None => ct * product_before_and_after(x, axis),
+    }
+}
+
+/// Of each element along `axis`, whose extent is not known, the product of all others.
+fn product_before_and_after(x: Tensor<'_>, axis: usize) -> Tensor<'_> {
+    let one_side = |reverse| x.builder().push(super::CumProd { axis, reverse, exclusive: true }, &[x]);
+    one_side(false) * one_side(true)
 }
 
 /// Product of `x` along `axis` and its tangent, by halves: `(p, p')` and `(q, q')` combine to
@@ -57,11 +64,11 @@ fn product_along<'f>(
     x: Tensor<'f>,
     t: Tensor<'f>,
     axis: usize,
-) -> Result<(Tensor<'f>, Tensor<'f>), NoGradient> {
+) -> (Tensor<'f>, Tensor<'f>) {
     let (f, shape) = (x.builder(), x.shape());
     let Some(extent) = shape[axis].as_const() else {
-        let why = "a reduced axis has a named extent, it must be a number";
-        return Err(NoGradient { op: ReduceProd::NAME, why });
+        let tangent = t * product_before_and_after(x, axis);
+        return (x.reduce_prod(&[axis]), tangent.reduce_sum(&[axis]));
     };
     let (mut product, mut tangent, mut n) = (x, t, extent);
     while n > 1 {
@@ -73,7 +80,7 @@ fn product_along<'f>(
         (product, tangent) = (rest(product, p * q), rest(tangent, dp * q + p * dq));
         n -= half;
     }
-    Ok((product.reduce_prod(&[axis]), tangent.reduce_sum(&[axis])))
+    (product.reduce_prod(&[axis]), tangent.reduce_sum(&[axis]))
 }
 
 impl OpDef for ReduceProd {
@@ -86,12 +93,12 @@ impl OpDef for ReduceProd {
     }
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
-        Ok(vec![Some(cotangent(cx.operands[0], &self.axes, ct)?)])
+        Ok(vec![Some(cotangent(cx.operands[0], &self.axes, ct))])
     }
 
     fn jvp<'f>(&self, cx: &VjpCx<'_, 'f>, t: &[Option<Tensor<'f>>]) -> Jvp<'f> {
         let Some(t) = t[0] else { return Ok(None) };
-        Ok(Some(self.axes.iter().rev().try_fold((cx.operands[0], t), |(x, t), &axis| product_along(x, t, axis))?.1))
+        Ok(Some(self.axes.iter().rev().fold((cx.operands[0], t), |(x, t), &axis| product_along(x, t, axis)).1))
     }
 
     fn batch<'f>(&self, cx: &BatchCx<'_, 'f>) -> Batched<'f> {

@@ -31,6 +31,7 @@ elementwise_op! {
         (Scalar::F64(a), Scalar::F64(b)) => Scalar::F64((-b).mul_add((a / b).trunc(), a)),
         (Scalar::I32(a), Scalar::I32(b)) => Scalar::I32(if b == 0 { a } else { a.wrapping_rem(b) }),
         (Scalar::I64(a), Scalar::I64(b)) => Scalar::I64(if b == 0 { a } else { a.wrapping_rem(b) }),
+        (Scalar::U8(a), Scalar::U8(b)) => Scalar::U8(a.checked_rem(b).unwrap_or(a)),
         (a, b) => unreachable!("rem of {a} and {b}"),
     };
     body: |b, x| {

@@ -32,7 +32,8 @@ pub(super) fn accept(
     if accepts(dtype) {
         return Ok(());
     }
-    Err(TypeError::new(op, operands, format!("operand {index} is {dtype}, must be {what}")))
+    let hint = if dtype.is_half() { ": `cast` it to f32" } else { "" };
+    Err(TypeError::new(op, operands, format!("operand {index} is {dtype}, must be {what}{hint}")))
 }
 
 /// Refuses operands of different types; gives the common one.
@@ -80,7 +81,7 @@ pub(super) fn region_takes(name: &str, region: &Region, x: &[TensorType]) -> Res
 
 /// Any type with arithmetic.
 pub(super) fn is_number(dtype: DType) -> bool {
-    dtype != DType::Bool
+    dtype != DType::Bool && !dtype.is_half()
 }
 
 /// A set of element types that an operation takes.
@@ -95,10 +96,10 @@ pub(super) struct Class {
 pub(super) const FLOAT: Class = Class { what: "a float", dtypes: &[DType::F32, DType::F64] };
 /// Types with arithmetic.
 pub(super) const NUMBER: Class =
-    Class { what: "a number", dtypes: &[DType::F32, DType::F64, DType::I32, DType::I64] };
+    Class { what: "a number", dtypes: &[DType::F32, DType::F64, DType::I32, DType::I64, DType::U8] };
 /// Types with bitwise or logical operations.
 pub(super) const BITS: Class =
-    Class { what: "an integer or bool", dtypes: &[DType::I32, DType::I64, DType::Bool] };
+    Class { what: "an integer or bool", dtypes: &[DType::I32, DType::I64, DType::Bool, DType::U8] };
 /// Shape rule of an elementwise operation on `N` operands of one type in `class`.
 pub(super) fn infer_elementwise<const N: usize>(
     op: &'static str,
@@ -108,7 +109,8 @@ pub(super) fn infer_elementwise<const N: usize>(
     operands::<N>(op, x)?;
     let dtype = x[0].dtype;
     if !class.dtypes.contains(&dtype) {
-        return Err(TypeError::new(op, x, format!("operand 0 is {dtype}, must be {}", class.what)));
+        let hint = if dtype.is_half() { ": `cast` it to f32" } else { "" };
+        return Err(TypeError::new(op, x, format!("operand 0 is {dtype}, must be {}{hint}", class.what)));
     }
     same_types(op, x)
 }
@@ -637,16 +639,51 @@ pub(super) fn eval_cumulative(
 }
 
 /// Samples of [`Pattern::Cumulative`].
+/// Along `axis`, where the extremum of the elements so far was met first, `i32`, and whether there was any.
+/// `beyond` says which elements are greater (less) than those before them, whose extremum is `before`.
+pub(super) fn position_of_extremum<'f>(
+    x: Tensor<'f>,
+    beyond: Tensor<'f>,
+    before: Tensor<'f>,
+    axis: usize,
+    reverse: bool,
+    exclusive: bool,
+) -> (Tensor<'f>, Tensor<'f>) {
+    let (f, shape) = (x.builder(), x.shape());
+    let at = f.iota(DType::I32, &shape, axis);
+    let extent = f.extent(DType::I32, shape[axis..=axis].to_vec());
+    // Steps since the beginning, whichever end that is at.
+    let step = if reverse { extent - 1.0 - at } else { at };
+    let new = beyond | (is_nan(x) & !is_nan(before));
+    let found = new.select(step, step.full_like(0.0));
+    let found = f.push(super::CumMax { axis, reverse, exclusive }, &[found]).max(0.0);
+    let exists = if exclusive { step.gt(0.0) } else { step.ge(0.0) };
+    (if reverse { extent - 1.0 - found } else { found }, exists)
+}
+
+/// Which elements are NaN; none of a type without it.
+fn is_nan(x: Tensor<'_>) -> Tensor<'_> {
+    if x.dtype().is_float() { x.is_nan() } else { x.ne(x) }
+}
+
+/// Samples of a cumulative operation; `smooth_values` generates those at which it is differentiable.
 #[cfg(any(test, feature = "testing"))]
-pub(super) fn cumulative_samples(op: fn(usize, bool, bool) -> super::Op) -> super::Samples {
-    use crate::testing::{Sample, dims, extent, number, special, uniform};
+pub(super) fn cumulative_samples(
+    kind: ReduceKind,
+    op: fn(usize, bool, bool) -> super::Op,
+    smooth_values: fn(DType, Vec<usize>) -> proptest::prelude::BoxedStrategy<Literal>,
+) -> super::Samples {
+    use crate::testing::{Sample, dims, extent, number, special};
     use proptest::prelude::*;
     let case = (number(), dims(4), extent(), any::<prop::sample::Index>(), any::<[bool; 3]>());
     let sample = case.prop_flat_map(move |(dtype, mut dims, extent, at, [reverse, exclusive, smooth])| {
         let axis = at.index(dims.len() + 1);
+        // The infinity that an exclusive extremum begins with leaves no differences to take.
+        let finite = !exclusive || matches!(kind, ReduceKind::Sum | ReduceKind::Prod);
+        let smooth = smooth && finite;
         // Products of many elements grow beyond what differences can resolve.
         dims.insert(axis, extent.min(9));
-        let x = if smooth { uniform(dtype, dims, -1.5, 1.5) } else { special(dtype, dims) };
+        let x = if smooth { smooth_values(dtype, dims) } else { special(dtype, dims) };
         x.prop_map(move |x| Sample { op: op(axis, reverse, exclusive), operands: vec![x], smooth })
     });
     Some(sample.boxed())

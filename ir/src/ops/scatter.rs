@@ -219,7 +219,7 @@ impl OpDef for Scatter {
         let case = (dtype, proptest::sample::select(Combine::ALL.as_slice()), cases(), 0usize..3);
         let sample = case.prop_flat_map(|(dtype, combine, case, kind)| {
             let Case { dims, axes, batch, indices, picked } = case;
-            let combine = if dtype == DType::Bool { Combine::Assign } else { combine };
+            let combine = if is_number(dtype) { combine } else { Combine::Assign };
             let (n, m) = (dims.iter().product::<usize>(), picked.iter().product::<usize>());
             // One after the other, so that no two values are equal where they must not be.
             let values = match (kind, dtype, combine) {

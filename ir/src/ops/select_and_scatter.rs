@@ -4,11 +4,11 @@ use super::rules::{operands, precedes, same_dtype};
 use super::window::{infer_windows, with_batch_axis, position, zero};
 use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
-use crate::error::{EvalError, NoGradient, TypeError};
+use crate::error::{EvalError, TypeError};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::{Pattern, Window};
 use crate::scalar::ScalarOp;
-use crate::types::TensorType;
+use crate::types::{DType, Dim, TensorType};
 
 op! {
     /// Operands `x` and `updates`, which has one element per window of `x` (see [`Window`]; the
@@ -119,26 +119,33 @@ impl OpDef for SelectAndScatter {
 }
 
 /// Gradient of a maximum of `x` over whole axes: `ct` at the first of them, zero elsewhere.
-pub(super) fn to_first_maximum<'f>(
-    op: &'static str,
-    x: Tensor<'f>,
-    ct: Tensor<'f>,
-    axes: &[usize],
-) -> Result<Option<Tensor<'f>>, NoGradient> {
+pub(super) fn to_first_maximum<'f>(x: Tensor<'f>, ct: Tensor<'f>, axes: &[usize]) -> Option<Tensor<'f>> {
     let shape = x.shape();
     let rank = shape.rank();
     let mut windows = shape.dims().to_vec();
     let mut size = vec![1; rank];
     for &axis in axes {
-        let why = "a reduced axis has a named extent, it must be a number";
-        size[axis] = shape[axis].as_const().ok_or(NoGradient { op, why })?;
-        windows[axis] = crate::types::Dim::Const(1);
+        let Some(extent) = shape[axis].as_const() else { return Some(by_position(x, ct, axes)) };
+        size[axis] = extent;
+        windows[axis] = Dim::Const(1);
     }
     if size.contains(&0) {
-        return Ok(None);
+        return None;
     }
     let window = Window { size, strides: vec![1; rank], padding: vec![(0, 0); rank], dilation: vec![1; rank] };
-    Ok(Some(x.select_and_scatter(ct.reshape(windows), window)))
+    Some(x.select_and_scatter(ct.reshape(windows), window))
+}
+
+/// The same where the extent of an axis is not known: one axis after the other, the innermost first, so
+/// that among rows that tie the first one wins.
+fn by_position<'f>(x: Tensor<'f>, ct: Tensor<'f>, axes: &[usize]) -> Tensor<'f> {
+    let Some((&axis, rest)) = axes.split_last() else { return ct };
+    let ct = by_position(x.reduce_max(&[axis]), ct, rest);
+    let shape = x.shape();
+    let kept: Vec<usize> = (0..shape.rank()).filter(|&a| a != axis).collect();
+    let first = x.argmax(axis).broadcast(&shape, &kept);
+    let here = x.builder().iota(DType::I32, &shape, axis).eq(first);
+    here.select(ct.broadcast(&shape, &kept), 0.0)
 }
 
 impl<'f> Tensor<'f> {

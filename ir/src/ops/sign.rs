@@ -14,7 +14,8 @@ elementwise_op! {
         Scalar::F64(a) => Scalar::F64(if a == 0.0 || a.is_nan() { a } else { a.signum() }),
         Scalar::I32(a) => Scalar::I32(a.signum()),
         Scalar::I64(a) => Scalar::I64(a.signum()),
-        Scalar::Bool(a) => unreachable!("sign of {a}"),
+        Scalar::U8(a) => Scalar::U8(a.min(1)),
+        a => unreachable!("sign of {a}"),
     };
     body: |b, x| {
         let (zero, one, minus_one) = (b.number(x[0], 0.0), b.number(x[0], 1.0), b.number(x[0], -1.0));

@@ -13,7 +13,8 @@ elementwise_op! {
         Scalar::F64(a) => Scalar::F64(a * a),
         Scalar::I32(a) => Scalar::I32(a.wrapping_mul(a)),
         Scalar::I64(a) => Scalar::I64(a.wrapping_mul(a)),
-        Scalar::Bool(a) => unreachable!("square of {a}"),
+        Scalar::U8(a) => Scalar::U8(a.wrapping_mul(a)),
+        a => unreachable!("square of {a}"),
     };
     body: |b, x| b.mul(x[0], x[0]);
     samples: [(-3.0, 3.0)];

@@ -9,6 +9,9 @@ mod lexer;
 mod parser;
 mod printer;
 
+use crate::scalar::Scalar;
+use crate::types::DType;
+
 pub use error::{ParseError, ParseErrors};
 pub use printer::print_function;
 
@@ -41,4 +44,17 @@ pub(crate) fn is_ident(word: &str) -> bool {
 /// True for the names of nodes without a name: digits alone.
 pub(crate) fn is_number(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The NaN of a float type that is written without its bits: quiet, positive, without a payload.
+fn plain_nan(dtype: DType) -> Scalar {
+    Scalar::from_bits(
+        dtype,
+        match dtype {
+            DType::F32 => 0x7fc0_0000,
+            DType::BF16 => 0x7fc0,
+            DType::F16 => 0x7e00,
+            _ => 0x7ff8_0000_0000_0000,
+        },
+    )
 }

@@ -2,6 +2,7 @@
 
 use super::error::{ParseError, ParseErrors};
 use super::lexer::{Fail, Lexer, Name, Token, clip};
+use super::plain_nan;
 use super::{
     FORMAT_VERSION, MAX_ERRORS, MAX_LIST, MAX_NESTING, MAX_SPLAT_BYTES, MAX_TEXT_BYTES, is_ident, is_number,
 };
@@ -210,10 +211,7 @@ fn scalar(lx: &mut Lexer<'_>, dtype: DType) -> Parsed<Scalar> {
     let fail = || Fail::new(at, format!("`{}` is not a value of type {dtype}", clip(w)));
     if dtype.is_float() && matches!(w, "nan" | "NaN") {
         if !accept(lx, '(') {
-            return Ok(match dtype {
-                DType::F32 => Scalar::from_bits(dtype, 0x7fc0_0000),
-                _ => Scalar::from_bits(dtype, 0x7ff8_0000_0000_0000),
-            });
+            return Ok(plain_nan(dtype));
         }
         let (at, bits) = word(lx, "the bits of a NaN")?;
         expect(lx, ')')?;
@@ -230,11 +228,20 @@ fn scalar(lx: &mut Lexer<'_>, dtype: DType) -> Parsed<Scalar> {
         DType::Bool => w.parse().ok().map(Scalar::Bool),
         DType::I32 => w.parse().ok().filter(|_| finite).map(Scalar::I32),
         DType::I64 => w.parse().ok().filter(|_| finite).map(Scalar::I64),
+        DType::U8 => w.parse().ok().filter(|_| finite).map(Scalar::U8),
         DType::F32 if finite => w.parse().ok().filter(|v: &f32| v.is_finite()).map(Scalar::F32),
         DType::F64 if finite => w.parse().ok().filter(|v: &f64| v.is_finite()).map(Scalar::F64),
         DType::F32 if digits == "inf" => w.parse().ok().map(Scalar::F32),
         DType::F64 if digits == "inf" => w.parse().ok().map(Scalar::F64),
-        DType::F32 | DType::F64 => None,
+        // As far as the decimals go, an f64 is rounded once more.
+        DType::BF16 | DType::F16 if finite => {
+            let value = w.parse().ok().map(|v: f64| Scalar::F64(v).cast(dtype));
+            value.filter(|v| v.to_f64().is_finite())
+        }
+        DType::BF16 | DType::F16 if digits == "inf" => {
+            w.parse().ok().map(|v: f64| Scalar::F64(v).cast(dtype))
+        }
+        DType::F32 | DType::F64 | DType::BF16 | DType::F16 => None,
     };
     value.ok_or_else(fail)
 }
@@ -840,6 +847,9 @@ impl<'t> Parser<'t> {
             DType::I32 => collect!(I32),
             DType::I64 => collect!(I64),
             DType::Bool => collect!(Bool),
+            DType::U8 => collect!(U8),
+            DType::BF16 => collect!(BF16),
+            DType::F16 => collect!(F16),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Writes the text form.
 
+use super::plain_nan;
 use super::{FORMAT_VERSION, is_ident, is_number, is_plain_name};
 use crate::attr::AttrValue;
 use crate::graph::NodeId;
@@ -58,11 +59,9 @@ fn write_type(out: &mut impl Write, ty: &TensorType) -> fmt::Result {
 
 fn write_scalar(out: &mut impl Write, v: Scalar) -> fmt::Result {
     match v {
-        Scalar::F32(x) if x.is_nan() && x.to_bits() == 0x7fc0_0000 => out.write_str("nan"),
-        Scalar::F64(x) if x.is_nan() && x.to_bits() == 0x7ff8_0000_0000_0000 => out.write_str("nan"),
-        Scalar::F32(x) if x.is_nan() => write!(out, "nan({:#x})", x.to_bits()),
-        Scalar::F64(x) if x.is_nan() => write!(out, "nan({:#x})", x.to_bits()),
-        v => write!(out, "{v}"),
+        v if !v.to_f64().is_nan() => write!(out, "{v}"),
+        v if v == plain_nan(v.dtype()) => out.write_str("nan"),
+        v => write!(out, "nan({:#x})", v.bits()),
     }
 }
 

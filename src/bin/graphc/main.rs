@@ -5,7 +5,6 @@
 mod bench;
 mod check;
 mod dump;
-mod host;
 mod load;
 mod run;
 

@@ -1,8 +1,8 @@
 //! `graphc run`: compiles a function and runs it on given or made-up inputs.
 
-use super::host::Host;
 use super::{Failure, dump, load};
 use graphc::ir::{Native, Scalar, ScalarBuilder, math};
+use graphc::runtime::Elements;
 use graphc::{CompileOptions, Function, Module, Session, ThreadPool, Value};
 use std::io::Write;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ fn session(args: &Args, module: Module) -> Result<Session, Failure> {
 }
 
 /// Given or made-up values of every input, by name.
-fn inputs(args: &Args, f: &Function) -> Vec<(String, Host)> {
+fn inputs(args: &Args, f: &Function) -> Vec<(String, Elements)> {
     f.inputs
         .iter()
         .enumerate()
@@ -92,7 +92,7 @@ fn inputs(args: &Args, f: &Function) -> Vec<(String, Host)> {
             let n = ty.shape.num_elements().unwrap_or(0);
             let name = f.input_name(id).to_owned();
             let given = args.input.iter().rev().find(|(other, _)| *other == name).map(|i| &i.1);
-            let host = Host::new(ty.dtype, n, |i| match given {
+            let host = Elements::from_fn(ty.dtype, n, |i| match given {
                 Some(values) => values[i % values.len()],
                 None if ty.dtype.is_float() => uniform(args.seed, stream, i),
                 None => 0.0,
@@ -124,5 +124,8 @@ fn summary(value: Value<'_>) -> String {
         Value::I32(v) => list(v),
         Value::I64(v) => list(v),
         Value::Bool(v) => list(v),
+        Value::U8(v) => list(v),
+        Value::BF16(v) => list(v),
+        Value::F16(v) => list(v),
     }
 }

@@ -63,6 +63,7 @@ pub(super) enum Rm {
 pub(super) enum Tuple {
     Full,
     Half,
+    Quarter,
     /// One element of so many bytes.
     Scalar(u8),
 }
@@ -341,6 +342,7 @@ impl Assembler {
             _ if x.broadcast => 4 << i.w,
             Tuple::Full => width.bytes(),
             Tuple::Half => width.bytes() / 2,
+            Tuple::Quarter => width.bytes() / 4,
             Tuple::Scalar(n) => n as usize,
         };
         self.operand(reg, rm, scale, imm.map_or(0, |_| 1));
@@ -416,16 +418,21 @@ impl Assembler {
     pub(super) fn load_bytes(&mut self, dst: Gpr, mem: Mem, bytes: usize) {
         match bytes {
             1 => self.integer(false, &[0x0f, 0xb6], dst.0, Rm::Mem(mem), 0),
+            2 => self.integer(false, &[0x0f, 0xb7], dst.0, Rm::Mem(mem), 0),
             4 => self.integer(false, &[0x8b], dst.0, Rm::Mem(mem), 0),
             _ => self.load(dst, mem),
         }
     }
 
-    /// Stores the low 1, 4 or 8 bytes of one of the first four registers.
+    /// Stores the low 1, 2, 4 or 8 bytes of one of the first four registers.
     pub(super) fn store_bytes(&mut self, mem: Mem, src: Gpr, bytes: usize) {
         debug_assert!(src.0 < 4, "the others need a prefix for their low byte");
         match bytes {
             1 => self.integer(false, &[0x88], src.0, Rm::Mem(mem), 0),
+            2 => {
+                self.byte(0x66);
+                self.integer(false, &[0x89], src.0, Rm::Mem(mem), 0);
+            }
             4 => self.integer(false, &[0x89], src.0, Rm::Mem(mem), 0),
             _ => self.store(mem, src),
         }

@@ -4,6 +4,7 @@ use super::address::Place;
 use super::asm::{Cond, Evex, Ins, Mem, RAX, RCX, RDX, RSP, Rm, Width};
 use super::regs::{Class, Home, MASK_TAIL, MASK_TEMP};
 use super::{Active, Emitted, Emitter, Isa, LANE_BYTES, Mode, Refused, lane_bytes, table};
+use crate::narrow::lane_type;
 use crate::vector::{MemRef, Val};
 use graphc_ir::{DType, Guard, IndexExpr, ReduceKind, Scalar};
 
@@ -183,6 +184,9 @@ impl Emitter<'_> {
         {
             return self.load_lanes(dst, mem, guards, stride);
         }
+        if lane_type(mem.dtype) != mem.dtype {
+            return self.load_narrow(dst, mem, guards, varying);
+        }
         if mem.dtype == DType::Bool {
             let at = self.guarded_address(mem, guards, 0);
             let temp = self.temp();
@@ -228,6 +232,78 @@ impl Emitter<'_> {
             let lanes = self.active(p, per, size);
             self.load_part(r, width, size, at.offset((p * width.bytes()) as i32), lanes);
             self.own(dst, p, r);
+        }
+        Ok(())
+    }
+
+    /// Consecutive elements of 8 or 16 bits, each in 32.
+    fn load_narrow(&mut self, dst: Val, mem: &MemRef, guards: &[Guard], varying: bool) -> Emitted {
+        let (width, parts) = self.shape_of(dst);
+        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
+        if varying || (self.isa == Isa::Avx2 && !whole) {
+            return self.load_lanes(dst, mem, guards, Some(1));
+        }
+        let (per, size) = (width.bytes() / 4, mem.dtype.size_bytes());
+        let i = if size == 1 { table::PMOVZXBD } else { table::PMOVZXWD };
+        let at = self.guarded_address(mem, guards, 0);
+        for p in 0..parts {
+            let r = self.take(Class::Vector);
+            let at = self.keep_address(at);
+            let lanes = self.active(p, per, 4);
+            let from = Rm::Mem(at.offset((p * per * size) as i32));
+            match lanes {
+                Lanes::None => self.zero(r),
+                Lanes::Mask(mask) => {
+                    self.a.vector(i, width, r, 0, from, None, Evex { mask, zero: true, broadcast: false });
+                }
+                Lanes::All | Lanes::Vector(_) => self.a.vector(i, width, r, 0, from, None, Evex::default()),
+            }
+            self.own(dst, p, r);
+        }
+        Ok(())
+    }
+
+    /// The low 8 or 16 bits of each lane to consecutive elements.
+    fn store_narrow(&mut self, mem: &MemRef, value: Val) -> Emitted {
+        let (width, parts) = self.shape_of(value);
+        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
+        if self.isa == Isa::Avx2 && !whole {
+            return self.store_lanes(mem, value, Some(1));
+        }
+        let (per, size) = (width.bytes() / 4, mem.dtype.size_bytes());
+        let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
+        let at = self.address(mem, 0);
+        let at = self.keep_address(at);
+        for (p, r) in regs.into_iter().enumerate() {
+            let to = Rm::Mem(at.offset((p * per * size) as i32));
+            if self.isa == Isa::Avx512 {
+                let i = if size == 1 { table::PMOVDB } else { table::PMOVDW };
+                let x = match self.active(p, per, 4) {
+                    Lanes::None => continue,
+                    Lanes::Mask(mask) => Evex { mask, zero: false, broadcast: false },
+                    Lanes::All | Lanes::Vector(_) => Evex::default(),
+                };
+                self.a.vector(i, width, r, 0, to, None, x);
+                continue;
+            }
+            let (temp, x) = (self.temp(), Evex::default());
+            let mask = if size == 1 { 0xffu32 } else { 0xffff };
+            let mask = self.a.constant(mask.to_le_bytes().repeat(width.bytes() / 4));
+            self.a.vector(table::PAND, width, temp, r, Rm::Mem(Mem::Data(mask)), None, x);
+            self.a.vector(table::PACKUSDW, width, temp, temp, Rm::Reg(temp), None, x);
+            if width == Width::Y {
+                // Each half of the register was narrowed by itself.
+                self.a.vector(table::PERMQ, width, temp, 0, Rm::Reg(temp), Some(0b1000), x);
+            }
+            if size == 1 {
+                self.a.vector(table::PACKUSWB, Width::X, temp, temp, Rm::Reg(temp), None, x);
+            }
+            let i = match per * size {
+                16 => table::MOVUPS_STORE,
+                8 => table::MOVQ_STORE,
+                _ => table::MOVD_STORE,
+            };
+            self.a.vector(i, Width::X, temp, 0, to, None, x);
         }
         Ok(())
     }
@@ -298,6 +374,12 @@ impl Emitter<'_> {
             return self.truth_from_rax(dst);
         }
         let r = self.take(Class::Vector);
+        if lane_type(dtype) != dtype {
+            self.a.load_bytes(RAX, at, dtype.size_bytes());
+            self.a.vector(table::MOVD_LOAD, Width::X, r, 0, Rm::Reg(RAX.0), None, Evex::default());
+            self.own(dst, 0, r);
+            return Ok(());
+        }
         self.a.vector(scalar_load(dtype.size_bytes()), Width::X, r, 0, Rm::Mem(at), None, Evex::default());
         self.own(dst, 0, r);
         Ok(())
@@ -431,6 +513,11 @@ impl Emitter<'_> {
                 return self.store_truth(value, at);
             }
             let r = self.in_register(value, 0);
+            if lane_type(mem.dtype) != mem.dtype {
+                self.a.vector(table::MOVD_STORE, Width::X, r, 0, Rm::Reg(RDX.0), None, Evex::default());
+                self.a.store_bytes(at, RDX, size);
+                return Ok(());
+            }
             let i = if size == 8 { table::MOVSD_STORE } else { table::MOVSS_STORE };
             self.a.vector(i, Width::X, r, 0, Rm::Mem(at), None, Evex::default());
             return Ok(());
@@ -441,6 +528,9 @@ impl Emitter<'_> {
         let narrow = mem.dtype == DType::Bool && (self.isa == Isa::Avx2 || lanes != 16);
         if stride != Some(1) || narrow {
             return self.store_lanes(mem, value, stride);
+        }
+        if lane_type(mem.dtype) != mem.dtype {
+            return self.store_narrow(mem, value);
         }
         if mem.dtype == DType::Bool {
             let k = self.in_register(value, 0);

@@ -682,7 +682,7 @@ const LANE_BYTES: usize = 128;
 
 /// Bytes of a lane in a register; of a truth value as a vector.
 fn lane_bytes(dtype: DType) -> usize {
-    if dtype == DType::Bool { 4 } else { dtype.size_bytes() }
+    dtype.size_bytes().max(4)
 }
 
 /// Numbers statements and records uses.
@@ -851,7 +851,7 @@ impl<'a> Emitter<'a> {
             match op {
                 VOp::Load(mem, guards)
                     if guards.is_empty()
-                        && mem.dtype != DType::Bool
+                        && mem.dtype.size_bytes() >= 4
                         && !self.dynamic_slots.contains_key(dst) =>
                 {
                     if self.f.types[*dst as usize].lanes == 1 {

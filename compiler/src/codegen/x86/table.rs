@@ -64,6 +64,15 @@ pub(super) const SHIFT_RIGHT_ARITHMETIC: u8 = 4;
 pub(super) const SHIFT_LEFT: u8 = 6;
 
 pub(super) const PMOVSXDQ: Ins = ins(1, 2, 0, 0x25).tuple(Tuple::Half);
+/// Elements of 8 or 16 bits with zeros above them, in 32.
+pub(super) const PMOVZXBD: Ins = ins(1, 2, 0, 0x31).tuple(Tuple::Quarter);
+pub(super) const PMOVZXWD: Ins = ins(1, 2, 0, 0x33).tuple(Tuple::Half);
+/// The low 8 or 16 bits of each 32-bit element.
+pub(super) const PMOVDB: Ins = ins(2, 2, 0, 0x31).tuple(Tuple::Quarter);
+pub(super) const PMOVDW: Ins = ins(2, 2, 0, 0x33).tuple(Tuple::Half);
+/// Pairs of signed elements into unsigned ones of half the width, saturating.
+pub(super) const PACKUSDW: Ins = ins(1, 2, 0, 0x2b);
+pub(super) const PACKUSWB: Ins = ins(1, 1, 0, 0x67);
 /// Truncates 64-bit elements to half the width.
 pub(super) const PMOVQD: Ins = ins(2, 2, 0, 0x35).tuple(Tuple::Half);
 pub(super) const SHUFPS: Ins = ins(0, 1, 0, 0xc6);

@@ -10,7 +10,7 @@
 //! Input number j uses stream 1 + j, parameter number k stream 1000 + k; `i` is the row-major index.
 
 use crate::Failure;
-use crate::host::Host;
+use graphc::runtime::Elements;
 use graphc::runtime::StateLayout;
 use graphc::{DType, Initializer, Module, State};
 use std::sync::Arc;
@@ -47,11 +47,13 @@ pub(super) enum Values {
 }
 
 /// The elements of input number `j`.
-pub(super) fn input(j: usize, n: usize, values: Values) -> Host {
+pub(super) fn input(j: usize, n: usize, values: Values) -> Elements {
     let stream = INPUTS + j as u32;
     match values {
-        Values::Uniform(lo, hi) => Host::new(DType::F32, n, |i| uniform(stream, i, lo, hi)),
-        Values::Classes(classes) => Host::new(DType::I32, n, |i| f64::from(hash(stream, i as u32) % classes)),
+        Values::Uniform(lo, hi) => Elements::from_fn(DType::F32, n, |i| uniform(stream, i, lo, hi)),
+        Values::Classes(classes) => {
+            Elements::from_fn(DType::I32, n, |i| f64::from(hash(stream, i as u32) % classes))
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use super::generator::initial_state;
 use super::timing::{Timing, measure};
 use crate::Failure;
-use crate::host::Host;
 use graphc::compiler::{compile_function, state_layout};
+use graphc::runtime::Elements;
 use graphc::{
     Bindings, CompileOptions, Executable, Isa, Module, RunContext, State, ThreadPool, Value, ValueMut,
 };
@@ -22,8 +22,8 @@ pub(super) struct Prepared {
     executable: Executable,
     cx: RunContext,
     state: State,
-    inputs: Vec<Host>,
-    outputs: Vec<Host>,
+    inputs: Vec<Elements>,
+    outputs: Vec<Elements>,
     /// Time from the graph to executable code.
     pub(super) compile: Duration,
     /// Size of the memory plan, in bytes.
@@ -32,7 +32,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Compiles the first function of `module`, whose extents are all numbers, for these inputs.
-    pub(super) fn new(module: &Module, inputs: Vec<Host>, setup: &Setup) -> Result<Self, Failure> {
+    pub(super) fn new(module: &Module, inputs: Vec<Elements>, setup: &Setup) -> Result<Self, Failure> {
         let max_threads = setup.pool.num_threads();
         let options = CompileOptions { max_threads, isa: setup.isa, ..CompileOptions::default() };
         let started = Instant::now();
@@ -43,7 +43,7 @@ impl Prepared {
         let compile = started.elapsed();
         let cx = RunContext::new(&executable, setup.pool.clone()).map_err(Failure::other)?;
         let state = initial_state(module, layout)?;
-        let outputs = executable.outputs().iter().map(|p| Host::new(p.dtype, p.num_elements(), |_| 0.0));
+        let outputs = executable.outputs().iter().map(|p| Elements::zeros(p.dtype, p.num_elements()));
         let (outputs, plan_bytes) = (outputs.collect(), stages.assembled.plan.bytes);
         Ok(Self { executable, cx, state, inputs, outputs, compile, plan_bytes })
     }
@@ -66,8 +66,8 @@ impl Prepared {
     /// A call runs the function; what it borrows is looked up once.
     fn call(&mut self) -> impl FnMut() -> Result<(), Failure> {
         let Self { executable, cx, state, inputs, outputs, .. } = self;
-        let inputs: Vec<Value<'_>> = inputs.iter().map(Host::value).collect();
-        let mut outputs: Vec<ValueMut<'_>> = outputs.iter_mut().map(Host::value_mut).collect();
+        let inputs: Vec<Value<'_>> = inputs.iter().map(Elements::value).collect();
+        let mut outputs: Vec<ValueMut<'_>> = outputs.iter_mut().map(Elements::value_mut).collect();
         move || executable.run(cx, state, &inputs, &mut outputs).map_err(Failure::other)
     }
 

@@ -13,8 +13,8 @@ use super::prepared::{Prepared, Setup};
 use super::timing::{peak_memory_mb, reset_peak_memory};
 use super::{Report, round};
 use crate::Failure;
-use crate::host::Host;
 use graphc::nn::Layer;
+use graphc::runtime::Elements;
 use graphc::{DType, Initializer, Module, ModuleBuilder, Param, Tensor};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
@@ -107,7 +107,7 @@ impl Workload {
         Ok(Report { row, wrong })
     }
 
-    fn inputs(&self, module: &Module) -> Vec<Host> {
+    fn inputs(&self, module: &Module) -> Vec<Elements> {
         let f = &module.functions[0];
         let elements = f.inputs.iter().map(|&i| f.graph.ty(i).shape.num_elements().unwrap_or(0));
         elements.zip(self.data).enumerate().map(|(j, (n, &values))| generator::input(j, n, values)).collect()

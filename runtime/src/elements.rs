@@ -1,0 +1,117 @@
+//! Elements of a tensor in memory of their own.
+
+use crate::value::{Value, ValueMut};
+use graphc_ir::{DType, Literal, Scalar};
+use half::{bf16, f16};
+
+/// The elements of a tensor, row-major, of any element type: what an input is read from or an output
+/// written to where the type is not known in advance.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Elements {
+    /// `f32`
+    F32(Vec<f32>),
+    /// `f64`
+    F64(Vec<f64>),
+    /// `i32`
+    I32(Vec<i32>),
+    /// `i64`
+    I64(Vec<i64>),
+    /// `bool`
+    Bool(Vec<bool>),
+    /// `u8`
+    U8(Vec<u8>),
+    /// `bf16`
+    BF16(Vec<bf16>),
+    /// `f16`
+    F16(Vec<f16>),
+}
+
+macro_rules! each {
+    ($self:expr, $v:ident => $body:expr) => {
+        match $self {
+            Elements::F32($v) => $body,
+            Elements::F64($v) => $body,
+            Elements::I32($v) => $body,
+            Elements::I64($v) => $body,
+            Elements::Bool($v) => $body,
+            Elements::U8($v) => $body,
+            Elements::BF16($v) => $body,
+            Elements::F16($v) => $body,
+        }
+    };
+}
+
+impl Elements {
+    /// `n` zeros.
+    pub fn zeros(dtype: DType, n: usize) -> Self {
+        match dtype {
+            DType::F32 => Self::F32(vec![0.0; n]),
+            DType::F64 => Self::F64(vec![0.0; n]),
+            DType::I32 => Self::I32(vec![0; n]),
+            DType::I64 => Self::I64(vec![0; n]),
+            DType::Bool => Self::Bool(vec![false; n]),
+            DType::U8 => Self::U8(vec![0; n]),
+            DType::BF16 => Self::BF16(vec![bf16::ZERO; n]),
+            DType::F16 => Self::F16(vec![f16::ZERO; n]),
+        }
+    }
+
+    /// `n` elements: `value(i)`, converted as [`Scalar::cast`] does.
+    pub fn from_fn(dtype: DType, n: usize, mut value: impl FnMut(usize) -> f64) -> Self {
+        Self::from(&Literal::from_fn(dtype, &[n], |i| Scalar::F64(value(i))))
+    }
+
+    /// Element `i`.
+    ///
+    /// # Panics
+    /// If there are no more than `i` elements.
+    pub fn get(&self, i: usize) -> Scalar {
+        each!(self, v => graphc_ir::Element::to_scalar(v[i]))
+    }
+
+    /// To be read.
+    pub fn value(&self) -> Value<'_> {
+        each!(self, v => v.into())
+    }
+
+    /// To be written.
+    pub fn value_mut(&mut self) -> ValueMut<'_> {
+        each!(self, v => v.into())
+    }
+}
+
+impl From<&Literal> for Elements {
+    fn from(literal: &Literal) -> Self {
+        fn of<T: graphc_ir::Element>(literal: &Literal) -> Vec<T> {
+            literal.as_slice().expect("the type asked for is that of the literal").to_vec()
+        }
+        match literal.dtype() {
+            DType::F32 => Self::F32(of(literal)),
+            DType::F64 => Self::F64(of(literal)),
+            DType::I32 => Self::I32(of(literal)),
+            DType::I64 => Self::I64(of(literal)),
+            DType::Bool => Self::Bool(of(literal)),
+            DType::U8 => Self::U8(of(literal)),
+            DType::BF16 => Self::BF16(of(literal)),
+            DType::F16 => Self::F16(of(literal)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hold_every_type() {
+        for dtype in DType::ALL {
+            let mut elements = Elements::zeros(dtype, 3);
+            assert_eq!((elements.value().dtype(), elements.value().len()), (dtype, 3));
+            assert_eq!(elements.value_mut().dtype(), dtype);
+            assert_eq!(elements.get(2), Scalar::from_bits(dtype, 0));
+            assert_eq!(elements, Elements::from_fn(dtype, 3, |_| 0.0));
+            assert_eq!(elements, Elements::from(&Literal::full(&[3], Scalar::from_bits(dtype, 0))));
+        }
+        assert_eq!(Elements::from_fn(DType::U8, 2, |i| i as f64 * 300.0), Elements::U8(vec![0, 255]));
+    }
+}
