@@ -506,10 +506,15 @@ impl FunctionBuilder {
         if ty != param.ty {
             let name = self.param_name(param.id);
             self.misuse(format!("update of `{name}`: it has type {}, its new value {ty}", param.ty));
-        } else if self.inner.borrow().function.updates.iter().any(|u| u.state == param.id) {
+        } else if self.is_updated(param) {
             self.misuse(format!("state `{}` is updated twice", self.param_name(param.id)));
         }
         self.inner.borrow_mut().function.updates.push(Update { state: param.id, value: node });
+    }
+
+    /// Whether the function updates this state variable already.
+    pub fn is_updated(&self, param: &Param) -> bool {
+        self.inner.borrow().function.updates.iter().any(|u| u.state == param.id)
     }
 
     /// Declares what `body` declares inside the scope `name`.

@@ -8,8 +8,10 @@
 pub mod checkpoint;
 pub mod data;
 pub mod init;
+pub mod loss;
 pub mod metrics;
 pub mod nn;
 pub mod optim;
 pub mod progress;
 pub mod session;
+mod shared;

@@ -1,4 +1,4 @@
-//! From images to rows of features.
+//! From images to rows of features, and back.
 
 use super::Layer;
 use graphc_ir::{Dim, Tensor, checked_product};
@@ -24,6 +24,33 @@ impl Layer for Flatten {
             return f.poison();
         };
         x.reshape([batch.clone(), Dim::Const(n)].into_iter().collect::<graphc_ir::Shape>())
+    }
+}
+
+/// `[N, d1 * .. * dn]` to `[N, d1, .., dn]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unflatten(Vec<usize>);
+
+impl Unflatten {
+    /// To rows of the extents `dims`.
+    pub fn new(dims: &[usize]) -> Self {
+        Self(dims.to_vec())
+    }
+}
+
+impl Layer for Unflatten {
+    #[track_caller]
+    fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
+        if x.is_poison() {
+            return x;
+        }
+        if x.rank() != 2 {
+            x.builder().misuse(format!("unflatten: {} must have rank 2", x.ty()));
+            return x.builder().poison();
+        }
+        x.reshape(
+            [x.dim(0)].into_iter().chain(self.0.iter().map(|&d| d.into())).collect::<graphc_ir::Shape>(),
+        )
     }
 }
 

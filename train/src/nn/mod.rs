@@ -1,24 +1,64 @@
 //! Layers: parameters declared once, applied in any function of the module. Weights have PyTorch's
-//! layouts and default initializers.
+//! layouts, names and default initializers.
 
 mod activation;
+mod attention;
 mod conv;
+mod conv_transpose;
 mod dense;
+mod dropout;
+mod embedding;
 mod flatten;
 mod norm;
+mod pad;
+mod pool;
+mod positions;
+mod recurrent;
+mod residual;
+mod transformer;
 
 pub use activation::Activation;
-pub use conv::{Conv2d, MaxPool2d};
+pub use attention::{AttentionOptions, MultiHeadAttention};
+pub use conv::{Conv, Conv1d, Conv2d, Conv3d, ConvOptions};
+pub use conv_transpose::{ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTransposeOptions};
 pub use dense::Dense;
-pub use flatten::Flatten;
-pub use norm::BatchNorm;
+pub use dropout::{Dropout, RANDOM_SEED, RANDOM_STEP, random_stream};
+pub use embedding::Embedding;
+pub use flatten::{Flatten, Unflatten};
+pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
+pub use pad::{Pad, Padding};
+pub use pool::{AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, GlobalAvgPool, MaxPool, MaxPool2d};
+pub use positions::{LearnedPositions, SinusoidalPositions};
+pub use recurrent::{Cell, Recurrence, Recurrent, RecurrentOptions, RecurrentState, Run};
+pub use residual::Residual;
+pub use transformer::{TransformerBlock, TransformerOptions};
 
 use graphc_ir::Tensor;
 
 /// Something that maps a tensor to a tensor.
 pub trait Layer {
-    /// Declares its result for `x` in the function of `x`. A wrong shape is recorded in the builder.
+    /// Declares its result for `x` in the function of `x`, as it is once trained. A wrong shape is recorded
+    /// in the builder.
     fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f>;
+
+    /// As [`Layer::apply`], while training: dropout drops, batch normalization takes the batch's mean and
+    /// variance. The same for all other layers.
+    #[track_caller]
+    fn train<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
+        self.apply(x)
+    }
+}
+
+impl<L: Layer + ?Sized> Layer for Box<L> {
+    #[track_caller]
+    fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
+        (**self).apply(x)
+    }
+
+    #[track_caller]
+    fn train<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
+        (**self).train(x)
+    }
 }
 
 /// Layers one after the other.
@@ -57,11 +97,21 @@ impl Sequential {
         self.0.push(Box::new(layer));
         self
     }
+
+    /// The layers, in order.
+    pub fn layers(&self) -> impl ExactSizeIterator<Item = &dyn Layer> {
+        self.0.iter().map(|layer| &**layer)
+    }
 }
 
 impl Layer for Sequential {
     #[track_caller]
     fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
         self.0.iter().fold(x, |x, layer| layer.apply(x))
+    }
+
+    #[track_caller]
+    fn train<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
+        self.0.iter().fold(x, |x, layer| layer.train(x))
     }
 }

@@ -1,6 +1,7 @@
 //! Adam and AdamW.
 
-use super::{Optimizer, STEP, as_type_of, learning_rate, slot, state};
+use super::{Optimizer, STEP, as_type_of, learning_rate, slot};
+use crate::shared::state;
 use graphc_ir::{DType, FunctionBuilder, Initializer, Param, Tensor};
 
 /// Adam (Kingma and Ba 2015), as `torch.optim.Adam`, and with decoupled weight decay as

@@ -18,7 +18,8 @@ mod sgd;
 pub use adam::Adam;
 pub use sgd::Sgd;
 
-use graphc_ir::{DType, FunctionBuilder, Initializer, ModuleBuilder, Param, Shape, Tensor, gradients};
+use crate::shared::state;
+use graphc_ir::{DType, FunctionBuilder, Initializer, ModuleBuilder, Param, Tensor, gradients};
 
 /// Name of the state variable that holds the learning rate (`f32[]`).
 pub const LEARNING_RATE: &str = "optimizer/lr";
@@ -72,17 +73,6 @@ pub fn train_step(
         f.output("loss", loss);
         optimizer.apply(f, &params, &grads);
     });
-}
-
-/// The state variable of that name, declared unless it exists. One of another type is a recorded
-/// mistake.
-fn state(f: &FunctionBuilder, name: &str, dtype: DType, shape: impl Into<Shape>, init: Initializer) -> Param {
-    let shape = shape.into();
-    match f.find_param(name) {
-        Some(known) if known.ty.dtype == dtype && known.ty.shape == shape => known,
-        // Declaring it a second time records the mistake.
-        _ => f.state(name, dtype, shape, init),
-    }
 }
 
 /// A state variable of the type of `param`, named after it, that starts at zero.

@@ -2,9 +2,9 @@
 //! of 32 x 32.
 
 use super::{Linear, Values, Workload};
-use graphc::nn::{BatchNorm, Conv2d, Layer};
+use graphc::nn::{BatchNorm, Conv2d, ConvOptions, Layer};
 use graphc::optim::{Sgd, train_step};
-use graphc::{DType, Initializer, ModuleBuilder, Tensor, cross_entropy};
+use graphc::{DType, ModuleBuilder, Tensor, cross_entropy};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "resnet20",
@@ -44,8 +44,9 @@ impl ConvNorm {
     /// Of a kernel `[c_out, c_in, height, width]`; padded so that a stride of 1 keeps the extents.
     fn new(m: &ModuleBuilder, names: [&str; 2], kernel: [usize; 4], stride: usize) -> Self {
         let [c_out, c_in, height, width] = kernel;
-        let init = Initializer::torch_default(c_in * height * width);
-        let conv = Conv2d::with_init(m, names[0], kernel, stride, height / 2, init, None);
+        let padding = [height / 2; 2];
+        let options = ConvOptions { stride: [stride; 2], padding, bias: false, ..ConvOptions::default() };
+        let conv = Conv2d::with(m, names[0], c_in, c_out, [height, width], options);
         Self { conv, norm: BatchNorm::new(m, names[1], c_out) }
     }
 

@@ -1,6 +1,6 @@
 //! Batch normalization.
 
-use super::Layer;
+use crate::nn::Layer;
 use graphc_ir::{DType, Initializer, ModuleBuilder, Param, Shape, Tensor};
 
 /// Batch normalization (Ioffe and Szegedy 2015) of `f32[N, C, ..]`, per channel, as
@@ -10,7 +10,7 @@ use graphc_ir::{DType, Initializer, ModuleBuilder, Param, Shape, Tensor};
 /// y = (x - mean) / sqrt(variance + eps) * weight + bias
 /// ```
 ///
-/// [`BatchNorm::train`] takes mean and variance from the batch and keeps running averages of them;
+/// [`Layer::train`] takes mean and variance from the batch and keeps running averages of them;
 /// [`Layer::apply`] takes the running averages, for inference. Parameters `<name>/weight` and
 /// `<name>/bias`, state `<name>/running_mean` and `<name>/running_var`, each `f32[C]`; they start as
 /// 1, 0, 0 and 1.
@@ -50,24 +50,6 @@ impl BatchNorm {
         Self { momentum, ..self }
     }
 
-    /// Normalizes `x` by the mean and the biased variance of each of its channels, in two passes, and
-    /// declares the updates of the running averages; that of the variance averages the unbiased one,
-    /// so a channel must have at least two elements. Once per function.
-    #[track_caller]
-    pub fn train<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
-        let f = x.builder();
-        let axes: Vec<usize> = (0..x.rank()).filter(|&a| a != 1).collect();
-        let (mean, variance) = (x.mean(&axes), x.variance(&axes));
-        let y = self.normalize(x, mean, variance);
-        let shape = x.shape();
-        let n = f.extent(x.dtype(), axes.iter().map(|&a| &shape[a]).collect::<Shape>());
-        let unbiased = variance * (n / (n - 1.0));
-        for (running, batch) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
-            f.update(running, f.read(running) * (1.0 - self.momentum) + batch * self.momentum);
-        }
-        y
-    }
-
     #[track_caller]
     fn normalize<'f>(&self, x: Tensor<'f>, mean: Tensor<'f>, variance: Tensor<'f>) -> Tensor<'f> {
         let f = x.builder();
@@ -82,6 +64,24 @@ impl Layer for BatchNorm {
     fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
         let f = x.builder();
         self.normalize(x, f.read(&self.running_mean), f.read(&self.running_var))
+    }
+
+    /// Normalizes `x` by the mean and the biased variance of each of its channels, in two passes, and
+    /// declares the updates of the running averages; that of the variance averages the unbiased one,
+    /// so a channel must have at least two elements. Once per function.
+    #[track_caller]
+    fn train<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
+        let f = x.builder();
+        let axes: Vec<usize> = (0..x.rank()).filter(|&a| a != 1).collect();
+        let (mean, variance) = (x.mean(&axes), x.variance(&axes));
+        let y = self.normalize(x, mean, variance);
+        let shape = x.shape();
+        let n = f.extent(x.dtype(), axes.iter().map(|&a| &shape[a]).collect::<Shape>());
+        let unbiased = variance * (n / (n - 1.0));
+        for (running, batch) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
+            f.update(running, f.read(running) * (1.0 - self.momentum) + batch * self.momentum);
+        }
+        y
     }
 }
 
@@ -144,6 +144,6 @@ mod tests {
             norm.apply(f.input("wrong", DType::F32, shape!["B", 4, 2]));
         });
         let error = m.build().unwrap_err().to_string();
-        assert!(error.lines().all(|l| l.contains("nn/norm.rs:")), "{error}");
+        assert!(error.lines().all(|l| l.contains("nn/norm/batch.rs:")), "{error}");
     }
 }
