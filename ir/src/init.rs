@@ -1,6 +1,7 @@
 //! Initializers of state variables. Each is a distribution with explicit numbers; random ones are
 //! keyed by the seed and the variable's *name*, so adding a variable leaves the others unchanged.
 
+use smallvec::{SmallVec, smallvec};
 use std::fmt;
 
 /// How a state variable starts.
@@ -21,6 +22,23 @@ pub enum Initializer {
         mean: f64,
         /// Standard deviation.
         std: f64,
+    },
+    /// Normal with this mean and standard deviation, of what lies in `[lo, hi]`.
+    TruncatedNormal {
+        /// Mean of the distribution that is cut.
+        mean: f64,
+        /// Its standard deviation.
+        std: f64,
+        /// Least value.
+        lo: f64,
+        /// Greatest value.
+        hi: f64,
+    },
+    /// `gain` times a matrix whose rows, or columns if there are fewer, are orthonormal, uniform over all such (Saxe et
+    /// al. 2014). The first axis gives the rows, all others together the columns; rank 2 or more.
+    Orthogonal {
+        /// Length of the rows or columns.
+        gain: f64,
     },
 }
 
@@ -47,6 +65,52 @@ impl Initializer {
         Self::Uniform { lo: -b, hi: b }
     }
 
+    /// Normal with standard deviation `sqrt(2 / (fan_in + fan_out))` (Glorot and Bengio 2010).
+    pub fn xavier_normal(fan_in: usize, fan_out: usize) -> Self {
+        Self::Normal { mean: 0.0, std: (2.0 / (fan_in + fan_out).max(1) as f64).sqrt() }
+    }
+
+    /// Uniform on `[-b, b)` with `b = sqrt(3 / fan_in)`, variance `1 / fan_in` (LeCun et al. 1998).
+    pub fn lecun_uniform(fan_in: usize) -> Self {
+        Self::kaiming_uniform(fan_in, 1.0)
+    }
+
+    /// Normal with standard deviation `1 / sqrt(fan_in)` (LeCun et al. 1998), for SELU.
+    pub fn lecun_normal(fan_in: usize) -> Self {
+        Self::kaiming_normal(fan_in, 1.0)
+    }
+
+    /// Normal around 0 without what is beyond two standard deviations.
+    pub fn truncated_normal(std: f64) -> Self {
+        Self::TruncatedNormal { mean: 0.0, std, lo: -2.0 * std, hi: 2.0 * std }
+    }
+
+    /// The forms of [`Self::parts`].
+    pub const FORMS: &str = "constant(v), uniform(lo, hi), normal(mean, std), truncated_normal(mean, std, lo, hi), orthogonal(gain)";
+
+    /// Name and numbers, of which the text form consists.
+    pub fn parts(&self) -> (&'static str, SmallVec<[f64; 4]>) {
+        match *self {
+            Self::Constant(value) => ("constant", smallvec![value]),
+            Self::Uniform { lo, hi } => ("uniform", smallvec![lo, hi]),
+            Self::Normal { mean, std } => ("normal", smallvec![mean, std]),
+            Self::TruncatedNormal { mean, std, lo, hi } => ("truncated_normal", smallvec![mean, std, lo, hi]),
+            Self::Orthogonal { gain } => ("orthogonal", smallvec![gain]),
+        }
+    }
+
+    /// The initializer of these parts, if there is one.
+    pub fn from_parts(name: &str, numbers: &[f64]) -> Option<Self> {
+        Some(match (name, numbers) {
+            ("constant", &[value]) => Self::Constant(value),
+            ("uniform", &[lo, hi]) => Self::Uniform { lo, hi },
+            ("normal", &[mean, std]) => Self::Normal { mean, std },
+            ("truncated_normal", &[mean, std, lo, hi]) => Self::TruncatedNormal { mean, std, lo, hi },
+            ("orthogonal", &[gain]) => Self::Orthogonal { gain },
+            _ => return None,
+        })
+    }
+
     /// Uniform on `[-b, b)` with `b = 1 / sqrt(fan_in)`: PyTorch's default for linear and
     /// convolution weights and biases.
     pub fn torch_default(fan_in: usize) -> Self {
@@ -57,10 +121,8 @@ impl Initializer {
 
 impl fmt::Display for Initializer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Constant(value) => write!(f, "constant({value:?})"),
-            Self::Uniform { lo, hi } => write!(f, "uniform({lo:?}, {hi:?})"),
-            Self::Normal { mean, std } => write!(f, "normal({mean:?}, {std:?})"),
-        }
+        let (name, numbers) = self.parts();
+        let numbers: Vec<String> = numbers.iter().map(|v| format!("{v:?}")).collect();
+        write!(f, "{name}({})", numbers.join(", "))
     }
 }

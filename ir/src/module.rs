@@ -305,10 +305,9 @@ impl PartialEq for Function {
 /// As of [`Function`]; numbers of initializers are compared by their bits.
 impl PartialEq for Module {
     fn eq(&self, other: &Self) -> bool {
-        let bits = |init: &Initializer| match *init {
-            Initializer::Constant(v) => (0, v.to_bits(), 0),
-            Initializer::Uniform { lo, hi } => (1, lo.to_bits(), hi.to_bits()),
-            Initializer::Normal { mean, std } => (2, mean.to_bits(), std.to_bits()),
+        let bits = |init: &Initializer| {
+            let (name, numbers) = init.parts();
+            (name, numbers.into_iter().map(f64::to_bits).collect::<Vec<_>>())
         };
         let same_state = |s: &StateVar, t: &StateVar| {
             s.name == t.name && s.ty == t.ty && s.trainable == t.trainable && bits(&s.init) == bits(&t.init)

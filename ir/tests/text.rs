@@ -75,12 +75,14 @@ fn any_dtype() -> impl Strategy<Value = DType> {
 }
 
 fn any_init() -> impl Strategy<Value = Initializer> {
-    (0..3, any::<u64>(), any::<u64>()).prop_map(|(k, a, b)| {
+    (0..5, any::<u64>(), any::<u64>()).prop_map(|(k, a, b)| {
         let (a, b) = (f64::from_bits(a), f64::from_bits(b));
         match k {
             0 => Initializer::Constant(a),
             1 => Initializer::Uniform { lo: a, hi: b },
-            _ => Initializer::Normal { mean: a, std: b },
+            2 => Initializer::Normal { mean: a, std: b },
+            3 => Initializer::TruncatedNormal { mean: a, std: b, lo: b, hi: a },
+            _ => Initializer::Orthogonal { gain: a },
         }
     })
 }

@@ -1,11 +1,14 @@
 //! Initial values of a module's state: a pure function of the seed and, per variable, of its name,
-//! type and initializer. Adding, removing or reordering variables leaves the others unchanged.
+//! type and initializer; the variable [`RANDOM_SEED`] starts as the seed itself. Adding, removing or reordering variables leaves the others unchanged.
 //!
 //! The values are defined as graph nodes by [`graphc_ir::composite::initialize`], and computed here
-//! by the reference interpreter.
+//! by the reference interpreter; orthogonal matrices are made of normal ones here.
 
+use crate::nn::RANDOM_SEED;
 use graphc_ir::composite;
-use graphc_ir::{BuildErrors, DType, Literal, Module, ModuleBuilder, Scalar, StateVar, evaluate};
+use graphc_ir::{
+    BuildErrors, DType, Initializer, Literal, Module, ModuleBuilder, Scalar, StateVar, TensorType, evaluate,
+};
 use std::sync::Arc;
 
 /// The initial value of every state variable of `module`, by name, in order of declaration.
@@ -28,6 +31,55 @@ pub fn initialize(module: &Module, seed: u64) -> Result<Vec<(Arc<str>, Literal)>
 
 /// The initial value of one variable. A function for each keeps few intermediate values alive.
 fn initial(variable: &StateVar, seed: &Literal) -> Result<Literal, BuildErrors> {
+    if &*variable.name == RANDOM_SEED {
+        return Ok(seed.clone());
+    }
+    let Initializer::Orthogonal { gain } = variable.init else { return drawn(variable, seed) };
+    let dims = variable.ty.shape.as_static().filter(|dims| dims.len() >= 2);
+    let Some(dims) = dims.filter(|_| variable.ty.dtype.is_float()) else { return drawn(variable, seed) };
+    // The factor Q of a normal matrix, with positive diagonal of R, is uniform over all (Mezzadri 2007).
+    let normal = StateVar {
+        ty: TensorType::new(DType::F64, dims.as_slice()),
+        init: Initializer::Normal { mean: 0.0, std: 1.0 },
+        ..variable.clone()
+    };
+    let values = drawn(&normal, seed)?;
+    let values = values.as_slice::<f64>().expect("drawn as f64");
+    let (rows, columns) = (dims[0], dims[1..].iter().product::<usize>());
+    let wide = rows <= columns;
+    // As vectors to be made orthonormal: rows, or columns if they are fewer.
+    let (count, length) = if wide { (rows, columns) } else { (columns, rows) };
+    let at = |vector: usize, i: usize| if wide { vector * columns + i } else { i * columns + vector };
+    let mut vectors: Vec<Vec<f64>> =
+        (0..count).map(|v| (0..length).map(|i| values[at(v, i)]).collect()).collect();
+    orthonormalize(&mut vectors);
+    let mut result = vec![0.0; rows * columns];
+    for (v, vector) in vectors.iter().enumerate() {
+        vector.iter().enumerate().for_each(|(i, x)| result[at(v, i)] = gain * x);
+    }
+    let dtype = variable.ty.dtype;
+    Ok(Literal::from_fn(dtype, &dims, |i| Scalar::from_f64(dtype, result[i])))
+}
+
+/// Gram and Schmidt's method, modified and done twice, which loses no orthogonality (Giraud et al. 2005).
+fn orthonormalize(vectors: &mut [Vec<f64>]) {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    for i in 0..vectors.len() {
+        let (done, rest) = vectors.split_at_mut(i);
+        let v = &mut rest[0];
+        for _ in 0..2 {
+            for u in done.iter() {
+                let along = dot(u, v);
+                v.iter_mut().zip(u).for_each(|(v, u)| *v -= along * u);
+            }
+        }
+        let length = dot(v, v).sqrt();
+        v.iter_mut().for_each(|v| *v /= length);
+    }
+}
+
+/// A value that a graph computes.
+fn drawn(variable: &StateVar, seed: &Literal) -> Result<Literal, BuildErrors> {
     let m = ModuleBuilder::new("initialize");
     m.function("initialize", |f| {
         let seed = f.input("seed", DType::I64, []);
@@ -44,7 +96,6 @@ fn initial(variable: &StateVar, seed: &Literal) -> Result<Literal, BuildErrors> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graphc_ir::{Initializer, TensorType};
 
     fn value(dtype: DType, dims: &[usize], init: Initializer) -> Result<Literal, BuildErrors> {
         let variable = StateVar { name: "w".into(), ty: TensorType::new(dtype, dims), init, trainable: true };
@@ -77,6 +128,43 @@ mod tests {
             assert!((mean - 2.0).abs() < 0.01 && (std - 0.5).abs() < 0.005, "{mean} {std}");
             assert!(min < 0.2 && max > 3.8 && min > -1.0 && max < 5.0, "{min} {max}");
         }
+    }
+
+    #[test]
+    fn truncated_normal_has_its_moments() {
+        for dtype in [DType::F32, DType::F64] {
+            let init = Initializer::TruncatedNormal { mean: 1.0, std: 0.5, lo: 0.0, hi: 1.5 };
+            let (mean, std, min, max) = moments(dtype, init);
+            // scipy.stats.truncnorm(-2, 1, 1.0, 0.5): mean and standard deviation.
+            assert!((mean - 0.885_181).abs() < 0.005 && (std - 0.360_473).abs() < 0.003, "{mean} {std}");
+            assert!((0.0..0.01).contains(&min) && (1.49..=1.5).contains(&max), "{min} {max}");
+        }
+        let wide = Initializer::TruncatedNormal { mean: 0.0, std: 1.0, lo: -1e9, hi: 1e9 };
+        let (mean, std, min, max) = moments(DType::F32, wide);
+        assert!(
+            mean.abs() < 0.01 && (std - 1.0).abs() < 0.01 && min > -6.0 && max < 6.0,
+            "{mean} {std} {min} {max}"
+        );
+    }
+
+    #[test]
+    fn orthogonal_matrices() {
+        for dims in [&[4usize, 4][..], &[3, 8], &[8, 3], &[2, 3, 2]] {
+            let w = value(DType::F64, dims, Initializer::Orthogonal { gain: 2.0 }).unwrap();
+            let (rows, columns) = (dims[0], dims[1..].iter().product::<usize>());
+            let w = w.as_slice::<f64>().unwrap();
+            let (count, length) = (rows.min(columns), rows.max(columns));
+            let at = |v: usize, i: usize| w[if rows <= columns { v * columns + i } else { i * columns + v }];
+            for a in 0..count {
+                for b in 0..count {
+                    let dot: f64 = (0..length).map(|i| at(a, i) * at(b, i)).sum();
+                    let expected = if a == b { 4.0 } else { 0.0 };
+                    assert!((dot - expected).abs() < 1e-13, "{dims:?}: {dot}");
+                }
+            }
+        }
+        let error = value(DType::F32, &[4], Initializer::Orthogonal { gain: 1.0 }).unwrap_err().to_string();
+        assert!(error.contains("`w` f32[4]: orthogonal(1.0) is of floats with rank 2 or more"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::builder::{FunctionBuilder, Tensor};
 use crate::init::Initializer;
 use crate::module::StateVar;
-use crate::scalar::Scalar;
+use crate::scalar::{Native, Scalar};
 use crate::types::{DType, Shape};
 
 /// The stream of a name: its 32-bit FNV-1a hash (Fowler, Noll, Vo).
@@ -103,6 +103,37 @@ impl<'a, 'f> RandomStream<'a, 'f> {
         radius * (v * std::f64::consts::TAU).cos() * std + mean
     }
 
+    /// Normal with mean `mean` and standard deviation `std`, of what lies in `[lo, hi]`, floats:
+    /// `mean + std * sqrt(2) * erfinv(x)` with `x` uniform between the values of the distribution function at the two
+    /// ends, less 1/2, times 2. Ends beyond 5 (f32) or 8 (f64) standard deviations count as infinite.
+    #[track_caller]
+    pub fn truncated_normal(
+        self,
+        dtype: DType,
+        shape: impl Into<Shape>,
+        mean: f64,
+        std: f64,
+        lo: f64,
+        hi: f64,
+    ) -> Tensor<'f> {
+        if dtype.is_half() {
+            return self.truncated_normal(DType::F32, shape, mean, std, lo, hi).cast(dtype);
+        }
+        let f = self.seed.builder();
+        let u = self.unit(0, dtype, &shape.into());
+        if u.is_poison() {
+            return u;
+        }
+        if !(lo < hi && std > 0.0 && mean.is_finite() && std.is_finite()) {
+            f.misuse(format!("truncated normal random numbers with {mean}, {std} on [{lo}, {hi}]"));
+            return f.poison();
+        }
+        // Constants, so that they are exact whatever the type.
+        let end = |v: f64| erf_f64((v - mean) / (std * std::f64::consts::SQRT_2));
+        let (from, to) = (end(lo), end(hi));
+        (erfinv(u * (to - from) + from) * (std * std::f64::consts::SQRT_2) + mean).clamp(lo, hi)
+    }
+
     /// The numbers below `n` in random order, `i32`: the order of `n` random words.
     #[track_caller]
     pub fn permutation(self, n: usize) -> Tensor<'f> {
@@ -138,9 +169,30 @@ impl<'f> Tensor<'f> {
     }
 }
 
+/// The error function of a number.
+fn erf_f64(x: f64) -> f64 {
+    crate::math::erf(&mut Native, Scalar::F64(x)).to_f64()
+}
+
+/// The inverse of the error function, for `x` in `[-1, 1]`; at the ends, that of the nearest number within: Newton's
+/// method from Winitzki's approximation (2008).
+#[track_caller]
+fn erfinv(x: Tensor<'_>) -> Tensor<'_> {
+    const A: f64 = 0.147;
+    let largest = if x.dtype() == DType::F64 { 1.0f64.next_down() } else { f64::from(1.0f32.next_down()) };
+    let x = x.clamp(-largest, largest);
+    let log = (-x.square()).log1p();
+    let t = log * 0.5 + 2.0 / (std::f64::consts::PI * A);
+    let start = ((t.square() - log * (1.0 / A)).sqrt() - t).sqrt() * x.sign();
+    (0..3).fold(start, |y, _| {
+        let slope = y.square().exp() * (std::f64::consts::PI.sqrt() / 2.0);
+        y - (y.erf() - x) * slope
+    })
+}
+
 /// The first value of a state variable, of its type, under `seed: i64[]`. Random ones draw from
 /// the stream of the variable's name at step 0, so they do not depend on other variables. Random
-/// initializers need a float type.
+/// initializers need a float type. [`Initializer::Orthogonal`] is refused: factorizing matrices takes no graph.
 #[track_caller]
 pub fn initialize<'f>(f: &'f FunctionBuilder, variable: &StateVar, seed: Tensor<'f>) -> Tensor<'f> {
     let (dtype, shape) = (variable.ty.dtype, &variable.ty.shape);
@@ -149,5 +201,15 @@ pub fn initialize<'f>(f: &'f FunctionBuilder, variable: &StateVar, seed: Tensor<
         Initializer::Constant(value) => f.full(dtype, shape, value),
         Initializer::Uniform { lo, hi } => stream().uniform(dtype, shape, lo, hi),
         Initializer::Normal { mean, std } => stream().normal(dtype, shape, mean, std),
+        Initializer::TruncatedNormal { mean, std, lo, hi } => {
+            stream().truncated_normal(dtype, shape, mean, std, lo, hi)
+        }
+        Initializer::Orthogonal { .. } => {
+            let (name, ty, init) = (&variable.name, &variable.ty, variable.init);
+            f.misuse(format!(
+                "`{name}` {ty}: {init} is of floats with rank 2 or more, and not computed by a graph"
+            ));
+            f.poison()
+        }
     }
 }

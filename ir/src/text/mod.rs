@@ -23,6 +23,8 @@ pub const MAX_TEXT_BYTES: usize = 64 << 20;
 pub const MAX_NAME_BYTES: usize = 256;
 /// Deepest nesting of lists in attributes.
 pub(crate) const MAX_NESTING: usize = 16;
+/// Most numbers of an initializer.
+pub(crate) const MAX_INIT_NUMBERS: usize = 4;
 /// Most elements of one list in an attribute (elements of constants are not counted).
 pub(crate) const MAX_LIST: usize = 4096;
 /// Most memory that `splat` constants of one text may take, in bytes.

@@ -4,7 +4,8 @@ use super::error::{ParseError, ParseErrors};
 use super::lexer::{Fail, Lexer, Name, Token, clip};
 use super::plain_nan;
 use super::{
-    FORMAT_VERSION, MAX_ERRORS, MAX_LIST, MAX_NESTING, MAX_SPLAT_BYTES, MAX_TEXT_BYTES, is_ident, is_number,
+    FORMAT_VERSION, MAX_ERRORS, MAX_INIT_NUMBERS, MAX_LIST, MAX_NESTING, MAX_SPLAT_BYTES, MAX_TEXT_BYTES,
+    is_ident, is_number,
 };
 use crate::attr::{AttrMap, AttrValue};
 use crate::graph::{Node, NodeId, Origin, SourceLoc};
@@ -252,28 +253,19 @@ fn float(lx: &mut Lexer<'_>) -> Parsed<f64> {
 
 fn initializer(lx: &mut Lexer<'_>) -> Parsed<Initializer> {
     let (at, name) = word(lx, "an initializer")?;
-    if !matches!(name, "constant" | "uniform" | "normal") {
-        let message = format!(
-            "unknown initializer `{}`: known are constant(v), uniform(lo, hi), normal(mean, std)",
-            clip(name)
-        );
-        return Err(Fail::new(at, message));
-    }
     expect(lx, '(')?;
-    let first = float(lx)?;
-    let init = if name == "constant" {
-        Initializer::Constant(first)
-    } else {
-        expect(lx, ',')?;
-        let second = float(lx)?;
-        if name == "uniform" {
-            Initializer::Uniform { lo: first, hi: second }
-        } else {
-            Initializer::Normal { mean: first, std: second }
-        }
-    };
+    let mut numbers = vec![float(lx)?];
+    while numbers.len() < MAX_INIT_NUMBERS && accept(lx, ',') {
+        numbers.push(float(lx)?);
+    }
     expect(lx, ')')?;
-    Ok(init)
+    Initializer::from_parts(name, &numbers).ok_or_else(|| {
+        let (name, n) = (clip(name), numbers.len());
+        Fail::new(
+            at,
+            format!("unknown initializer `{name}` of {n} numbers: known are {}", Initializer::FORMS),
+        )
+    })
 }
 
 fn attr_value(lx: &mut Lexer<'_>, depth: usize) -> Parsed<AttrValue> {

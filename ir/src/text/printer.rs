@@ -102,11 +102,7 @@ fn write_attr(out: &mut impl Write, value: &AttrValue, regions: &Regions) -> fmt
 }
 
 fn write_init(out: &mut impl Write, init: &Initializer) -> fmt::Result {
-    let (name, numbers) = match init {
-        Initializer::Constant(v) => ("constant", vec![*v]),
-        Initializer::Uniform { lo, hi } => ("uniform", vec![*lo, *hi]),
-        Initializer::Normal { mean, std } => ("normal", vec![*mean, *std]),
-    };
+    let (name, numbers) = init.parts();
     write!(out, "{name}(")?;
     for (i, v) in numbers.into_iter().enumerate() {
         if i > 0 {
