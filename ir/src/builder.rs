@@ -506,15 +506,55 @@ impl FunctionBuilder {
         if ty != param.ty {
             let name = self.param_name(param.id);
             self.misuse(format!("update of `{name}`: it has type {}, its new value {ty}", param.ty));
-        } else if self.is_updated(param) {
+        } else if self.updated(param).is_some() {
             self.misuse(format!("state `{}` is updated twice", self.param_name(param.id)));
         }
         self.inner.borrow_mut().function.updates.push(Update { state: param.id, value: node });
     }
 
-    /// Whether the function updates this state variable already.
-    pub fn is_updated(&self, param: &Param) -> bool {
-        self.inner.borrow().function.updates.iter().any(|u| u.state == param.id)
+    /// The value that this state variable has after the function, if an update of it is declared already.
+    pub fn updated(&self, param: &Param) -> Option<Tensor<'_>> {
+        let found =
+            self.inner.borrow().function.updates.iter().find(|u| u.state == param.id).map(|u| u.value);
+        found.map(|value| self.tensor(value))
+    }
+
+    /// Declares what `body` declares, with its updates on the condition that it returns, `bool[]`: where that is false, what
+    /// `body` updates keeps its value, bit for bit.
+    ///
+    /// ```
+    /// # use graphc_ir::{DType, Initializer, ModuleBuilder};
+    /// let m = ModuleBuilder::new("m");
+    /// let total = m.state("total", DType::F32, [], Initializer::ZEROS);
+    /// m.function("add", |f| {
+    ///     let x = f.input("x", DType::F32, []);
+    ///     f.update_if(|| {
+    ///         f.update(&total, f.read(&total) + x);
+    ///         x.is_finite()
+    ///     });
+    /// });
+    /// # m.build().unwrap();
+    /// ```
+    #[track_caller]
+    pub fn update_if<'f>(&'f self, body: impl FnOnce() -> Tensor<'f>) {
+        let before = self.inner.borrow().function.updates.len();
+        let condition = body();
+        let added: Vec<Update> = self.inner.borrow().function.updates[before..].to_vec();
+        if condition.is_poison() {
+            return;
+        }
+        if condition.ty() != TensorType::new(DType::Bool, []) {
+            self.misuse(format!("update_if: the condition is {}, must be bool[]", condition.ty()));
+            return;
+        }
+        for (i, update) in added.into_iter().enumerate() {
+            let new = self.tensor(update.value);
+            let param = Param { id: update.state, ty: new.ty() };
+            let guarded = condition.broadcast(new.shape(), &[]).select(new, self.read(&param));
+            if let Some(value) = self.own(guarded) {
+                self.inner.borrow_mut().function.updates[before + i].value = value;
+            }
+        }
     }
 
     /// Declares what `body` declares inside the scope `name`.

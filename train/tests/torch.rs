@@ -1,9 +1,10 @@
-//! Layers and losses against PyTorch: values and gradients of the cases of `golden/torch.json`, which
+//! Layers, losses and optimizers against PyTorch: values, gradients and trajectories of the cases of `golden/torch.json`, which
 //! `golden/generate.py` wrote and describes.
 
 use graphc_ir::{DType, Initializer, Literal, ModuleBuilder, Scalar, Tensor, evaluate, gradients};
 use graphc_train::loss::{self, CrossEntropy};
 use graphc_train::nn::*;
+use graphc_train::optim::*;
 use serde_json::Value;
 use std::sync::LazyLock;
 
@@ -245,4 +246,50 @@ fn losses_at_extremes() {
         loss::cosine_embedding(x, x.full_like(1.0), one, 0.0)
     });
     check("triplet of equals", [1e-6; 4], |x| loss::triplet(x, x, x.full_like(1.0), 5.0));
+}
+
+#[test]
+fn optimizers() {
+    let optimizers: [(&str, Box<dyn Optimizer>); 10] = [
+        ("sgd", Box::new(Sgd::new(0.01).nesterov(0.9).weight_decay(0.1))),
+        ("adam", Box::new(Adam::new(0.01).weight_decay(0.1))),
+        ("amsgrad", Box::new(Adam::new(0.01).betas(0.9, 0.5).amsgrad())),
+        ("adamw", Box::new(Adam::with_decoupled_decay(0.01, 0.1))),
+        ("adagrad", Box::new(Adagrad::new(0.05).lr_decay(0.1).weight_decay(0.1).initial(0.5))),
+        ("adadelta", Box::new(Adadelta::new(1.0).weight_decay(0.1))),
+        ("rmsprop", Box::new(RmsProp::new(0.01).alpha(0.9).momentum(0.5).weight_decay(0.1))),
+        ("rmsprop_centered", Box::new(RmsProp::new(0.01).alpha(0.9).centered())),
+        ("adamax", Box::new(Adamax::new(0.01).weight_decay(0.1))),
+        ("nadam", Box::new(Nadam::new(0.01).weight_decay(0.1))),
+    ];
+    for (name, optimizer) in optimizers {
+        let m = ModuleBuilder::new("m");
+        let p = m.param("p", DType::F64, [5], Initializer::ZEROS);
+        train_step(&m, "t", &optimizer, |f| (f.read(&p) * f.input("g", DType::F64, [5])).reduce_sum(&[0]));
+        let module = m.build().unwrap();
+        let mut state: Vec<Literal> = module
+            .state
+            .iter()
+            .map(|s| match s.init {
+                Initializer::Constant(c) => {
+                    Literal::full(&s.ty.shape.as_static().unwrap(), Scalar::from_f64(s.ty.dtype, c))
+                }
+                _ => unreachable!("all start as constants"),
+            })
+            .collect();
+        state[0] = Literal::from_fn(DType::F64, &[5], |i| Scalar::F64(0.5 - 0.25 * i as f64));
+        let expected = numbers(&CASES[&format!("optim_{name}")]["y"]);
+        for (t, expected) in (1..).zip(expected.chunks(5)) {
+            let g = |i: usize| {
+                if i == 4 { 0.0 } else { 4.0 * 10f64.powi(i as i32 - 2) * (0.7 * (5 * t + i) as f64).sin() }
+            };
+            let g = Literal::from_fn(DType::F64, &[5], |i| Scalar::F64(g(i)));
+            let done = evaluate(&module.functions[0], &[g], |id| state[id.index()].clone()).unwrap();
+            done.updates.into_iter().for_each(|(id, value)| state[id.index()] = value);
+            for (a, b) in state[0].as_slice::<f64>().unwrap().iter().zip(expected) {
+                // The learning rate is an f32.
+                assert!((a - b).abs() <= 1e-7 * b.abs().max(1.0), "{name}, step {t}: {a} instead of {b}");
+            }
+        }
+    }
 }

@@ -30,7 +30,7 @@ pub const RANDOM_STEP: &str = "random/step";
 pub fn random_stream<'a, 'f>(f: &'f FunctionBuilder, name: &'a str) -> RandomStream<'a, 'f> {
     let seed = state(f, RANDOM_SEED, DType::I64, [], Initializer::ZEROS);
     let step = state(f, RANDOM_STEP, DType::I64, [], Initializer::ZEROS);
-    if !f.is_updated(&step) {
+    if f.updated(&step).is_none() {
         f.update(&step, f.read(&step) + 1.0);
     }
     RandomStream::new(name, f.read(&seed), f.read(&step))

@@ -1,8 +1,7 @@
 //! Adam and AdamW.
 
-use super::{Optimizer, STEP, as_type_of, learning_rate, slot};
-use crate::shared::state;
-use graphc_ir::{DType, FunctionBuilder, Initializer, Param, Tensor};
+use super::{Optimizer, are_rates, as_type_of, decayed, one_minus_power, slot, step_number};
+use graphc_ir::{DType, Param, Tensor};
 
 /// Adam (Kingma and Ba 2015), as `torch.optim.Adam`, and with decoupled weight decay as
 /// `torch.optim.AdamW` (Loshchilov and Hutter 2019). In step `t`, counted from 1:
@@ -21,11 +20,12 @@ use graphc_ir::{DType, FunctionBuilder, Initializer, Param, Tensor};
 /// g = g + weight_decay * p                     decay that is not decoupled
 /// m = beta1 * m + (1 - beta1) * g              m starts at 0
 /// v = beta2 * v + (1 - beta2) * (g * g)        v starts at 0
+/// v = w = max(w, v)                            with AMSGrad, here only; w starts at 0
 /// p = p - (step_size * m) / (sqrt(v) / root + eps)
 /// ```
 ///
 /// State: `optimizer/lr`, `optimizer/step` (`t` after the step), `<param>/adam_m`,
-/// `<param>/adam_v`.
+/// `<param>/adam_v`, with AMSGrad `<param>/adam_v_max`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     lr: f64,
@@ -34,12 +34,13 @@ pub struct Adam {
     eps: f64,
     weight_decay: f64,
     decoupled: bool,
+    amsgrad: bool,
 }
 
 impl Adam {
     /// Starts with the learning rate `lr`; `beta1` 0.9, `beta2` 0.999, `eps` 1e-8, no decay.
     pub const fn new(lr: f64) -> Self {
-        Self { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, decoupled: false }
+        Self { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, decoupled: false, amsgrad: false }
     }
 
     /// AdamW: as [`Adam::new`], with decoupled weight decay.
@@ -62,26 +63,27 @@ impl Adam {
         Self { weight_decay, decoupled: false, ..self }
     }
 
-    /// `1 - beta^t` for `t: f64[]`. For a beta of 0 the exponent is -inf, and the result 1.
-    fn correction<'f>(t: Tensor<'f>, beta: f64) -> Tensor<'f> {
-        -(t * beta.ln()).expm1()
+    /// Divides by the root of the largest `v` so far (Reddi et al. 2018).
+    pub const fn amsgrad(self) -> Self {
+        Self { amsgrad: true, ..self }
     }
 }
 
 impl Optimizer for Adam {
-    fn apply<'f>(&self, f: &'f FunctionBuilder, params: &[Param], grads: &[Tensor<'f>]) {
-        if ![self.beta1, self.beta2].iter().all(|b| (0.0..1.0).contains(b)) {
-            f.misuse(format!("adam: betas {} and {} must be in [0, 1)", self.beta1, self.beta2));
+    fn learning_rate(&self) -> f64 {
+        self.lr
+    }
+
+    fn apply<'f>(&self, lr: Tensor<'f>, params: &[Param], grads: &[Tensor<'f>]) {
+        let f = lr.builder();
+        if !are_rates(f, "adam", &[self.beta1, self.beta2]) {
             return;
         }
         let (step_size, root, keep) = f.scope("adam", || {
-            let step = state(f, STEP, DType::I64, [], Initializer::ZEROS);
-            let t = f.read(&step) + 1.0;
-            f.update(&step, t);
-            let t = t.cast(DType::F64);
-            let lr = learning_rate(f, self.lr).cast(DType::F64);
+            let t = step_number(f);
+            let lr = lr.cast(DType::F64);
             let keep = (self.decoupled && self.weight_decay != 0.0).then(|| 1.0 - lr * self.weight_decay);
-            (lr / Self::correction(t, self.beta1), Self::correction(t, self.beta2).sqrt(), keep)
+            (lr / one_minus_power(t, self.beta1), one_minus_power(t, self.beta2).sqrt(), keep)
         });
         for (param, &grad) in params.iter().zip(grads) {
             f.scope("adam", || {
@@ -89,14 +91,21 @@ impl Optimizer for Adam {
                 let (step_size, root) = (as_type_of(step_size, p), as_type_of(root, p));
                 let (p, g) = match keep {
                     Some(keep) => (p * as_type_of(keep, p), grad),
-                    None if self.weight_decay != 0.0 => (p, grad + p * self.weight_decay),
-                    None => (p, grad),
+                    None => (p, decayed(grad, p, self.weight_decay)),
                 };
                 let (m_slot, v_slot) = (slot(f, param, "adam_m"), slot(f, param, "adam_v"));
                 let m = f.read(&m_slot) * self.beta1 + g * (1.0 - self.beta1);
                 let v = f.read(&v_slot) * self.beta2 + g * g * (1.0 - self.beta2);
                 f.update(&m_slot, m);
                 f.update(&v_slot, v);
+                let v = if self.amsgrad {
+                    let largest = slot(f, param, "adam_v_max");
+                    let v = f.read(&largest).max(v);
+                    f.update(&largest, v);
+                    v
+                } else {
+                    v
+                };
                 f.update(param, p - m * step_size / (v.sqrt() / root + self.eps));
             });
         }
@@ -107,7 +116,8 @@ impl Optimizer for Adam {
 mod tests {
     use super::*;
     use crate::optim::testing::{Slots, check};
-    use graphc_ir::ModuleBuilder;
+    use crate::optim::train_step;
+    use graphc_ir::{Initializer, ModuleBuilder};
 
     /// `torch.optim.Adam`, from its documentation.
     fn reference(a: Adam) -> impl Fn(f64, f64, f64, i32, &mut Slots) -> f64 {
@@ -121,7 +131,9 @@ mod tests {
             slots.insert("m", m);
             slots.insert("v", v);
             let m_hat = m / (1.0 - a.beta1.powi(t));
-            let v_hat = v / (1.0 - a.beta2.powi(t));
+            let w = if a.amsgrad { slots.get("w").unwrap_or(&0.0).max(v) } else { v };
+            slots.insert("w", w);
+            let v_hat = w / (1.0 - a.beta2.powi(t));
             p - lr * m_hat / (v_hat.sqrt() + a.eps)
         }
     }
@@ -135,6 +147,7 @@ mod tests {
             check(Adam::new(9.0).betas(0.0, 0.99));
             check(Adam::new(9.0).weight_decay(0.1));
             check(Adam::with_decoupled_decay(9.0, 0.1).betas(0.9, 0.95));
+            check(Adam::new(9.0).betas(0.9, 0.5).amsgrad());
         }
     }
 
@@ -142,21 +155,21 @@ mod tests {
     fn declares_its_state_and_refuses_wrong_betas() {
         let module = |adam: Adam| {
             let m = ModuleBuilder::new("m");
-            m.param("w", DType::F32, [2], Initializer::ONES);
-            m.function("f", |f| adam.apply(f, &f.trainable(), &[f.input("g", DType::F32, [2])]));
+            let w = m.param("w", DType::F32, [2], Initializer::ONES);
+            train_step(&m, "f", &adam, |f| f.read(&w).square().mean_all());
             m.build()
         };
         let built = module(Adam::new(0.1)).unwrap();
         let names: Vec<_> = built.state.iter().map(|s| (&*s.name, s.ty.to_string())).collect();
         let expected = [
             ("w", "f32[2]"),
-            ("optimizer/step", "i64[]"),
             ("optimizer/lr", "f32[]"),
+            ("optimizer/step", "i64[]"),
             ("w/adam_m", "f32[2]"),
             ("w/adam_v", "f32[2]"),
         ];
         assert_eq!(names, expected.map(|(n, t)| (n, t.to_owned())));
         let error = module(Adam::new(0.1).betas(0.9, 1.0)).unwrap_err().to_string();
-        assert!(error.starts_with("adam: betas 0.9 and 1 must be in [0, 1)"), "{error}");
+        assert!(error.starts_with("adam: rates [0.9, 1.0] must be in [0, 1)"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent.
 
-use super::{Optimizer, learning_rate, slot};
-use graphc_ir::{FunctionBuilder, Param, Tensor};
+use super::{Optimizer, as_type_of, decayed, slot};
+use graphc_ir::{Param, Tensor};
 
 /// Stochastic gradient descent, optionally with weight decay and momentum, as `torch.optim.SGD`
 /// with `dampening` 0. Per parameter `p` with gradient `g`, each line in this order:
@@ -45,12 +45,16 @@ impl Sgd {
 }
 
 impl Optimizer for Sgd {
-    fn apply<'f>(&self, f: &'f FunctionBuilder, params: &[Param], grads: &[Tensor<'f>]) {
-        let lr = learning_rate(f, self.lr);
+    fn learning_rate(&self) -> f64 {
+        self.lr
+    }
+
+    fn apply<'f>(&self, lr: Tensor<'f>, params: &[Param], grads: &[Tensor<'f>]) {
+        let f = lr.builder();
         for (param, &grad) in params.iter().zip(grads) {
             f.scope("sgd", || {
                 let p = f.read(param);
-                let g = if self.weight_decay == 0.0 { grad } else { grad + p * self.weight_decay };
+                let g = decayed(grad, p, self.weight_decay);
                 let direction = if self.momentum == 0.0 {
                     g
                 } else {
@@ -59,7 +63,7 @@ impl Optimizer for Sgd {
                     f.update(&slot, v);
                     if self.nesterov { g + v * self.momentum } else { v }
                 };
-                f.update(param, p - direction * super::as_type_of(lr, p));
+                f.update(param, p - direction * as_type_of(lr, p));
             });
         }
     }

@@ -2,7 +2,8 @@
 
 Parameter k (in order of declaration) has the elements sin(0.37 i + 1.3 k) / 2, input j the elements
 sin(0.61 i + 0.9 j + 0.2), i being the row-major index. The scalar that is differentiated is
-sum(y cos(0.23 i)). A case is {y, dx (of each float input), dp (Euclidean norm of each parameter's gradient)}.
+sum(y cos(0.23 i)). A case is {y, dx (of each float input), dp (Euclidean norm of each parameter's gradient)}. Those of optimizers are described
+below.
 
 python3 generate.py > torch.json
 """
@@ -134,6 +135,34 @@ loss("gaussian_kl", lambda m, v: -0.5 * (1 + v - m**2 - v.exp()).sum(1).mean(), 
 loss("hinge", lambda a: torch.relu(1 - signs * a).mean(), (4,))
 loss("cosine_embedding", lambda a, b: F.cosine_embedding_loss(a, b, signs, margin=0.2), S, S)
 loss("triplet", lambda a, b, c: F.triplet_margin_loss(a, b, c, margin=1.5), S, S, S)
+
+
+
+# Optimizers: five parameters 0.5 - 0.25 i, and in step t (from 1) the gradients
+# sin(0.7 (5 t + i)) 4 10^(i - 2), the last one 0.
+def trajectory(name, make, steps=12):
+    p = nn.Parameter(0.5 - 0.25 * torch.arange(5, dtype=D))
+    optimizer = make([p])
+    scale = 4 * 10.0 ** (torch.arange(5, dtype=D) - 2) * torch.tensor([1.0, 1, 1, 1, 0])
+    path = []
+    for t in range(1, steps + 1):
+        p.grad = torch.sin(0.7 * (5 * t + torch.arange(5, dtype=D))) * scale
+        optimizer.step()
+        path.append(p.tolist())
+    cases["optim_" + name] = {"y": sum(path, [])}
+
+
+O = torch.optim
+trajectory("sgd", lambda p: O.SGD(p, 0.01, momentum=0.9, nesterov=True, weight_decay=0.1))
+trajectory("adam", lambda p: O.Adam(p, 0.01, weight_decay=0.1))
+trajectory("amsgrad", lambda p: O.Adam(p, 0.01, betas=(0.9, 0.5), amsgrad=True))
+trajectory("adamw", lambda p: O.AdamW(p, 0.01, weight_decay=0.1))
+trajectory("adagrad", lambda p: O.Adagrad(p, 0.05, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.5))
+trajectory("adadelta", lambda p: O.Adadelta(p, 1.0, weight_decay=0.1))
+trajectory("rmsprop", lambda p: O.RMSprop(p, 0.01, alpha=0.9, momentum=0.5, weight_decay=0.1))
+trajectory("rmsprop_centered", lambda p: O.RMSprop(p, 0.01, alpha=0.9, centered=True))
+trajectory("adamax", lambda p: O.Adamax(p, 0.01, weight_decay=0.1))
+trajectory("nadam", lambda p: O.NAdam(p, 0.01, weight_decay=0.1))
 
 print("{")
 print(",\n".join(f'  "{k}": {json.dumps(v)}' for k, v in cases.items()))

@@ -5,7 +5,7 @@ use super::peak::Peak;
 use super::prepared::{Prepared, Setup};
 use super::round;
 use crate::Failure;
-use graphc::optim::{Adam, Optimizer};
+use graphc::optim::{Adam, LEARNING_RATE, Optimizer};
 use graphc::{DType, FunctionBuilder, Initializer, ModuleBuilder, Tensor, vjp};
 use serde_json::{Value, json};
 
@@ -110,7 +110,8 @@ fn elements() -> Vec<Operation> {
         sum("sum", LARGE),
         Operation::new("adam", Work::streams(7, &[LARGE]), &[&[LARGE]], |f, x| {
             let p = f.state("p", DType::F32, [LARGE], Initializer::ZEROS);
-            Adam::new(1e-3).apply(f, &[p], x);
+            let lr = f.state(LEARNING_RATE, DType::F32, [], Initializer::Constant(1e-3));
+            Adam::new(1e-3).apply(f.read(&lr), &[p], x);
             Vec::new()
         }),
     ]
