@@ -69,6 +69,18 @@ impl Elements {
         each!(self, v => graphc_ir::Element::to_scalar(v[i]))
     }
 
+    /// Overwrites the elements from `at` on with those of `from`.
+    ///
+    /// # Panics
+    /// If they are of another type, or there are not so many.
+    pub fn write(&mut self, at: usize, from: Value<'_>) {
+        let (dtype, given) = (self.value().dtype(), from.dtype());
+        each!(self, v => {
+            let from = from.get().unwrap_or_else(|| panic!("elements of {given} instead of {dtype}"));
+            v[at..at + from.len()].copy_from_slice(from);
+        });
+    }
+
     /// To be read.
     pub fn value(&self) -> Value<'_> {
         each!(self, v => v.into())
@@ -79,6 +91,17 @@ impl Elements {
         each!(self, v => v.into())
     }
 }
+
+macro_rules! from_vec {
+    ($($variant:ident($t:ty)),*) => {
+        $(impl From<Vec<$t>> for Elements {
+            fn from(elements: Vec<$t>) -> Self {
+                Self::$variant(elements)
+            }
+        })*
+    };
+}
+from_vec!(F32(f32), F64(f64), I32(i32), I64(i64), Bool(bool), U8(u8), BF16(bf16), F16(f16));
 
 impl From<&Literal> for Elements {
     fn from(literal: &Literal) -> Self {
@@ -112,6 +135,9 @@ mod tests {
             assert_eq!(elements, Elements::from_fn(dtype, 3, |_| 0.0));
             assert_eq!(elements, Elements::from(&Literal::full(&[3], Scalar::from_bits(dtype, 0))));
         }
+        let mut some = Elements::from(vec![1i32, 2, 3]);
+        some.write(1, Elements::from(vec![7i32, 8, 9]).value().slice(1..3));
+        assert_eq!(some, Elements::I32(vec![1, 8, 9]));
         assert_eq!(Elements::from_fn(DType::U8, 2, |i| i as f64 * 300.0), Elements::U8(vec![0, 255]));
     }
 }

@@ -107,6 +107,14 @@ impl<'a> Value<'a> {
         T::of(self)
     }
 
+    /// Elements `range`.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        each!(Self, *self, slice => slice[range].into())
+    }
+
     /// The elements as they are in memory, in the machine's byte order.
     pub fn as_bytes(&self) -> &'a [u8] {
         // SAFETY: every element type is without padding, so all bytes of the slice are initialized;

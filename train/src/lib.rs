@@ -13,5 +13,6 @@ pub mod metrics;
 pub mod nn;
 pub mod optim;
 pub mod progress;
+pub mod schedule;
 pub mod session;
 mod shared;

@@ -53,14 +53,14 @@ impl SplitMix64 {
 
 /// One batch, valid until the next is asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Batch<'b> {
+pub struct LabelledBatch<'b> {
     /// Features `f32[labels.len(), dims..]`.
     pub features: &'b [f32],
     /// Labels.
     pub labels: &'b [i32],
 }
 
-impl Batch<'_> {
+impl LabelledBatch<'_> {
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -135,7 +135,7 @@ impl<'d> Batches<'d> {
     }
 
     /// The next batch of the epoch, or `None` at its end.
-    pub fn next_batch(&mut self) -> Option<Batch<'_>> {
+    pub fn next_batch(&mut self) -> Option<LabelledBatch<'_>> {
         let begin = self.given;
         let end = self.data.len().min(begin.saturating_add(self.size));
         if begin == end {
@@ -144,7 +144,7 @@ impl<'d> Batches<'d> {
         self.given = end;
         let row_len = self.data.row_len();
         if self.seed.is_none() {
-            return Some(Batch {
+            return Some(LabelledBatch {
                 features: &self.data.features()[begin * row_len..end * row_len],
                 labels: &self.data.labels()[begin..end],
             });
@@ -155,7 +155,7 @@ impl<'d> Batches<'d> {
             self.features.extend_from_slice(self.data.row(row));
             self.labels.push(self.data.labels()[row]);
         }
-        Some(Batch { features: &self.features, labels: &self.labels })
+        Some(LabelledBatch { features: &self.features, labels: &self.labels })
     }
 
     /// Number of batches of an epoch.

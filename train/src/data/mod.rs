@@ -2,9 +2,15 @@
 
 mod batches;
 mod idx;
+mod loader;
+mod source;
+mod table;
 
-pub use batches::{Batch, Batches, permutation};
+pub use batches::{Batches, LabelledBatch, permutation};
 pub use idx::{Idx, MAX_IDX_ELEMENTS, MAX_IDX_RANK, load_directory, load_images_labels};
+pub use loader::{Batch, Loader};
+pub use source::{Field, Mapped, Row, Source};
+pub use table::Table;
 
 use std::path::PathBuf;
 
@@ -148,6 +154,40 @@ pub enum DataError {
         /// Extents of a row.
         dims: Vec<usize>,
     },
+    /// A column that cannot be used.
+    #[error("column `{column}`: {message}")]
+    Column {
+        /// Its name.
+        column: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A number that is not finite.
+    #[error("column `{column}`, row {row}: {value} is not finite")]
+    NotFinite {
+        /// Name of the column.
+        column: String,
+        /// The row.
+        row: usize,
+        /// The number.
+        value: f64,
+    },
+    /// A file whose content is wrong.
+    #[error("{}{place}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file: empty, or beginning with a separator.
+        place: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A share of rows that is not between nothing and all.
+    #[error("a share of {0} rows is not in 0..=1")]
+    Fraction(f64),
+    /// A thread that prepares data failed.
+    #[error("a thread that prepares data failed: {0}")]
+    Worker(String),
     /// A split that asks for more rows than there are.
     #[error("cannot split off {at} rows: there are {len}")]
     Split {
