@@ -31,7 +31,7 @@ fn mix(z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-struct SplitMix64(u64);
+pub(super) struct SplitMix64(u64);
 
 impl SplitMix64 {
     fn next(&mut self) -> u64 {
@@ -39,8 +39,13 @@ impl SplitMix64 {
         mix(self.0)
     }
 
+    /// Uniform on `[0, 1)`, a multiple of 2^-53.
+    pub(super) fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 * f64::powi(2.0, -53)
+    }
+
     /// Uniform in `0..m`.
-    fn below(&mut self, m: u64) -> u64 {
+    pub(super) fn below(&mut self, m: u64) -> u64 {
         let mut product = u128::from(self.next()) * u128::from(m);
         // Low words below 2^64 mod m belong to the values that would come once too often.
         let threshold = m.wrapping_neg() % m;
@@ -49,6 +54,13 @@ impl SplitMix64 {
         }
         (product >> 64) as u64
     }
+}
+
+/// Random numbers for a row: a function of it alone.
+pub(super) fn random(row: super::Row) -> SplitMix64 {
+    let epoch = mix(mix(row.seed.wrapping_add(GAMMA)).wrapping_add(row.epoch.wrapping_mul(GAMMA)));
+    // Shuffling draws from the state without the second step.
+    SplitMix64(mix(mix(epoch).wrapping_add((row.index as u64).wrapping_mul(GAMMA))))
 }
 
 /// One batch, valid until the next is asked for.

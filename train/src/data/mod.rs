@@ -1,16 +1,38 @@
 //! Data sets in memory, readers of their files, and batches in a fixed random order.
 
+pub mod augment;
 mod batches;
+mod cifar;
+mod csv;
+mod csv_rows;
 mod idx;
+#[cfg(feature = "images")]
+mod images;
 mod loader;
+mod npy;
+mod records;
+mod series;
 mod source;
+mod standardize;
 mod table;
+mod text;
 
+use batches::random;
 pub use batches::{Batches, LabelledBatch, permutation};
+pub use cifar::{load_cifar10, load_cifar100};
+pub use csv::Csv;
+pub use csv_rows::CsvRows;
 pub use idx::{Idx, MAX_IDX_ELEMENTS, MAX_IDX_RANK, load_directory, load_images_labels};
+#[cfg(feature = "images")]
+pub use images::{ImageFolder, Pixels};
 pub use loader::{Batch, Loader};
+pub use npy::{load_npy, load_npz, save_npy};
+pub use records::{Records, Zipped};
+pub use series::SeriesWindows;
 pub use source::{Field, Mapped, Row, Source};
+pub use standardize::Standardizer;
 pub use table::Table;
+pub use text::{TextWindows, Vocabulary, bytes};
 
 use std::path::PathBuf;
 
@@ -185,6 +207,14 @@ pub enum DataError {
     /// A share of rows that is not between nothing and all.
     #[error("a share of {0} rows is not in 0..=1")]
     Fraction(f64),
+    /// A character that a vocabulary has not.
+    #[error("character {character:?} at position {position} is not in the vocabulary")]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+        /// Its position in the text, in characters.
+        position: usize,
+    },
     /// A thread that prepares data failed.
     #[error("a thread that prepares data failed: {0}")]
     Worker(String),

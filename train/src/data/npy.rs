@@ -1,0 +1,157 @@
+//! NumPy's files.
+
+use super::DataError;
+use graphc_runtime::Elements;
+use npyz::WriterBuilder;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+/// Reads an NPY file: extents, and elements in row-major order. f32, f64, i32, i64, u8 and bool are read.
+///
+/// # Errors
+/// [`DataError::Io`]; [`DataError::Malformed`] for another format, element type or Fortran order.
+pub fn load_npy(path: impl AsRef<Path>) -> Result<(Vec<usize>, Elements), DataError> {
+    let path = path.as_ref();
+    let file = std::fs::File::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+    read(BufReader::new(file), path, String::new())
+}
+
+/// Reads an NPZ file, a zip of NPY files: name, extents and elements of each, in the order of the file.
+///
+/// # Errors
+/// As [`load_npy`].
+pub fn load_npz(path: impl AsRef<Path>) -> Result<Vec<(String, Vec<usize>, Elements)>, DataError> {
+    let path = path.as_ref();
+    let malformed =
+        |message: String| DataError::Malformed { path: path.into(), place: String::new(), message };
+    let mut archive =
+        npyz::npz::NpzArchive::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+    let names: Vec<String> = archive.array_names().map(str::to_owned).collect();
+    let mut arrays = Vec::new();
+    for name in names {
+        let found = archive.by_name(&name).map_err(|e| malformed(e.to_string()))?;
+        let Some(file) = found else { return Err(malformed(format!("array `{name}` is not there"))) };
+        let (dims, elements) = of_file(file, path, format!(", array `{name}`"))?;
+        arrays.push((name, dims, elements));
+    }
+    Ok(arrays)
+}
+
+/// Writes an NPY file.
+///
+/// # Errors
+/// [`DataError::Io`]; [`DataError::Malformed`] for extents that do not fit the elements, and element types that NumPy has not.
+pub fn save_npy(path: impl AsRef<Path>, dims: &[usize], elements: &Elements) -> Result<(), DataError> {
+    let path = path.as_ref();
+    let io = |source| DataError::Io { path: path.into(), source };
+    let malformed =
+        |message: String| DataError::Malformed { path: path.into(), place: String::new(), message };
+    if graphc_ir::checked_product(dims) != Some(elements.value().len()) {
+        return Err(malformed(format!("{} elements are not {dims:?}", elements.value().len())));
+    }
+    let shape: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
+    let mut file = BufWriter::new(std::fs::File::create(path).map_err(io)?);
+    macro_rules! write {
+        ($elements:expr) => {{
+            let options = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut file);
+            let mut writer = options.begin_nd().map_err(io)?;
+            writer.extend($elements.iter().copied()).map_err(io)?;
+            writer.finish().map_err(io)?;
+        }};
+    }
+    match elements {
+        Elements::F32(v) => write!(v),
+        Elements::F64(v) => write!(v),
+        Elements::I32(v) => write!(v),
+        Elements::I64(v) => write!(v),
+        Elements::U8(v) => write!(v),
+        Elements::Bool(v) => write!(v),
+        Elements::BF16(_) | Elements::F16(_) => {
+            return Err(malformed(format!("elements of {} are not written", elements.value().dtype())));
+        }
+    }
+    file.flush().map_err(io)
+}
+
+fn read(from: impl Read, path: &Path, place: String) -> Result<(Vec<usize>, Elements), DataError> {
+    let file = npyz::NpyFile::new(from).map_err(|e| DataError::Malformed {
+        path: path.into(),
+        place: place.clone(),
+        message: format!("not an NPY file: {e}"),
+    })?;
+    of_file(file, path, place)
+}
+
+fn of_file<R: Read>(
+    file: npyz::NpyFile<R>,
+    path: &Path,
+    place: String,
+) -> Result<(Vec<usize>, Elements), DataError> {
+    let malformed =
+        |message: String| DataError::Malformed { path: path.into(), place: place.clone(), message };
+    let dims: Vec<usize> = file.shape().iter().map(|&d| d as usize).collect();
+    if file.order() == npyz::Order::Fortran && dims.len() > 1 {
+        return Err(malformed(
+            "the elements are in Fortran order; save them with numpy.ascontiguousarray".to_owned(),
+        ));
+    }
+    let dtype = file.dtype().descr();
+    macro_rules! elements {
+        ($t:ty) => {
+            file.into_vec::<$t>().map(Elements::from).map_err(|e| malformed(e.to_string()))?
+        };
+    }
+    let elements = match dtype.trim_matches('\'') {
+        "<f4" => elements!(f32),
+        "<f8" => elements!(f64),
+        "<i4" => elements!(i32),
+        "<i8" => elements!(i64),
+        "|u1" => elements!(u8),
+        "|b1" => elements!(bool),
+        other => {
+            return Err(malformed(format!("elements are {other}; <f4, <f8, <i4, <i8, |u1 and |b1 are read")));
+        }
+    };
+    Ok((dims, elements))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        let all: [Elements; 6] = [
+            vec![1.5f32, -0.0].into(),
+            vec![f64::MAX, 0.1].into(),
+            vec![i32::MIN, 7].into(),
+            vec![i64::MAX, -7].into(),
+            vec![0u8, 255].into(),
+            vec![true, false].into(),
+        ];
+        for elements in all {
+            save_npy(&path, &[1, 2], &elements).unwrap();
+            assert_eq!(load_npy(&path).unwrap(), (vec![1, 2], elements));
+        }
+        assert!(save_npy(&path, &[3], &vec![1u8].into()).is_err());
+    }
+
+    /// `numpy.save` of `numpy.asfortranarray([[1., 2.], [3., 4.]])` and of `numpy.array([1], 'u2')`, NumPy 2.
+    #[test]
+    fn what_is_not_read_is_said() {
+        let header = |text: &str| {
+            let padded = format!("{text:<117}\n");
+            [b"\x93NUMPY\x01\x00\x76\x00", padded.as_bytes()].concat()
+        };
+        let error = |file: &[u8]| read(file, Path::new("a.npy"), String::new()).unwrap_err().to_string();
+        let fortran = header("{'descr': '<f8', 'fortran_order': True, 'shape': (2, 2), }");
+        assert!(error(&[fortran, vec![0; 32]].concat()).contains("a.npy: the elements are in Fortran order"));
+        let short = header("{'descr': '<u2', 'fortran_order': False, 'shape': (1,), }");
+        assert!(error(&[short, vec![0; 2]].concat()).contains("a.npy: elements are <u2; <f4"));
+        assert!(error(b"no numpy").contains("a.npy: not an NPY file"));
+        let cut = header("{'descr': '<f8', 'fortran_order': False, 'shape': (9,), }");
+        assert!(error(&cut).starts_with("a.npy: "));
+    }
+}
