@@ -10,7 +10,7 @@ use graphc_runtime::{RuntimeError, State, Value};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,12 @@ const _: () = assert!(cfg!(target_endian = "little"), "checkpoints need a little
 
 /// Key of the safetensors header that is not a tensor.
 const RESERVED: &str = "__metadata__";
+
+/// Beginning of the names of files that are being written.
+pub(crate) const TEMPORARY: &str = ".checkpoint";
+
+/// Key of the text in a file's metadata.
+const NOTE: &str = "graphc";
 
 /// Why a checkpoint cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,14 @@ pub enum CheckpointError {
         path: PathBuf,
         /// Every difference, sorted by name.
         problems: Vec<Mismatch>,
+    },
+    /// How far training was is not in the file, or not as expected.
+    #[error("{}: not a checkpoint of a training run: {message}", path.display())]
+    Note {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
     },
     /// A state variable whose name a safetensors file cannot hold.
     #[error("a tensor named `{0}` cannot be saved")]
@@ -182,7 +196,10 @@ fn dtype_of(dtype: Dtype) -> Option<DType> {
 /// [`CheckpointError::Io`], [`CheckpointError::Name`], [`CheckpointError::Bytes`]; the file then is
 /// what it was before.
 pub fn save_tensors(tensors: &[Tensor<'_>], path: impl AsRef<Path>) -> Result<(), CheckpointError> {
-    let path = path.as_ref();
+    save_all(tensors, None, path.as_ref())
+}
+
+fn save_all(tensors: &[Tensor<'_>], note: Option<&str>, path: &Path) -> Result<(), CheckpointError> {
     for t in tensors {
         if t.name == RESERVED {
             return Err(CheckpointError::Name(RESERVED.to_owned()));
@@ -193,12 +210,14 @@ pub fn save_tensors(tensors: &[Tensor<'_>], path: impl AsRef<Path>) -> Result<()
             return Err(CheckpointError::Bytes { name: t.name.to_string(), ty, got: t.bytes.len() });
         }
     }
-    let file = safetensors::serialize(tensors.iter().map(|t| (&t.name, t)), None)
+    let metadata = note.map(|note| HashMap::from([(NOTE.to_owned(), note.to_owned())]));
+    let file = safetensors::serialize(tensors.iter().map(|t| (&t.name, t)), metadata)
         .map_err(|source| CheckpointError::Format { path: path.into(), source })?;
     replace(path, &file).map_err(|source| CheckpointError::Io { path: path.into(), source })
 }
 
-fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+/// Writes a file as a whole or not at all.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -210,7 +229,7 @@ fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.prefix(".checkpoint").tempfile_in(dir)?;
+    let mut file = builder.prefix(TEMPORARY).tempfile_in(dir)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -229,8 +248,18 @@ pub fn load_tensors(
     expected: &[(String, DType, Vec<usize>)],
     path: impl AsRef<Path>,
 ) -> Result<Vec<Tensor<'static>>, CheckpointError> {
-    let path = path.as_ref();
+    load_all(expected, path.as_ref()).map(|(tensors, _)| tensors)
+}
+
+/// The tensors, and the note.
+fn load_all(
+    expected: &[(String, DType, Vec<usize>)],
+    path: &Path,
+) -> Result<(Vec<Tensor<'static>>, Option<String>), CheckpointError> {
     let file = std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.into(), source })?;
+    let (_, header) = SafeTensors::read_metadata(&file)
+        .map_err(|source| CheckpointError::Format { path: path.into(), source })?;
+    let note = header.metadata().as_ref().and_then(|m| m.get(NOTE)).cloned();
     let file = parse(&file, path)?;
     let mut problems = Vec::new();
     let mut found: BTreeMap<&str, _> = file.iter().collect();
@@ -268,7 +297,7 @@ pub fn load_tensors(
         problems.push(Mismatch::Extra { name: name.to_owned(), found });
     }
     if problems.is_empty() {
-        return Ok(tensors);
+        return Ok((tensors, note));
     }
     problems.sort_by(|a, b| a.name().cmp(b.name()));
     Err(CheckpointError::Mismatch { path: path.into(), problems })
@@ -291,13 +320,21 @@ fn type_in_file(dtype: Dtype, dims: &[usize]) -> String {
 /// # Errors
 /// As [`save_tensors`].
 pub fn save(state: &State, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
+    save_noted(state, None, path)
+}
+
+/// As [`save`], with a text beside the tensors.
+///
+/// # Errors
+/// As [`save_tensors`].
+pub fn save_noted(state: &State, note: Option<&str>, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
     let tensor = |(entry, value): (&'_ graphc_runtime::StateEntry, Value<'_>)| Tensor {
         name: entry.name.clone().into(),
         dtype: entry.dtype,
         dims: entry.dims.clone().into(),
         bytes: value.as_bytes().to_vec().into(),
     };
-    save_tensors(&state.iter().map(tensor).collect::<Vec<_>>(), path)
+    save_all(&state.iter().map(tensor).collect::<Vec<_>>(), note, path.as_ref())
 }
 
 /// Overwrites every tensor of a state with those of a file. On an error the state is unchanged.
@@ -305,12 +342,21 @@ pub fn save(state: &State, path: impl AsRef<Path>) -> Result<(), CheckpointError
 /// # Errors
 /// As [`load_tensors`].
 pub fn load(state: &mut State, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
+    load_noted(state, path).map(drop)
+}
+
+/// As [`load`], and gives the text that [`save_noted`] wrote.
+///
+/// # Errors
+/// As [`load_tensors`].
+pub fn load_noted(state: &mut State, path: impl AsRef<Path>) -> Result<Option<String>, CheckpointError> {
     let expected: Vec<_> =
         state.layout().entries().iter().map(|e| (e.name.clone(), e.dtype, e.dims.clone())).collect();
-    for t in load_tensors(&expected, path)? {
+    let (tensors, note) = load_all(&expected, path.as_ref())?;
+    for t in tensors {
         copy(state, &t)?;
     }
-    Ok(())
+    Ok(note)
 }
 
 fn copy(state: &mut State, t: &Tensor<'_>) -> Result<(), RuntimeError> {

@@ -16,3 +16,4 @@ pub mod progress;
 pub mod schedule;
 pub mod session;
 mod shared;
+pub mod trainer;

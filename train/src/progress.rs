@@ -36,6 +36,11 @@ impl Progress {
         Self::on(target, epochs as u64, batches as u64)
     }
 
+    /// A bar that is not shown, whatever standard error is.
+    pub fn hidden() -> Self {
+        Self::on(ProgressDrawTarget::hidden(), 0, 0)
+    }
+
     fn on(target: ProgressDrawTarget, epochs: u64, batches: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(epochs.saturating_mul(batches)), target);
         let template = "{prefix} [{bar:30}] {pos}/{len} {elapsed} (left {eta}) {msg}";

@@ -212,6 +212,14 @@ impl Session {
         Ok(self.state.copy_from(LEARNING_RATE, &lr)?)
     }
 
+    /// The learning rate of the optimizer.
+    ///
+    /// # Errors
+    /// [`RuntimeError::UnknownState`] if no function of the module trains.
+    pub fn learning_rate(&self) -> Result<f32, SessionError> {
+        Ok(self.state.get::<f32>(LEARNING_RATE)?[0])
+    }
+
     /// Writes the state to a file. See [`checkpoint::save`].
     ///
     /// # Errors

@@ -1,5 +1,13 @@
 //! Measures of a model's results.
 
+mod auroc;
+mod confusion;
+mod regression;
+
+pub use auroc::auroc;
+pub use confusion::Confusion;
+pub use regression::Regression;
+
 /// Number of rows of `logits` (`[labels.len(), classes]`, row-major) whose largest value is at the
 /// row's label. The first of equal maxima counts; a row that contains NaN counts as wrong.
 ///
@@ -57,6 +65,27 @@ impl RunningMean {
     }
 }
 
+/// Share of rows of `logits` (`[labels.len(), classes]`) whose label is among the `k` largest values; of equal values the first
+/// counts as larger. A row that contains NaN counts as wrong. NaN for no rows.
+///
+/// # Panics
+/// If `logits.len() != labels.len() * classes`.
+pub fn top_k_accuracy(logits: &[f32], classes: usize, labels: &[i32], k: usize) -> f64 {
+    assert_eq!(logits.len(), labels.len() * classes, "{} rows of {classes} logits", labels.len());
+    let hit = |(row, &label): (&[f32], &i32)| {
+        let Some(l) = usize::try_from(label).ok().filter(|&l| l < classes) else { return false };
+        let before = row.iter().enumerate().filter(|&(i, &v)| v > row[l] || (v == row[l] && i < l)).count();
+        before < k && !row.iter().any(|v| v.is_nan())
+    };
+    let hits = logits.chunks(classes.max(1)).zip(labels).filter(|&x| hit(x)).count();
+    hits as f64 / labels.len() as f64
+}
+
+/// `e^loss` of a cross entropy in nats: how many equally likely choices it amounts to.
+pub fn perplexity(cross_entropy: f64) -> f64 {
+    cross_entropy.exp()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +109,18 @@ mod tests {
         assert_eq!(accuracy(&logits, 2, &[1, 1, 1, 1]), 0.25);
         assert_eq!(correct(&logits, 2, &[-1, 2, 0, 0]), 1);
         assert!(accuracy(&[], 2, &[]).is_nan());
+    }
+
+    #[test]
+    fn top_k() {
+        let logits = [0.1, 0.5, 0.5, 0.2, 9.0, 8.0, 7.0, 6.0];
+        let of = |labels: &[i32], k| top_k_accuracy(&logits, 4, labels, k);
+        assert_eq!(of(&[1, 1], 1), 0.5);
+        assert_eq!(of(&[2, 1], 2), 1.0);
+        assert_eq!(of(&[2, 3], 3), 0.5);
+        assert_eq!(of(&[-1, 4], 4), 0.0);
+        assert_eq!(top_k_accuracy(&[f32::NAN, 1.0], 2, &[1], 2), 0.0);
+        assert!((perplexity(75f64.ln()) - 75.0).abs() < 1e-9);
     }
 
     #[test]
