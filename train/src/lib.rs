@@ -12,6 +12,7 @@ pub mod loss;
 pub mod metrics;
 pub mod nn;
 pub mod optim;
+pub mod plot;
 pub mod progress;
 pub mod schedule;
 pub mod session;
