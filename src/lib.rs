@@ -50,4 +50,6 @@ pub use graphc_runtime::{
     Executable, Interrupter, RunContext, RuntimeError, State, ThreadPool, Value, ValueMut,
 };
 pub use graphc_train::session::{Session, SessionError};
-pub use graphc_train::{checkpoint, data, init, loss, metrics, nn, optim, progress, session};
+pub use graphc_train::{
+    checkpoint, data, init, loss, metrics, nn, optim, plot, progress, schedule, session, summary, trainer,
+};

@@ -8,6 +8,7 @@ mod autodiff;
 mod builder;
 pub mod composite;
 mod control;
+pub mod cost;
 mod dim;
 mod error;
 mod graph;

@@ -17,4 +17,5 @@ pub mod progress;
 pub mod schedule;
 pub mod session;
 mod shared;
+pub mod summary;
 pub mod trainer;

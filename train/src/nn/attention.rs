@@ -1,6 +1,6 @@
 //! Multi-head attention.
 
-use super::{Dense, Dropout, Layer};
+use super::{Dense, Dropout, Layer, in_layer};
 use graphc_ir::{DType, Initializer, ModuleBuilder, Param, Tensor, shape};
 
 /// Scaled dot-product attention of several heads (Vaswani et al. 2017), as `torch.nn.MultiheadAttention` with batches
@@ -123,6 +123,19 @@ impl MultiHeadAttention {
         mask: Option<Tensor<'f>>,
         training: bool,
     ) -> Tensor<'f> {
+        let joined = in_layer(queries, &self.in_weight, || self.heads(queries, context, mask, training));
+        self.out.apply(joined)
+    }
+
+    /// The heads side by side, `f32[B, T, width]`.
+    #[track_caller]
+    fn heads<'f>(
+        &self,
+        queries: Tensor<'f>,
+        context: Tensor<'f>,
+        mask: Option<Tensor<'f>>,
+        training: bool,
+    ) -> Tensor<'f> {
         let f = queries.builder();
         if queries.is_poison() || context.is_poison() {
             return f.poison();
@@ -168,7 +181,7 @@ impl MultiHeadAttention {
         if joined.is_poison() {
             return joined;
         }
-        self.out.apply(joined.reshape(shape![joined.dim(0), joined.dim(1), self.width]))
+        joined.reshape(shape![joined.dim(0), joined.dim(1), self.width])
     }
 
     /// Parts `from..to` of the projection: queries, keys, values.

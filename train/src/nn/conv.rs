@@ -1,6 +1,6 @@
 //! Convolution over one, two or three spatial axes.
 
-use super::Layer;
+use super::{Layer, in_layer};
 use graphc_ir::ops::ConvConfig;
 use graphc_ir::{DType, Dim, Initializer, ModuleBuilder, Param, Shape, Tensor};
 
@@ -134,8 +134,9 @@ impl<const N: usize> Layer for Conv<N> {
     #[track_caller]
     fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
         let f = x.builder();
-        let y = x.conv(f.read(&self.weight), &self.config);
-        with_bias(y, self.bias.as_ref())
+        in_layer(x, &self.weight, || {
+            with_bias(x.conv(f.read(&self.weight), &self.config), self.bias.as_ref())
+        })
     }
 }
 

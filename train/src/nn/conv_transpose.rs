@@ -1,7 +1,7 @@
 //! Transposed convolution.
 
-use super::Layer;
 use super::conv::with_bias;
+use super::{Layer, in_layer};
 use graphc_ir::composite::ConvTransposeConfig;
 use graphc_ir::{DType, Dim, Initializer, ModuleBuilder, Param, Shape, Tensor};
 
@@ -89,6 +89,8 @@ impl<const N: usize> Layer for ConvTranspose<N> {
     #[track_caller]
     fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
         let f = x.builder();
-        with_bias(x.conv_transpose(f.read(&self.weight), &self.config), Some(&self.bias))
+        in_layer(x, &self.weight, || {
+            with_bias(x.conv_transpose(f.read(&self.weight), &self.config), Some(&self.bias))
+        })
     }
 }

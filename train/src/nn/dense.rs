@@ -1,6 +1,6 @@
 //! Fully connected layer.
 
-use super::Layer;
+use super::{Layer, in_layer};
 use graphc_ir::{DType, Initializer, ModuleBuilder, Param, Tensor};
 
 /// `y = x W^T + b`: `f32[.., n_in]` to `f32[.., n_out]`. Parameters `<name>/weight`
@@ -38,13 +38,15 @@ impl Dense {
     #[track_caller]
     pub fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
         let f = x.builder();
-        // A scalar has no last axis; `dot_general` says so for axis 0.
-        let last = x.rank().saturating_sub(1);
-        let y = x.dot_general(f.read(&self.weight), (&[], &[]), (&[last], &[1]));
-        match &self.bias {
-            Some(bias) => y + f.read(bias),
-            None => y,
-        }
+        in_layer(x, &self.weight, || {
+            // A scalar has no last axis; `dot_general` says so for axis 0.
+            let last = x.rank().saturating_sub(1);
+            let y = x.dot_general(f.read(&self.weight), (&[], &[]), (&[last], &[1]));
+            match &self.bias {
+                Some(bias) => y + f.read(bias),
+                None => y,
+            }
+        })
     }
 
     /// The weight, `f32[n_out, n_in]`.

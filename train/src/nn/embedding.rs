@@ -1,6 +1,6 @@
 //! Embedding.
 
-use super::Layer;
+use super::{Layer, in_layer};
 use graphc_ir::{DType, Initializer, ModuleBuilder, Param, Tensor};
 
 /// A row of a table for each index: integers `[..]` in `0..entries` to `f32[.., width]`. An index out of range is a
@@ -54,6 +54,6 @@ impl Embedding {
 impl Layer for Embedding {
     #[track_caller]
     fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
-        x.builder().read(&self.weight).take(x, 0)
+        in_layer(x, &self.weight, || x.builder().read(&self.weight).take(x, 0))
     }
 }

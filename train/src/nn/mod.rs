@@ -33,7 +33,7 @@ pub use recurrent::{Cell, Recurrence, Recurrent, RecurrentOptions, RecurrentStat
 pub use residual::Residual;
 pub use transformer::{TransformerBlock, TransformerOptions};
 
-use graphc_ir::Tensor;
+use graphc_ir::{Param, Tensor};
 
 /// Something that maps a tensor to a tensor.
 pub trait Layer {
@@ -59,6 +59,14 @@ impl<L: Layer + ?Sized> Layer for Box<L> {
     fn train<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
         (**self).train(x)
     }
+}
+
+/// What `body` declares, in a scope named after the layer that `weight` belongs to. So work can be counted layer by layer.
+#[track_caller]
+fn in_layer<'f>(x: Tensor<'f>, weight: &Param, body: impl FnOnce() -> Tensor<'f>) -> Tensor<'f> {
+    let f = x.builder();
+    let name = f.param_name(weight.id);
+    f.scope(name.rsplit_once('/').map_or("", |(layer, _)| layer), body)
 }
 
 /// Layers one after the other.

@@ -1,6 +1,6 @@
 //! Positions in a sequence, added to its elements.
 
-use super::Layer;
+use super::{Layer, in_layer};
 use graphc_ir::{DType, Dim, FunctionBuilder, Initializer, ModuleBuilder, Param, Tensor, shape};
 
 /// Adds a learned row for each position: `f32[B, T, width]` to the same shape, with `T` a number up to `longest`.
@@ -38,7 +38,7 @@ impl Layer for LearnedPositions {
     fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
         let f = x.builder();
         let Some((steps, _)) = sequence("learned positions", x) else { return f.poison() };
-        x + f.read(&self.weight).slice_axis(0, 0, steps)
+        in_layer(x, &self.weight, || x + f.read(&self.weight).slice_axis(0, 0, steps))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Batch normalization.
 
-use crate::nn::Layer;
+use crate::nn::{Layer, in_layer};
 use graphc_ir::{DType, Initializer, ModuleBuilder, Param, Shape, Tensor};
 
 /// Batch normalization (Ioffe and Szegedy 2015) of `f32[N, C, ..]`, per channel, as
@@ -63,7 +63,7 @@ impl Layer for BatchNorm {
     #[track_caller]
     fn apply<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
         let f = x.builder();
-        self.normalize(x, f.read(&self.running_mean), f.read(&self.running_var))
+        in_layer(x, &self.weight, || self.normalize(x, f.read(&self.running_mean), f.read(&self.running_var)))
     }
 
     /// Normalizes `x` by the mean and the biased variance of each of its channels, in two passes, and
@@ -72,16 +72,18 @@ impl Layer for BatchNorm {
     #[track_caller]
     fn train<'f>(&self, x: Tensor<'f>) -> Tensor<'f> {
         let f = x.builder();
-        let axes: Vec<usize> = (0..x.rank()).filter(|&a| a != 1).collect();
-        let (mean, variance) = (x.mean(&axes), x.variance(&axes));
-        let y = self.normalize(x, mean, variance);
-        let shape = x.shape();
-        let n = f.extent(x.dtype(), axes.iter().map(|&a| &shape[a]).collect::<Shape>());
-        let unbiased = variance * (n / (n - 1.0));
-        for (running, batch) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
-            f.update(running, f.read(running) * (1.0 - self.momentum) + batch * self.momentum);
-        }
-        y
+        in_layer(x, &self.weight, || {
+            let axes: Vec<usize> = (0..x.rank()).filter(|&a| a != 1).collect();
+            let (mean, variance) = (x.mean(&axes), x.variance(&axes));
+            let y = self.normalize(x, mean, variance);
+            let shape = x.shape();
+            let n = f.extent(x.dtype(), axes.iter().map(|&a| &shape[a]).collect::<Shape>());
+            let unbiased = variance * (n / (n - 1.0));
+            for (running, batch) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
+                f.update(running, f.read(running) * (1.0 - self.momentum) + batch * self.momentum);
+            }
+            y
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Group normalization.
 
 use super::standardized;
-use crate::nn::Layer;
+use crate::nn::{Layer, in_layer};
 use graphc_ir::{DType, Dim, Initializer, ModuleBuilder, Param, Shape, Tensor};
 
 /// Group normalization (Wu and He 2018) of `f32[N, channels, ..]`, as `torch.nn.GroupNorm`: mean and biased
@@ -65,8 +65,10 @@ impl Layer for GroupNorm {
         let split = [shape[0].clone(), groups.into(), (channels / groups).into()];
         let grouped: Shape = split.into_iter().chain(shape[2..].iter().cloned()).collect();
         let axes: Vec<usize> = (2..grouped.rank()).collect();
-        let y = standardized(x.reshape(grouped), &axes, self.eps).reshape(&shape);
         let over_channels = |p: &Param| f.read(p).broadcast(&shape, &[1]);
-        y * over_channels(&self.weight) + over_channels(&self.bias)
+        in_layer(x, &self.weight, || {
+            let y = standardized(x.reshape(grouped), &axes, self.eps).reshape(&shape);
+            y * over_channels(&self.weight) + over_channels(&self.bias)
+        })
     }
 }

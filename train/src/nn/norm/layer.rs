@@ -1,7 +1,7 @@
 //! Layer normalization.
 
 use super::{ends_with, standardized};
-use crate::nn::Layer;
+use crate::nn::{Layer, in_layer};
 use graphc_ir::{DType, Initializer, ModuleBuilder, Param, Tensor};
 
 /// Layer normalization (Ba et al. 2016) over the last axis, as `torch.nn.LayerNorm`: `f32[.., width]` to the
@@ -58,7 +58,9 @@ impl Layer for LayerNorm {
         if !ends_with("layer norm", x, &self.weight.ty) {
             return f.poison();
         }
-        let y = standardized(x, &[x.rank() - 1], self.eps) * f.read(&self.weight);
-        self.bias.as_ref().map_or(y, |bias| y + f.read(bias))
+        in_layer(x, &self.weight, || {
+            let y = standardized(x, &[x.rank() - 1], self.eps) * f.read(&self.weight);
+            self.bias.as_ref().map_or(y, |bias| y + f.read(bias))
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! Normalization by the root mean square.
 
 use super::ends_with;
-use crate::nn::Layer;
+use crate::nn::{Layer, in_layer};
 use graphc_ir::{DType, Initializer, ModuleBuilder, Param, Tensor};
 
 /// Normalization by the root mean square (Zhang and Sennrich 2019) over the last axis, as
@@ -45,7 +45,9 @@ impl Layer for RmsNorm {
         }
         let last = x.rank() - 1;
         let kept: Vec<usize> = (0..last).collect();
-        let scale = (x.square().mean(&[last]) + self.eps).rsqrt();
-        x * scale.broadcast(x.shape(), &kept) * f.read(&self.weight)
+        in_layer(x, &self.weight, || {
+            let scale = (x.square().mean(&[last]) + self.eps).rsqrt();
+            x * scale.broadcast(x.shape(), &kept) * f.read(&self.weight)
+        })
     }
 }

@@ -171,7 +171,8 @@ impl Recurrent {
                 let at = i * directions.len() + d;
                 let mut state = vec![initial.hidden[at]];
                 state.extend(initial.cell.get(at));
-                let (output, state) = self.one(weights, sequence, run.lengths, &state, d == 1);
+                let (output, state) =
+                    f.scope(&self.name, || self.one(weights, sequence, run.lengths, &state, d == 1));
                 outputs.push(output);
                 last.hidden.push(state[0]);
                 last.cell.extend(state.get(1));
