@@ -1,33 +1,48 @@
-//! A convolutional network learns to read handwritten digits: convolution, pooling, convolution,
-//! pooling, fully connected.
+//! A convolutional network learns to read handwritten digits: twice convolution, batch normalization and pooling, then two fully
+//! connected layers.
 //!
 //! `cargo run --release --example digits_cnn [-- --data DIR_WITH_MNIST_FILES]`
 
-mod digits;
+mod common;
 
-use digits::{Recipe, run};
-use graphc::nn::{Activation, Conv2d, Dense, Flatten, Layer, MaxPool2d, Sequential};
+use clap::Parser;
+use common::{Args, Outcome, classifier, fit, over_seeds};
+use graphc::data::Table;
+use graphc::nn::{Activation, BatchNorm, Conv2d, Dense, Flatten, MaxPool2d, Sequential, Unflatten};
 use graphc::optim::Adam;
+use graphc::summary::Summary;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    run(&Recipe {
-        model: |m, height, width| -> Box<dyn Layer> {
+fn main() -> Outcome {
+    let args = Args::parse();
+    let (train, test) = args.digits()?;
+    let &[height, width] = train.dims() else { return Err("the images are not grey".into()) };
+    let (train, test) = (Table::from(train), Table::from(test));
+    let accuracy = over_seeds("test accuracy", args.seeds.unwrap_or(1), |seed| {
+        let module = classifier(&Adam::new(1e-3), &[height, width], |m| {
             Box::new(
                 Sequential::new()
-                    .then(Conv2d::new(m, "conv1", 1, 16, 3, 1, 1))
+                    .then(Flatten)
+                    .then(Unflatten::new(&[1, height, width]))
+                    .then(Conv2d::new(m, "conv1", 1, 8, 3, 1, 1))
+                    .then(BatchNorm::new(m, "norm1", 8))
                     .then(Activation::Relu)
                     .then(MaxPool2d::new(2))
-                    .then(Conv2d::new(m, "conv2", 16, 32, 3, 1, 1))
+                    .then(Conv2d::new(m, "conv2", 8, 16, 3, 1, 1))
+                    .then(BatchNorm::new(m, "norm2", 16))
                     .then(Activation::Relu)
                     .then(MaxPool2d::new(2))
                     .then(Flatten)
-                    .then(Dense::new(m, "fc", 32 * (height / 4) * (width / 4), 64))
+                    .then(Dense::new(m, "fc", 16 * (height / 4) * (width / 4), 64))
                     .then(Activation::Relu)
                     .then(Dense::new(m, "out", 64, 10)),
             )
-        },
-        optimizer: &Adam::new(3e-3),
-        learning_rate: 3e-3,
-        epochs: 30,
-    })
+        })?;
+        let (mut session, report) = fit(module, &train, &test, 50, args.epochs.unwrap_or(30), seed)?;
+        if seed == 1 {
+            println!("{}\n{report}", Summary::of(&mut session, "train_step", &[("B", 50)])?);
+        }
+        Ok(report.last("accuracy"))
+    })?;
+    println!("test accuracy {accuracy:.4}");
+    Ok(())
 }

@@ -31,6 +31,7 @@ pub struct Loader {
     size: usize,
     order: Order,
     drop_last: bool,
+    limit: usize,
     workers: usize,
     epoch: u64,
     /// Number of batches of this epoch given so far.
@@ -99,6 +100,7 @@ impl Loader {
             size,
             order: Order::Source,
             drop_last: false,
+            limit: usize::MAX,
             workers: 0,
             epoch: 0,
             position: 0,
@@ -130,6 +132,12 @@ impl Loader {
         self.with(|l| l.drop_last = true)
     }
 
+    /// Ends each epoch after `batches` batches, where there are more: an epoch is then a sample of the rows, another one each time if
+    /// they are shuffled.
+    pub fn limit(self, batches: usize) -> Self {
+        self.with(|l| l.limit = batches)
+    }
+
     /// Prepares batches in `workers` threads; 0: in the caller's, when asked for.
     pub fn workers(self, workers: usize) -> Self {
         self.with(|l| l.workers = workers)
@@ -154,7 +162,8 @@ impl Loader {
     /// Number of batches of an epoch.
     pub fn per_epoch(&self) -> usize {
         let n = self.source.len();
-        if self.drop_last { n / self.size } else { n.div_ceil(self.size) }
+        let all = if self.drop_last { n / self.size } else { n.div_ceil(self.size) };
+        all.min(self.limit)
     }
 
     /// Begins an epoch, whether or not the last one was read to its end.
@@ -338,6 +347,15 @@ mod tests {
                 assert_eq!(all, (0..46).map(|i| i as f32).collect::<Vec<_>>());
             }
         }
+    }
+
+    #[test]
+    fn a_limit_samples() {
+        let mut loader = Loader::new(table(20), 4).shuffled(3).limit(2).workers(2);
+        let first = epoch(&mut loader);
+        loader.start(1);
+        assert_eq!((first.len(), loader.per_epoch()), (2, 2));
+        assert_ne!(first, epoch(&mut loader));
     }
 
     #[test]
