@@ -36,7 +36,7 @@ pub struct Loader {
     epoch: u64,
     /// Number of batches of this epoch given so far.
     position: usize,
-    rows: Arc<Vec<usize>>,
+    rows: Arc<Rows>,
     /// One per worker, for the epoch that is running.
     queues: Vec<Receiver<Result<Batch, DataError>>>,
     current: Option<Batch>,
@@ -104,7 +104,7 @@ impl Loader {
             workers: 0,
             epoch: 0,
             position: 0,
-            rows: Arc::default(),
+            rows: Arc::new(Rows::All),
             queues: Vec::new(),
             current: None,
         };
@@ -176,21 +176,18 @@ impl Loader {
         self.stop();
         (self.epoch, self.position) = (epoch, position);
         let n = self.source.len();
-        let mut rows = Vec::new();
-        match self.order {
-            Order::Source => rows.extend(0..n),
-            Order::Shuffled(seed) => permutation(seed, epoch, n, &mut rows),
-            Order::Blocks(seed, block) => {
-                let (mut blocks, mut within) = (Vec::new(), Vec::new());
-                permutation(seed, epoch, n.div_ceil(block), &mut blocks);
-                for b in blocks {
-                    let first = b * block;
-                    permutation(seed.wrapping_add(1 + b as u64), epoch, block.min(n - first), &mut within);
-                    rows.extend(within.iter().map(|i| first + i));
-                }
+        let mut order = Vec::new();
+        self.rows = Arc::new(match self.order {
+            Order::Source => Rows::All,
+            Order::Shuffled(seed) => {
+                permutation(seed, epoch, n, &mut order);
+                Rows::Listed(order)
             }
-        }
-        self.rows = Arc::new(rows);
+            Order::Blocks(seed, block) => {
+                permutation(seed, epoch, n.div_ceil(block), &mut order);
+                Rows::Blocks { order, block, seed, epoch, n }
+            }
+        });
     }
 
     /// Epoch and number of the batch that comes next: what [`Loader::seek`] takes.
@@ -275,12 +272,51 @@ impl Loader {
     }
 }
 
+/// The rows of an epoch, in order.
+enum Rows {
+    /// As they are in the source.
+    All,
+    Listed(Vec<usize>),
+    /// Blocks in this order, each in an order of its own, which is made when it is needed: what is kept does not grow with
+    /// the number of rows, but with that of blocks.
+    Blocks {
+        order: Vec<usize>,
+        block: usize,
+        seed: u64,
+        epoch: u64,
+        n: usize,
+    },
+}
+
+impl Rows {
+    /// Row `i` of blocks. `known` is the block whose order is in `within`.
+    fn at(&self, i: usize, known: &mut Option<usize>, within: &mut Vec<usize>) -> usize {
+        let Self::Blocks { order, block, seed, epoch, n } = self else { return i };
+        // The last block of the source may be smaller than the others; those after it begin earlier.
+        let last = order.len() - 1;
+        let small = n - last * block;
+        let at_last = order.iter().position(|&b| b == last).unwrap_or(last) * block;
+        let missing = if i < at_last + small { 0 } else { block - small };
+        let (b, offset) = (order[(i + missing) / block], (i + missing) % block);
+        if *known != Some(b) {
+            permutation(
+                seed.wrapping_add(1 + b as u64),
+                *epoch,
+                if b == last { small } else { *block },
+                within,
+            );
+            *known = Some(b);
+        }
+        b * block + within[offset]
+    }
+}
+
 /// What makes a batch.
 struct Maker {
     source: Arc<dyn Source>,
     names: Arc<Vec<String>>,
     fields: Vec<Field>,
-    rows: Arc<Vec<usize>>,
+    rows: Arc<Rows>,
     size: usize,
     seed: u64,
     epoch: u64,
@@ -290,15 +326,21 @@ impl Maker {
     /// Batch `i` of the epoch, in the memory of `reuse` if that has its size.
     fn make(&self, i: usize, reuse: Option<Batch>) -> Result<Batch, DataError> {
         let begin = i * self.size;
-        let rows = self.size.min(self.rows.len() - begin);
+        let rows = self.size.min(self.source.len() - begin);
         let fresh = || {
             let columns = self.fields.iter().map(|f| Elements::zeros(f.dtype, rows * f.row_len())).collect();
             Batch { names: self.names.clone(), columns, rows }
         };
         let mut batch = reuse.filter(|b| b.rows == rows).unwrap_or_else(fresh);
+        let mut within = Vec::new();
+        let mut block = None;
         for at in 0..rows {
-            let row = Row { index: self.rows[begin + at], seed: self.seed, epoch: self.epoch };
-            self.source.read(row, &mut batch.columns, at)?;
+            let index = match &*self.rows {
+                Rows::All => begin + at,
+                Rows::Listed(rows) => rows[begin + at],
+                blocks @ Rows::Blocks { .. } => blocks.at(begin + at, &mut block, &mut within),
+            };
+            self.source.read(Row { index, seed: self.seed, epoch: self.epoch }, &mut batch.columns, at)?;
         }
         Ok(batch)
     }
