@@ -1,4 +1,4 @@
-//! Fine-tuning: a network learns the digits 0 to 4; then its lower layers are frozen, and a new head learns 5 to 9 from a few images.
+//! Fine-tuning: a network learns the digits 0 to 4; then its lower layers are frozen, and a new head learns 5 to 9.
 //!
 //! `cargo run --release --example fine_tune`
 
@@ -62,7 +62,7 @@ fn main() -> Outcome {
     let before = Summary::of(&mut whole, "train_step", &[("B", 50)])?;
 
     // The same layers, of which only the head is trained; it starts anew.
-    let mut session = Session::new(model(&Groups::new(adam).freeze("body/*"), height, width)?, 2)?;
+    let mut session = Session::new(model(&Groups::new(Adam::new(1e-2)).freeze("body/*"), height, width)?, 2)?;
     let own: Vec<String> = session.state().names().map(str::to_owned).collect();
     for name in own.iter().filter(|n| n.starts_with("body/")) {
         session.state_mut().copy_from(name, whole.state().value(name)?)?;
@@ -77,9 +77,9 @@ fn main() -> Outcome {
     let frozen = body(&session);
     println!("freezing saves: {}", Summary::of(&mut session, "train_step", &[("B", 50)])?.saved(&before));
 
-    let (few, test) = (part(&train, 5)?.split(200)?.0, part(&test, 5)?);
+    let (train, test) = (part(&train, 5)?, part(&test, 5)?);
     println!("digits 5 to 9 before: test accuracy {:.4}", accuracy(&mut session, &test)?);
-    Trainer::new(args.epochs.unwrap_or(60)).run(&mut session, &mut Loader::new(few, 50).shuffled(1))?;
+    Trainer::new(epochs).run(&mut session, &mut Loader::new(train, 50).shuffled(1))?;
     if body(&session) != frozen {
         return Err("a frozen parameter changed".into());
     }
