@@ -15,6 +15,9 @@ use graphc::runtime::StateLayout;
 use graphc::{DType, Initializer, Module, State};
 use std::sync::Arc;
 
+/// Last part of the name of a matrix that is stored as `[in, out]`.
+pub(super) const TRANSPOSED: &str = "kernel";
+
 /// Stream of the first input.
 const INPUTS: u32 = 1;
 /// Stream of the first parameter.
@@ -58,7 +61,7 @@ pub(super) fn input(j: usize, n: usize, values: Values) -> Elements {
 }
 
 /// The state of `module` before training: parameters by their initializers from the hash, all else
-/// constant. Indices are those of the canonical shape, which for a matrix named `<layer>/weight` is
+/// constant. Indices are those of the canonical shape, which for a matrix named `<layer>/kernel` is
 /// `[out, in]` though it is stored as `[in, out]`.
 pub(super) fn initial_state(module: &Module, layout: Arc<StateLayout>) -> Result<State, Failure> {
     let mut state = State::zeros(layout).map_err(Failure::other)?;
@@ -72,7 +75,7 @@ pub(super) fn initial_state(module: &Module, layout: Arc<StateLayout>) -> Result
         let stream = PARAMETERS + k as u32;
         let values: &mut [f32] = state.get_mut(&variable.name).map_err(Failure::other)?;
         match variable.ty.shape.as_static().as_deref() {
-            Some(&[n_in, n_out]) if variable.name.ends_with("/weight") => {
+            Some(&[n_in, n_out]) if variable.name.ends_with(TRANSPOSED) => {
                 for (at, value) in values.iter_mut().enumerate() {
                     *value = uniform(stream, at % n_out * n_in + at / n_out, lo, hi) as f32;
                 }

@@ -3,12 +3,15 @@
 //! used in every step.
 
 mod autoencoder;
+mod gpt_nano;
+mod gru_bidir;
 mod lenet5;
+mod lstm_char;
 mod mlp;
 mod mlp_small;
 mod resnet20;
 
-use super::generator::{self, Values};
+use super::generator::{self, TRANSPOSED, Values};
 use super::prepared::{Prepared, Setup};
 use super::timing::{peak_memory_mb, reset_peak_memory};
 use super::{Report, round};
@@ -20,8 +23,16 @@ use serde_json::{Map, Value, json};
 use std::time::Instant;
 
 /// All workloads.
-pub(super) const ALL: [Workload; 5] =
-    [mlp_small::WORKLOAD, mlp::WORKLOAD, autoencoder::WORKLOAD, lenet5::WORKLOAD, resnet20::WORKLOAD];
+pub(super) const ALL: [Workload; 8] = [
+    mlp_small::WORKLOAD,
+    mlp::WORKLOAD,
+    autoencoder::WORKLOAD,
+    lenet5::WORKLOAD,
+    resnet20::WORKLOAD,
+    lstm_char::WORKLOAD,
+    gru_bidir::WORKLOAD,
+    gpt_nano::WORKLOAD,
+];
 
 /// Fewest steps that are timed.
 const MIN_STEPS: usize = 10;
@@ -134,7 +145,7 @@ struct Linear {
 impl Linear {
     fn new(m: &ModuleBuilder, name: &str, n_in: usize, n_out: usize) -> Self {
         let init = Initializer::torch_default(n_in);
-        let weight = m.param(&format!("{name}/weight"), DType::F32, [n_in, n_out], init);
+        let weight = m.param(&format!("{name}/{TRANSPOSED}"), DType::F32, [n_in, n_out], init);
         let bias = m.param(&format!("{name}/bias"), DType::F32, [n_out], init);
         Self { weight, bias }
     }

@@ -1,0 +1,26 @@
+//! The losses of every workload of `graphc bench` after 0, 1, 10 and 50 updates are those that were computed in f64, and the same
+//! bits on two threads.
+
+use std::process::Command;
+
+fn losses(workload: &str, threads: &str) -> serde_json::Value {
+    let args = ["bench", workload, "--json", "--seconds", "0.01", "--threads", threads];
+    let output = Command::new(env!("CARGO_BIN_EXE_graphc")).args(args).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{workload}\n{out}{err}");
+    let line = out.lines().find(|l| l.contains(workload)).unwrap_or_else(|| panic!("{out}"));
+    let row: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(row["losses_ok"], true, "{row}");
+    row["losses"].clone()
+}
+
+#[test]
+fn losses_are_those_of_the_definitions() {
+    let names =
+        ["mlp_small", "mlp", "autoencoder", "lenet5", "resnet20", "lstm_char", "gru_bidir", "gpt_nano"];
+    for name in names {
+        let one = losses(name, "1");
+        assert_eq!(one.as_object().unwrap().len(), 4);
+        assert_eq!(one, losses(name, "2"), "{name}");
+    }
+}
