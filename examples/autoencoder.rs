@@ -4,7 +4,6 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, over_seeds};
 use graphc::data::{Loader, Mapped, Table, augment};
 use graphc::nn::{
@@ -15,6 +14,7 @@ use graphc::optim::{Adam, train_step};
 use graphc::plot::{Grey, save_grid};
 use graphc::trainer::Trainer;
 use graphc::{DType, ModuleBuilder, Session, mse, shape};
+use std::process::ExitCode;
 
 const SIDE: usize = 8;
 const PIXELS: usize = SIDE * SIDE;
@@ -55,8 +55,11 @@ fn convolutional(m: &ModuleBuilder) -> Sequential {
         .then(Flatten)
 }
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let kinds: Vec<&str> = match args.model.as_deref() {
         None => vec!["dense", "conv", "denoising"],
         Some(kind @ ("dense" | "conv" | "denoising")) => vec![kind],

@@ -4,7 +4,6 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, over_seeds};
 use graphc::data::{Dataset, Loader, Table};
 use graphc::metrics;
@@ -12,6 +11,7 @@ use graphc::nn::{Cell, Dense, Recurrent, RecurrentOptions, Run};
 use graphc::optim::{Adam, Clip, Clipped, train_step};
 use graphc::trainer::Trainer;
 use graphc::{DType, FunctionBuilder, ModuleBuilder, Session, Tensor, cross_entropy, shape};
+use std::process::ExitCode;
 
 const HIDDEN: usize = 64;
 
@@ -41,8 +41,11 @@ impl Model {
     }
 }
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (train, test) = args.digits()?;
     let &[steps, width] = train.dims() else { return Err("the images are not grey".into()) };
     let (train, test) = (sequences(&train)?, sequences(&test)?);

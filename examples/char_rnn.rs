@@ -6,12 +6,12 @@ mod common;
 #[path = "common/text.rs"]
 mod text;
 
-use clap::Parser;
 use common::{Args, Outcome, over_seeds};
 use graphc::nn::{Cell, Dense, Embedding, Layer, Recurrent, RecurrentState, Run};
 use graphc::optim::{Adam, Clip, Clipped, train_step};
 use graphc::summary::Summary;
 use graphc::{DType, FunctionBuilder, ModuleBuilder, Session, Tensor, Value, cross_entropy, shape};
+use std::process::ExitCode;
 use text::{Chance, Text, WINDOW};
 
 const WIDTH: usize = 32;
@@ -86,8 +86,11 @@ fn sample(
     Ok(text.vocabulary.decode(&ids))
 }
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let cell = match args.model.as_deref() {
         None | Some("lstm") => Cell::Lstm,
         Some("rnn") => Cell::Tanh,
@@ -104,7 +107,7 @@ fn main() -> Outcome {
     let loss = over_seeds("validation loss", args.seeds.unwrap_or(1), |seed| {
         let mut session = Session::new(module.clone(), seed)?;
         println!("{}", Summary::of(&mut session, "train_step", &[("B", text::BATCH)])?);
-        let (mut session, report) = text::fit(module.clone(), &text, &args, seed)?;
+        let (mut session, report) = text::fit(module.clone(), &text, args, seed)?;
         println!("{}\n", sample(&mut session, &text, "It is a truth", 400, cell == Cell::Lstm)?);
         Ok(report.last("validation"))
     })?;

@@ -5,15 +5,18 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, classifier, fit, over_seeds};
 use graphc::data::Table;
 use graphc::nn::{Activation, BatchNorm, Conv2d, Dense, Flatten, MaxPool2d, Sequential, Unflatten};
 use graphc::optim::Adam;
 use graphc::summary::Summary;
+use std::process::ExitCode;
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (train, test) = args.digits()?;
     let &[height, width] = train.dims() else { return Err("the images are not grey".into()) };
     let (train, test) = (Table::from(train), Table::from(test));

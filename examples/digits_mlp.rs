@@ -4,15 +4,18 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, classifier, fit, over_seeds};
 use graphc::data::Table;
 use graphc::nn::{Activation, Dense, Flatten, Sequential};
 use graphc::optim::Sgd;
 use graphc::summary::Summary;
+use std::process::ExitCode;
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (train, test) = args.digits()?;
     let dims = train.dims().to_vec();
     let (train, test) = (Table::from(train), Table::from(test));

@@ -4,7 +4,6 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, accuracy, classifier, fit};
 use graphc::data::{Dataset, Loader, Table};
 use graphc::nn::{Activation, Conv2d, Dense, Flatten, MaxPool2d, Sequential, Unflatten};
@@ -12,6 +11,7 @@ use graphc::optim::{Adam, Groups, Optimizer};
 use graphc::summary::Summary;
 use graphc::trainer::Trainer;
 use graphc::{Module, Session};
+use std::process::ExitCode;
 
 /// The digits `first..first + 5`, as labels from 0.
 fn part(data: &Dataset, first: i32) -> Result<Table, Box<dyn std::error::Error>> {
@@ -50,8 +50,11 @@ fn model(
     })
 }
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (train, test) = args.digits()?;
     let &[height, width] = train.dims() else { return Err("the images are not grey".into()) };
     let adam = Adam::new(1e-3);

@@ -4,7 +4,6 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, in_repository, over_seeds, whole};
 use graphc::data::{Csv, Loader, SeriesWindows, Standardizer};
 use graphc::metrics::Regression;
@@ -13,14 +12,18 @@ use graphc::optim::{Adam, train_step};
 use graphc::plot::Chart;
 use graphc::trainer::Trainer;
 use graphc::{DType, ModuleBuilder, Session, Tensor, mse, shape};
+use std::process::ExitCode;
 
 const WINDOW: usize = 24;
 /// Years 1700 to 1939 train.
 const TRAINED: usize = 240;
 const HIDDEN: usize = 16;
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let cells = match args.model.as_deref() {
         None => vec![("rnn", Cell::Tanh), ("gru", Cell::Gru), ("lstm", Cell::Lstm)],
         Some("rnn") => vec![("rnn", Cell::Tanh)],

@@ -7,7 +7,6 @@ mod common;
 #[path = "common/text.rs"]
 mod text;
 
-use clap::Parser;
 use common::{Args, Outcome, over_seeds};
 use graphc::nn::{
     Dense, Embedding, Layer, LayerNorm, LearnedPositions, Sequential, TransformerBlock, TransformerOptions,
@@ -15,6 +14,7 @@ use graphc::nn::{
 use graphc::optim::{Adam, Clip, Clipped, train_step};
 use graphc::summary::Summary;
 use graphc::{DType, FunctionBuilder, Initializer, ModuleBuilder, Session, Tensor, cross_entropy, shape};
+use std::process::ExitCode;
 use text::{Chance, Text, WINDOW};
 
 const INIT: Initializer = Initializer::Normal { mean: 0.0, std: 0.02 };
@@ -59,8 +59,11 @@ fn sample(
     Ok(text.vocabulary.decode(&ids))
 }
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (layers, heads, width) = match args.model.as_deref() {
         None => (2, 4, 64),
         Some("nano") => (4, 4, 128),
@@ -77,7 +80,7 @@ fn main() -> Outcome {
     let loss = over_seeds("validation loss", args.seeds.unwrap_or(1), |seed| {
         let mut session = Session::new(module.clone(), seed)?;
         println!("{}", Summary::of(&mut session, "train_step", &[("B", text::BATCH)])?);
-        let (mut session, report) = text::fit(module.clone(), &text, &args, seed)?;
+        let (mut session, report) = text::fit(module.clone(), &text, args, seed)?;
         println!("{}\n", sample(&mut session, &text, "It is a truth", 400)?);
         Ok(report.last("validation"))
     })?;

@@ -4,7 +4,6 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, over_seeds, tabular};
 use graphc::data::{Loader, Standardizer, Table};
 use graphc::metrics::Regression;
@@ -12,9 +11,13 @@ use graphc::nn::Dense;
 use graphc::optim::{Sgd, train_step};
 use graphc::trainer::Trainer;
 use graphc::{DType, ModuleBuilder, Session, mse, shape};
+use std::process::ExitCode;
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let [(x, train), (x_test, test)] = tabular("diabetes.csv")?;
     let (y, targets) = (train.numbers(&["progression"])?, test.numbers(&["progression"])?);
     let scale = Standardizer::fit(&y, 1);

@@ -4,15 +4,18 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, classifier, fit, over_seeds, tabular};
 use graphc::data::Table;
 use graphc::metrics::{Confusion, auroc};
 use graphc::nn::{Activation, Dense, Sequential};
 use graphc::optim::Adam;
+use std::process::ExitCode;
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let linear = args.model.as_deref() == Some("linear");
     let mut results = Vec::new();
     for (name, classes) in [("iris", 3), ("wine", 3), ("breast_cancer", 2)] {

@@ -4,7 +4,6 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, accuracy, classifier, over_seeds};
 use graphc::data::{Dataset, Loader, Mapped, Table, augment, load_cifar10};
 use graphc::nn::{
@@ -15,6 +14,7 @@ use graphc::schedule::OneCycle;
 use graphc::summary::Summary;
 use graphc::trainer::Trainer;
 use graphc::{ModuleBuilder, Session};
+use std::process::ExitCode;
 
 fn conv(
     m: &ModuleBuilder,
@@ -57,8 +57,11 @@ fn enlarged(data: &Dataset) -> Result<Table, Box<dyn std::error::Error>> {
     Ok(Table::new().with("x", &[1, 2 * height, 2 * width], pixels)?.with("y", &[], data.labels().to_vec())?)
 }
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (train, test, shape) = match &args.data {
         Some(folder) => {
             let files: Vec<_> = (1..=5).map(|i| folder.join(format!("data_batch_{i}.bin"))).collect();

@@ -5,7 +5,6 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, accuracy, classifier};
 use graphc::Session;
 use graphc::data::{Loader, Mapped, Table, augment};
@@ -13,9 +12,13 @@ use graphc::nn::{Activation, Dense, Dropout, Flatten, Sequential};
 use graphc::optim::Adam;
 use graphc::schedule::{Cosine, Schedule};
 use graphc::trainer::{Best, Checkpoints, Log, Stopped, Trainer};
+use std::process::ExitCode;
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (train, test) = args.digits()?;
     let dims = train.dims().to_vec();
     let (train, test) = (Table::from(train), Table::from(test));

@@ -5,7 +5,6 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome};
 use graphc::data::{Field, Loader, Mapped, Records, Row, Source, Table, augment};
 use graphc::nn::{Activation, Dense, Flatten, Layer, Sequential};
@@ -14,6 +13,7 @@ use graphc::runtime::Elements;
 use graphc::trainer::Trainer;
 use graphc::{DType, ModuleBuilder, Session, cross_entropy, metrics, shape};
 use std::io::{BufWriter, Write};
+use std::process::ExitCode;
 
 /// How often each digit is in the file, each time another image.
 const COPIES: u64 = 1000;
@@ -27,8 +27,11 @@ fn resident() -> Option<u64> {
     statm.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * 4096)
 }
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (train, test) = args.digits()?;
     let dims = train.dims().to_vec();
     let &[height, width] = &dims[..] else { return Err("the images are not grey".into()) };

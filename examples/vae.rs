@@ -4,7 +4,6 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome, over_seeds};
 use graphc::data::{Loader, Table};
 use graphc::loss::{bce_with_logits, gaussian_kl};
@@ -13,6 +12,7 @@ use graphc::optim::{Adam, train_step};
 use graphc::plot::{Chart, Grey, save_grid};
 use graphc::trainer::Trainer;
 use graphc::{DType, FunctionBuilder, Module, ModuleBuilder, Session, Tensor, shape};
+use std::process::ExitCode;
 
 const SIDE: usize = 8;
 const PIXELS: usize = SIDE * SIDE;
@@ -68,8 +68,11 @@ fn module(code: usize) -> Result<Module, Box<dyn std::error::Error>> {
     Ok(m.build()?)
 }
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (train, test) = args.digits()?;
     if train.dims() != [SIDE, SIDE] {
         return Err(format!("the images are {:?}, this example is of {SIDE} x {SIDE}", train.dims()).into());

@@ -5,13 +5,13 @@
 
 mod common;
 
-use clap::Parser;
 use common::{Args, Outcome};
 use graphc::data::{Loader, Table};
 use graphc::nn::{Activation, Dense, Flatten, Layer, LayerNorm, Residual, Sequential};
 use graphc::optim::{Clip, Clipped, Optimizer, Sgd, StepOptions, train_step_with};
 use graphc::plot::Chart;
 use graphc::{DType, Initializer, ModuleBuilder, Session, cross_entropy, metrics, shape};
+use std::process::ExitCode;
 
 const DEPTH: usize = 20;
 const WIDTH: usize = 64;
@@ -25,8 +25,11 @@ fn dense(m: &ModuleBuilder, name: &str, weight: Initializer) -> Dense {
     Dense::with_init(m, name, WIDTH, WIDTH, weight, Some(Initializer::ZEROS))
 }
 
-fn main() -> Outcome {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::report(run)
+}
+
+fn run(args: &Args) -> Outcome {
     let (train, test) = args.digits()?;
     let test = Table::from(test);
     let train = Table::from(train);

@@ -9,8 +9,20 @@ use graphc::trainer::{Report, TrainError, Trainer};
 use graphc::{DType, Module, ModuleBuilder, Session, Shape, loss, metrics};
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
+
+/// Runs an example with the arguments of the process, and says what went wrong.
+pub(crate) fn report(run: fn(&Args) -> Outcome) -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Trains a model on data in the repository.
 #[derive(Parser, Debug)]
@@ -108,9 +120,12 @@ pub(crate) fn over_seeds(
     Ok(values.iter().sum::<f64>() / values.len() as f64)
 }
 
+/// Features, and the rows they are of.
+pub(crate) type Part = (Vec<f32>, graphc::data::Csv);
+
 /// A table of `data/tabular`, as training and test part: features standardized on the training part, `x: f32[columns]`, and the last
 /// column as text.
-pub(crate) fn tabular(name: &str) -> Result<[(Vec<f32>, graphc::data::Csv); 2], Box<dyn Error>> {
+pub(crate) fn tabular(name: &str) -> Result<[Part; 2], Box<dyn Error>> {
     let file = graphc::data::Csv::open(in_repository("tabular").join(name))?;
     let target = file.header().last().cloned().unwrap_or_default();
     let columns = file.except(&["split", &target])?;

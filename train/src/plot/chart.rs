@@ -39,8 +39,8 @@ const SIZE: (u32, u32) = (800, 500);
 
 const FONT: &str = "sans-serif";
 
-/// Colours that differ for most eyes (Tableau 10).
-const COLOURS: [RGBColor; 10] = [
+/// Colours that differ for most eyes (Tableau 10, and four dark ones).
+const COLOURS: [RGBColor; 14] = [
     RGBColor(31, 119, 180),
     RGBColor(255, 127, 14),
     RGBColor(44, 160, 44),
@@ -51,6 +51,10 @@ const COLOURS: [RGBColor; 10] = [
     RGBColor(127, 127, 127),
     RGBColor(188, 189, 34),
     RGBColor(23, 190, 207),
+    RGBColor(0, 0, 0),
+    RGBColor(0, 90, 50),
+    RGBColor(130, 0, 60),
+    RGBColor(20, 20, 140),
 ];
 
 impl Chart {
