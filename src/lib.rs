@@ -53,3 +53,8 @@ pub use graphc_train::session::{Session, SessionError};
 pub use graphc_train::{
     checkpoint, data, init, loss, metrics, nn, optim, plot, progress, schedule, session, summary, trainer,
 };
+
+/// The code of the guide compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/training.md")]
+struct Guide;

@@ -106,7 +106,7 @@ fn streaming() {
 fn a_killed_run_goes_on() {
     let run = |dir: &Path| {
         let mut command = Command::new(example("resume"));
-        command.args(["--epochs", "12", "--out"]).arg(dir).stdout(Stdio::null());
+        command.args(["--epochs", "60", "--out"]).arg(dir).stdout(Stdio::null());
         command
     };
     let whole = tempfile::tempdir().unwrap();
@@ -115,7 +115,7 @@ fn a_killed_run_goes_on() {
     let time = started.elapsed();
     let expected = std::fs::read(whole.path().join("weights.safetensors")).unwrap();
     let cases: u32 = std::env::var("GRAPHC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
-    let (mut killed, mut random) = (0, 0x2545_f491_4f6c_dd1d_u64);
+    let (mut killed, mut within, mut random) = (0, 0, 0x2545_f491_4f6c_dd1d_u64);
     while killed < cases {
         let cut = tempfile::tempdir().unwrap();
         // Again and again until it is done, killed after up to half of what it takes.
@@ -125,7 +125,10 @@ fn a_killed_run_goes_on() {
             std::thread::sleep(time.mul_f64((random >> 40) as f64 / f64::from(1 << 24) * 0.5 + 0.02));
             if child.try_wait().unwrap().is_none() {
                 child.kill().unwrap();
+                child.wait().unwrap();
                 killed += 1;
+                // Not before it had saved anything.
+                within += u32::from(cut.path().join("checkpoints").exists());
             }
             if child.wait().unwrap().success() {
                 break;
