@@ -9,10 +9,10 @@ use graphc::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 fn cases() -> u32 {
-    std::env::var("GRAPHC_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(24)
+    std::env::var("GRAPHC_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(64)
 }
 
 /// One operation of a random function: what, and which earlier values.
@@ -188,57 +188,89 @@ fn numbers(dtype: DType, dims: [usize; 2], seed: u64) -> Literal {
     })
 }
 
-/// Outputs of the compiled function, as bits would show them.
-fn run(module: &Module, inputs: &[Literal], level: OptLevel, threads: usize) -> Vec<Vec<Scalar>> {
-    let options = CompileOptions { max_threads: threads, ..CompileOptions::at(level) };
-    let exe = compile(module, "f", &Bindings::new(), &options).unwrap_or_else(|e| panic!("{e}"));
-    let mut cx = RunContext::new(&exe, Arc::new(ThreadPool::new(threads).unwrap())).unwrap();
-    let mut state = State::zeros(exe.state_layout().clone()).unwrap();
-    macro_rules! typed {
-        ($t:ty, $variant:ident) => {{
-            let mut outputs: Vec<Vec<$t>> =
-                exe.outputs().iter().map(|p| vec![0.0; p.num_elements()]).collect();
-            let values: Vec<Value<'_>> = inputs.iter().map(|l| l.as_slice::<$t>().unwrap().into()).collect();
-            let mut slots: Vec<ValueMut<'_>> = outputs.iter_mut().map(|o| o.as_mut_slice().into()).collect();
-            exe.run(&mut cx, &mut state, &values, &mut slots).unwrap_or_else(|e| panic!("{e}"));
-            outputs.into_iter().map(|o| o.into_iter().map(Scalar::$variant).collect()).collect()
-        }};
+/// How a function is compiled and run.
+type Variant = (OptLevel, usize);
+
+/// All ways that the tests take, levels with numbers of threads.
+const VARIANTS: [Variant; 3] = [(OptLevel::O0, 1), (OptLevel::O3, 1), (OptLevel::O3, 2)];
+
+fn variants() -> impl Strategy<Value = Variant> {
+    proptest::sample::select(VARIANTS.to_vec())
+}
+
+/// A compiled function, ready to run again and again.
+struct Compiled {
+    exe: graphc::Executable,
+    cx: RunContext,
+    state: State,
+}
+
+impl Compiled {
+    fn new(module: &Module, (level, threads): Variant) -> Self {
+        static POOLS: [OnceLock<Arc<ThreadPool>>; 2] = [OnceLock::new(), OnceLock::new()];
+        let pool = POOLS[threads - 1].get_or_init(|| Arc::new(ThreadPool::new(threads).unwrap()));
+        let options = CompileOptions { max_threads: threads, ..CompileOptions::at(level) };
+        let exe = compile(module, "f", &Bindings::new(), &options).unwrap_or_else(|e| panic!("{e}"));
+        let cx = RunContext::new(&exe, pool.clone()).unwrap();
+        let state = State::zeros(exe.state_layout().clone()).unwrap();
+        Self { exe, cx, state }
     }
-    if inputs[0].dtype() == DType::F32 { typed!(f32, F32) } else { typed!(f64, F64) }
+
+    /// Its outputs, as bits would show them.
+    fn run(&mut self, inputs: &[Literal]) -> Vec<Vec<Scalar>> {
+        let Self { exe, cx, state } = self;
+        macro_rules! typed {
+            ($t:ty, $variant:ident) => {{
+                let mut outputs: Vec<Vec<$t>> =
+                    exe.outputs().iter().map(|p| vec![0.0; p.num_elements()]).collect();
+                let values: Vec<Value<'_>> =
+                    inputs.iter().map(|l| l.as_slice::<$t>().unwrap().into()).collect();
+                let mut slots: Vec<ValueMut<'_>> =
+                    outputs.iter_mut().map(|o| o.as_mut_slice().into()).collect();
+                exe.run(cx, state, &values, &mut slots).unwrap_or_else(|e| panic!("{e}"));
+                outputs.into_iter().map(|o| o.into_iter().map(Scalar::$variant).collect()).collect()
+            }};
+        }
+        if inputs[0].dtype() == DType::F32 { typed!(f32, F32) } else { typed!(f64, F64) }
+    }
 }
 
 fn same(a: Scalar, b: Scalar) -> bool {
     a == b || a.to_f64().is_nan() && b.to_f64().is_nan()
 }
 
-fn check_bits(module: &Module, inputs: &[Literal]) -> Result<(), String> {
-    let expected =
-        evaluate(&module.functions[0], inputs, |_| unreachable!("no state")).map_err(|e| e.to_string())?;
-    for (level, threads) in [(OptLevel::O0, 1), (OptLevel::O3, 1), (OptLevel::O3, 2)] {
-        for (n, (e, got)) in expected.outputs.iter().zip(run(module, inputs, level, threads)).enumerate() {
-            if let Some(i) = (0..e.len()).find(|&i| !same(e.get(i), got[i])) {
-                let (e, g) = (e.get(i), got[i]);
-                return Err(format!(
-                    "{level:?}, {threads} threads, output {n}[{i}]: interpreter {e}, compiled {g}"
-                ));
-            }
+fn check_bits(module: &Module, inputs: &[Literal], variants: &[Variant]) -> Result<(), String> {
+    let expected = interpreted(module, inputs)?;
+    variants.iter().try_for_each(|&v| compare_bits(&expected, &Compiled::new(module, v).run(inputs), v))
+}
+
+fn compare_bits(expected: &[Literal], got: &[Vec<Scalar>], (level, threads): Variant) -> Result<(), String> {
+    for (n, (e, got)) in expected.iter().zip(got).enumerate() {
+        if let Some(i) = (0..e.len()).find(|&i| !same(e.get(i), got[i])) {
+            let (e, g) = (e.get(i), got[i]);
+            return Err(format!(
+                "{level:?}, {threads} threads, output {n}[{i}]: interpreter {e}, compiled {g}"
+            ));
         }
     }
     Ok(())
 }
 
+/// Bits of a function in f64, and its gradients against differences.
 fn check_gradients(module: &Module, inputs: &[Literal]) -> Result<(), String> {
-    let outputs = run(module, inputs, OptLevel::O3, 1);
+    let mut compiled = Compiled::new(module, (OptLevel::O3, 1));
+    let outputs = compiled.run(inputs);
+    compare_bits(&interpreted(module, inputs)?, &outputs, (OptLevel::O3, 1))?;
     for (n, x) in inputs.iter().enumerate() {
         let direction = |i: usize| ((i * 7919 + n * 31) % 1009) as f64 / 504.5 - 1.0;
         let exact: f64 = (0..x.len()).map(|i| outputs[n + 1][i].to_f64() * direction(i)).sum();
-        let at = |h: f64| {
+        let mut at = |h: f64| {
             let mut moved = inputs.to_vec();
             moved[n] =
                 Literal::from_fn(DType::F64, x.dims(), |i| Scalar::F64(x.get(i).to_f64() + h * direction(i)));
-            run(module, &moved, OptLevel::O3, 1)[0][0].to_f64()
+            compiled.run(&moved)[0][0].to_f64()
         };
-        let d = |h: f64| (at(h) - at(-h)) / (2.0 * h);
+        let mut d = |h: f64| (at(h) - at(-h)) / (2.0 * h);
         // Richardson: the error of central differences falls from h^2 to h^4.
         let estimate = (4.0 * d(2e-4) - d(4e-4)) / 3.0;
         if (exact - estimate).abs() > 1e-6 * (1.0 + exact.abs()) {
@@ -250,22 +282,23 @@ fn check_gradients(module: &Module, inputs: &[Literal]) -> Result<(), String> {
 
 #[test]
 fn random_functions_have_the_right_gradients_and_bits() {
-    let choices = choices(N_SMOOTH);
-    let dims = (1usize..9, 1usize..9);
+    let other = (proptest::sample::select(vec![DType::F32, DType::F64]), variants());
+    let case = ((1usize..9, 1usize..9), choices(N_SMOOTH), other);
     let config = Config { cases: cases(), failure_persistence: None, ..Config::default() };
-    let ran = TestRunner::new(config).run(&(dims, choices), |((m, n), choices)| {
-        for dtype in [DType::F64, DType::F32] {
-            let module = module(dtype, [m, n], &choices);
+    let ran = TestRunner::new(config).run(&case, |((m, n), choices, (dtype, variant))| {
+        let of = |dtype: DType| {
             let inputs = [numbers(dtype, [m, n], 1), numbers(dtype, [m, n], 2)];
-            let mut result = check_bits(&module, &inputs);
-            if dtype == DType::F64 {
-                result = result.and_then(|()| check_gradients(&module, &inputs));
-            }
-            result.map_err(|e| {
-                TestCaseError::fail(format!("{e}\n{}", print_function(&module, &module.functions[0])))
-            })?;
-        }
-        Ok(())
+            (module(dtype, [m, n], &choices), inputs)
+        };
+        // Compiling is what takes long: differences by one variant, bits of one more.
+        let (smooth, inputs) = of(DType::F64);
+        let result = check_gradients(&smooth, &inputs).and_then(|()| {
+            let (module, inputs) = of(dtype);
+            check_bits(&module, &inputs, &[variant])
+        });
+        result.map_err(|e| {
+            TestCaseError::fail(format!("{e}\n{}", print_function(&smooth, &smooth.functions[0])))
+        })
     });
     ran.map_err(|e| e.to_string()).unwrap_or_else(|e| panic!("{e}"));
 }
@@ -284,7 +317,7 @@ fn interpreted(module: &Module, inputs: &[Literal]) -> Result<Vec<Literal>, Stri
 
 /// Forward mode against reverse mode, and Hessian-vector products forward over reverse against reverse
 /// over reverse.
-fn check_modes(dims: [usize; 2], choices: &[Choice], bits: bool) -> Result<(), String> {
+fn check_modes(dims: [usize; 2], choices: &[Choice], bits: Option<Variant>) -> Result<(), String> {
     let declare = |dtype: DType| {
         let m = ModuleBuilder::new("random");
         m.function("f", |f| {
@@ -322,9 +355,9 @@ fn check_modes(dims: [usize; 2], choices: &[Choice], bits: bool) -> Result<(), S
             }
         }
     }
-    if bits {
+    if let Some(variant) = bits {
         let (module, given) = declare(DType::F32);
-        check_bits(&module, &given).map_err(explain)?;
+        check_bits(&module, &given, &[variant]).map_err(explain)?;
     }
     Ok(())
 }
@@ -373,7 +406,7 @@ fn check_batch(dims: [usize; 2], choices: &[Choice]) -> Result<(), String> {
 #[test]
 fn random_functions_agree_between_modes() {
     let config = Config { cases: cases(), failure_persistence: None, ..Config::default() };
-    let case = ((1usize..9, 1usize..9), choices(N_CHOICES), proptest::bool::weighted(0.2));
+    let case = ((1usize..9, 1usize..9), choices(N_CHOICES), proptest::option::weighted(0.2, variants()));
     let ran = TestRunner::new(config).run(&case, |((m, n), choices, bits)| {
         check_modes([m, n], &choices, bits).map_err(TestCaseError::fail)?;
         check_batch([m, n], &choices).map_err(TestCaseError::fail)
@@ -386,10 +419,16 @@ fn random_functions_agree_between_modes() {
 fn what_was_once_wrong_stays_right() {
     // A fused multiply-add whose accumulator was pushed out of its register by another operand.
     let choices = [(0, 0, 0), (0, 2, 0), (27, 3, 0), (0, 1, 0)];
-    check_bits(&module(DType::F64, [1, 2], &choices), &[1, 2].map(|s| numbers(DType::F64, [1, 2], s)))
-        .unwrap();
+    check_bits(
+        &module(DType::F64, [1, 2], &choices),
+        &[1, 2].map(|s| numbers(DType::F64, [1, 2], s)),
+        &VARIANTS,
+    )
+    .unwrap();
     // Sums over the rows and over the columns of one square matrix, fused as if both ran along rows.
-    check_modes([2, 1], &[(0, 0, 0), (16, 0, 0), (0, 0, 0), (44, 0, 0)], true).unwrap();
+    for variant in VARIANTS {
+        check_modes([2, 1], &[(0, 0, 0), (16, 0, 0), (0, 0, 0), (44, 0, 0)], Some(variant)).unwrap();
+    }
 }
 
 #[test]
@@ -411,14 +450,14 @@ fn gradients_of_gradients() {
         m.build().unwrap()
     };
     let x = numbers(DType::F64, [3, 4], 9);
-    let hvp = run(&f(true), std::slice::from_ref(&x), OptLevel::O3, 1).swap_remove(1);
+    let hvp = Compiled::new(&f(true), VARIANTS[1]).run(std::slice::from_ref(&x)).swap_remove(1);
     let first = f(false);
     for (i, exact) in hvp.iter().map(|v| v.to_f64()).enumerate() {
         let at = |h: f64| {
             let moved = Literal::from_fn(DType::F64, x.dims(), |j| {
                 Scalar::F64(x.get(j).to_f64() + if i == j { h } else { 0.0 })
             });
-            run(&first, &[moved], OptLevel::O3, 1)[0][0].to_f64()
+            Compiled::new(&first, VARIANTS[1]).run(&[moved])[0][0].to_f64()
         };
         let d = |h: f64| (at(h) - at(-h)) / (2.0 * h);
         let estimate = (4.0 * d(1e-4) - d(2e-4)) / 3.0;
@@ -437,8 +476,8 @@ fn what_the_loss_does_not_use_has_zero_gradient() {
         f.output("gy", g[1]);
     });
     let module = m.build().unwrap();
-    let out =
-        run(&module, &[numbers(DType::F32, [2, 2], 3), numbers(DType::F32, [3, 2], 4)], OptLevel::O3, 1);
+    let out = Compiled::new(&module, VARIANTS[1])
+        .run(&[numbers(DType::F32, [2, 2], 3), numbers(DType::F32, [3, 2], 4)]);
     assert_eq!((out[0].len(), out[1].len()), (4, 6));
     assert!(out.iter().flatten().all(|v| v.bits() == 0), "{out:?}");
 }
@@ -466,10 +505,10 @@ fn a_maximum_over_windows_has_second_derivatives() {
     });
     let x = numbers(DType::F32, [4, 4], 5).reshaped(&[1, 1, 4, 4]);
     let module = m.build().unwrap_or_else(|e| panic!("{e}"));
-    check_bits(&module, std::slice::from_ref(&x)).unwrap();
+    check_bits(&module, std::slice::from_ref(&x), &VARIANTS).unwrap();
     // The loss is the mean of four squared maxima, so the gradient is half of each maximum, at its
     // place. The mean of its squares has the derivative of a 32nd of the maximum there.
-    let second = run(&module, std::slice::from_ref(&x), OptLevel::O3, 1).swap_remove(0);
+    let second = Compiled::new(&module, VARIANTS[1]).run(std::slice::from_ref(&x)).swap_remove(0);
     for row in 0..4 {
         for column in 0..4 {
             let (r, c) = (row / 2 * 2, column / 2 * 2);
