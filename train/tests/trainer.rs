@@ -7,7 +7,7 @@ use graphc_train::data::{Loader, Table, load_directory};
 use graphc_train::loss::cross_entropy;
 use graphc_train::metrics::accuracy;
 use graphc_train::nn::{Activation, Dense, Dropout, Layer, Sequential};
-use graphc_train::optim::{Adam, StepOptions, train_step_with};
+use graphc_train::optim::{Adam, Sgd, StepOptions, train_step, train_step_with};
 use graphc_train::schedule::{Cosine, ReduceOnPlateau};
 use graphc_train::session::Session;
 use graphc_train::trainer::*;
@@ -182,6 +182,18 @@ fn what_is_not_finite_is_named_and_changes_nothing() {
     let mut trainer = Trainer::new(1).quiet().parameters(names);
     let error = trainer.run(&mut s, &mut loader()).unwrap_err().to_string();
     assert!(error.starts_with("epoch 1, step 1: the loss is not finite"), "{error}");
+
+    // A step that is not guarded.
+    let m = ModuleBuilder::new("m");
+    let dense = Dense::new(&m, "dense", 64, 10);
+    train_step(&m, "train_step", &Sgd::new(1e39), |f| {
+        let x = f.input("x", DType::F32, shape!["B", 8, 8]).reshape(shape!["B", 64]);
+        cross_entropy(dense.apply(x), f.input("y", DType::I32, shape!["B"]))
+    });
+    let mut s = Session::new(m.build().unwrap(), 1).unwrap();
+    let error = Trainer::new(9).quiet().run(&mut s, &mut loader()).unwrap_err().to_string();
+    assert!(error.contains("the loss is not finite, nor is `dense/weight` at element"), "{error}");
+    assert!(error.ends_with("the state is not sound any more: a guarded step would have kept it"), "{error}");
 }
 
 #[test]

@@ -28,6 +28,13 @@ pub fn shift([_, height, width]: [usize; 3], most: usize) -> impl Fn(Row, &mut [
 }
 
 /// Mirrors every other image `[.., width]`, left to right, at random.
+///
+/// ```
+/// use graphc_train::data::{Mapped, Table, augment};
+/// # let table = Table::new().with("x", &[3, 8, 8], vec![1.0f32; 1920])?;
+/// let flipped = Mapped::new(table, "x", augment::flip(8));
+/// # Ok::<(), graphc_train::data::DataError>(())
+/// ```
 pub fn flip(width: usize) -> impl Fn(Row, &mut [f32]) + Send + Sync {
     move |row, image| {
         if random(row).below(2) == 1 {
@@ -37,6 +44,13 @@ pub fn flip(width: usize) -> impl Fn(Row, &mut [f32]) + Send + Sync {
 }
 
 /// Adds normal noise of this standard deviation.
+///
+/// ```
+/// use graphc_train::data::{Mapped, Table, augment};
+/// # let table = Table::new().with("x", &[64], vec![1.0f32; 640])?;
+/// let noisy = Mapped::new(table, "x", augment::noise(0.1));
+/// # Ok::<(), graphc_train::data::DataError>(())
+/// ```
 pub fn noise(deviation: f64) -> impl Fn(Row, &mut [f32]) + Send + Sync {
     move |row, image| {
         let mut numbers = random(row);

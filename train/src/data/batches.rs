@@ -12,6 +12,15 @@ use super::Dataset;
 /// interval", 2019), without bias, over SplitMix64 (Steele, Lea and Flood 2014) whose state starts
 /// at `mix(mix(seed + G) + epoch * G)`, with SplitMix64's increment `G` and finalizer `mix`, modulo
 /// 2^64.
+///
+/// ```
+/// # use graphc_train::data::permutation;
+/// let mut order = Vec::new();
+/// permutation(42, 0, 5, &mut order);
+/// let mut sorted = order.clone();
+/// sorted.sort();
+/// assert_eq!(sorted, [0, 1, 2, 3, 4]);
+/// ```
 pub fn permutation(seed: u64, epoch: u64, n: usize, order: &mut Vec<usize>) {
     order.clear();
     order.extend(0..n);

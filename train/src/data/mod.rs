@@ -230,6 +230,13 @@ pub enum DataError {
 
 /// Labelled examples in memory: features `f32[n, dims..]` in row-major order and `n` labels in
 /// `0..classes`.
+///
+/// ```
+/// # use graphc_train::data::Dataset;
+/// let data = Dataset::new(vec![0.0, 0.5, 1.0, 0.5], &[2], vec![0, 1], 2)?;
+/// assert_eq!(data.row(1), [1.0, 0.5]);
+/// # Ok::<(), graphc_train::data::DataError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     features: Vec<f32>,

@@ -61,6 +61,10 @@ impl Vocabulary {
 }
 
 /// The bytes of a text, 256 in number, as they are.
+///
+/// ```
+/// assert_eq!(graphc_train::data::bytes("AB"), [65, 66]);
+/// ```
 pub fn bytes(text: &str) -> Vec<i32> {
     text.bytes().map(i32::from).collect()
 }

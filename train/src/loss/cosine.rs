@@ -11,6 +11,19 @@ use graphc_ir::Tensor;
 /// ```
 ///
 /// `a`, `b`: floats `[.., n]`; `labels`: `[..]` of their element type, 1 or -1. To a scalar.
+///
+/// ```
+/// # use graphc_ir::{DType, ModuleBuilder, shape};
+/// # use graphc_train::loss::cosine_embedding;
+/// # let m = ModuleBuilder::new("m");
+/// # m.function("f", |f| {
+/// let a = f.input("a", DType::F32, shape!["B", 3]);
+/// let b = f.input("b", DType::F32, shape!["B", 3]);
+/// let labels = f.input("labels", DType::F32, shape!["B"]);
+/// f.output("loss", cosine_embedding(a, b, labels, 0.1));
+/// # });
+/// # m.build().unwrap();
+/// ```
 #[track_caller]
 pub fn cosine_embedding<'f>(a: Tensor<'f>, b: Tensor<'f>, labels: Tensor<'f>, margin: f64) -> Tensor<'f> {
     if !has_last_axis("cosine_embedding", a) || !same_type("cosine_embedding", a, b) {

@@ -103,6 +103,18 @@ impl CrossEntropy {
 
 /// Cross entropy of logits and rows of probabilities, both floats `[.., C]` of one type: the mean over all rows of
 /// `-sum(target * log_softmax(logits))`, a scalar.
+///
+/// ```
+/// # use graphc_ir::{DType, ModuleBuilder, shape};
+/// # use graphc_train::loss::soft_cross_entropy;
+/// # let m = ModuleBuilder::new("m");
+/// # m.function("f", |f| {
+/// let logits = f.input("logits", DType::F32, shape!["B", 10]);
+/// let target = f.input("target", DType::F32, shape!["B", 10]);
+/// f.output("loss", soft_cross_entropy(logits, target));
+/// # });
+/// # m.build().unwrap();
+/// ```
 #[track_caller]
 pub fn soft_cross_entropy<'f>(logits: Tensor<'f>, target: Tensor<'f>) -> Tensor<'f> {
     if !has_last_axis("soft_cross_entropy", logits) || !same_type("soft_cross_entropy", logits, target) {
@@ -116,6 +128,18 @@ pub fn soft_cross_entropy<'f>(logits: Tensor<'f>, target: Tensor<'f>) -> Tensor<
 
 /// Negative log-likelihood: the mean over all rows of `-log_probabilities[label]`, for floats `[.., C]` and integer
 /// labels `[..]` in `0..C`. A label out of range is a run-time error. To a scalar.
+///
+/// ```
+/// # use graphc_ir::{DType, ModuleBuilder, shape};
+/// # use graphc_train::loss::nll;
+/// # let m = ModuleBuilder::new("m");
+/// # m.function("f", |f| {
+/// let logits = f.input("logits", DType::F32, shape!["B", 10]);
+/// let labels = f.input("labels", DType::I32, shape!["B"]);
+/// f.output("loss", nll(logits.log_softmax(1), labels));
+/// # });
+/// # m.build().unwrap();
+/// ```
 #[track_caller]
 pub fn nll<'f>(log_probabilities: Tensor<'f>, labels: Tensor<'f>) -> Tensor<'f> {
     let f = log_probabilities.builder();

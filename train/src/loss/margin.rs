@@ -5,6 +5,18 @@ use graphc_ir::Tensor;
 
 /// Hinge loss of scores and labels -1 or 1: `mean(max(0, 1 - label * score))` over all elements. Floats of one type,
 /// to a scalar.
+///
+/// ```
+/// # use graphc_ir::{DType, ModuleBuilder, shape};
+/// # use graphc_train::loss::hinge;
+/// # let m = ModuleBuilder::new("m");
+/// # m.function("f", |f| {
+/// let scores = f.input("scores", DType::F32, shape!["B"]);
+/// let labels = f.input("labels", DType::F32, shape!["B"]);
+/// f.output("loss", hinge(scores, labels));
+/// # });
+/// # m.build().unwrap();
+/// ```
 #[track_caller]
 pub fn hinge<'f>(scores: Tensor<'f>, labels: Tensor<'f>) -> Tensor<'f> {
     if !same_type("hinge", scores, labels) {
@@ -15,6 +27,19 @@ pub fn hinge<'f>(scores: Tensor<'f>, labels: Tensor<'f>) -> Tensor<'f> {
 
 /// Triplet loss: the mean over all rows of `max(0, |anchor - positive| - |anchor - negative| + margin)` with Euclidean
 /// distances `sqrt(sum((a - b + 1e-6)^2))`, as PyTorch's. Floats `[.., n]` of one type, to a scalar.
+///
+/// ```
+/// # use graphc_ir::{DType, ModuleBuilder, shape};
+/// # use graphc_train::loss::triplet;
+/// # let m = ModuleBuilder::new("m");
+/// # m.function("f", |f| {
+/// let anchor = f.input("anchor", DType::F32, shape!["B", 3]);
+/// let positive = f.input("positive", DType::F32, shape!["B", 3]);
+/// let negative = f.input("negative", DType::F32, shape!["B", 3]);
+/// f.output("loss", triplet(anchor, positive, negative, 1.0));
+/// # });
+/// # m.build().unwrap();
+/// ```
 #[track_caller]
 pub fn triplet<'f>(
     anchor: Tensor<'f>,

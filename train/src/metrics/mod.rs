@@ -13,6 +13,11 @@ pub use regression::Regression;
 ///
 /// # Panics
 /// If `logits.len() != labels.len() * classes`.
+///
+/// ```
+/// # use graphc_train::metrics::correct;
+/// assert_eq!(correct(&[0.1, 0.9, 0.8, 0.2], 2, &[1, 1]), 1);
+/// ```
 pub fn correct(logits: &[f32], classes: usize, labels: &[i32]) -> usize {
     let n = labels.len() * classes;
     assert_eq!(logits.len(), n, "{} rows of {classes} logits", labels.len());
@@ -27,6 +32,11 @@ pub fn correct(logits: &[f32], classes: usize, labels: &[i32]) -> usize {
 ///
 /// # Panics
 /// As [`correct`].
+///
+/// ```
+/// # use graphc_train::metrics::accuracy;
+/// assert_eq!(accuracy(&[0.1, 0.9, 0.8, 0.2], 2, &[1, 1]), 0.5);
+/// ```
 pub fn accuracy(logits: &[f32], classes: usize, labels: &[i32]) -> f64 {
     correct(logits, classes, labels) as f64 / labels.len() as f64
 }
@@ -41,6 +51,14 @@ fn argmax(row: &[f32]) -> Option<usize> {
 }
 
 /// Mean of batch losses weighted by batch sizes, accumulated in f64.
+///
+/// ```
+/// # use graphc_train::metrics::RunningMean;
+/// let mut mean = RunningMean::default();
+/// mean.add(1.0, 30);
+/// mean.add(3.0, 10);
+/// assert_eq!(mean.get(), 1.5);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RunningMean {
     sum: f64,
@@ -70,6 +88,11 @@ impl RunningMean {
 ///
 /// # Panics
 /// If `logits.len() != labels.len() * classes`.
+///
+/// ```
+/// # use graphc_train::metrics::top_k_accuracy;
+/// assert_eq!(top_k_accuracy(&[0.5, 0.3, 0.2], 3, &[1], 2), 1.0);
+/// ```
 pub fn top_k_accuracy(logits: &[f32], classes: usize, labels: &[i32], k: usize) -> f64 {
     assert_eq!(logits.len(), labels.len() * classes, "{} rows of {classes} logits", labels.len());
     let hit = |(row, &label): (&[f32], &i32)| {

@@ -14,6 +14,12 @@ use graphc_ir::{Param, Tensor};
 /// ```
 ///
 /// State: `optimizer/lr`, `<param>/adadelta_s`, `<param>/adadelta_a`.
+///
+/// ```
+/// use graphc_train::optim::{Adadelta, Optimizer};
+/// let optimizer = Adadelta::new(1.0).rho(0.95);
+/// assert!(optimizer.learning_rate() > 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adadelta {
     lr: f64,

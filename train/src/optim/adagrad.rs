@@ -13,6 +13,12 @@ use graphc_ir::{DType, Param, Tensor};
 /// ```
 ///
 /// State: `optimizer/lr`, `<param>/adagrad`, which is `s`; with `lr_decay` also `optimizer/step`.
+///
+/// ```
+/// use graphc_train::optim::{Adagrad, Optimizer};
+/// let optimizer = Adagrad::new(0.05).lr_decay(1e-3);
+/// assert!(optimizer.learning_rate() > 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adagrad {
     lr: f64,

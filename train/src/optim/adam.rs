@@ -26,6 +26,12 @@ use graphc_ir::{DType, Param, Tensor};
 ///
 /// State: `optimizer/lr`, `optimizer/step` (`t` after the step), `<param>/adam_m`,
 /// `<param>/adam_v`, with AMSGrad `<param>/adam_v_max`.
+///
+/// ```
+/// use graphc_train::optim::{Adam, Optimizer};
+/// let optimizer = Adam::with_decoupled_decay(1e-3, 0.1).betas(0.9, 0.95);
+/// assert!(optimizer.learning_rate() > 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     lr: f64,

@@ -14,6 +14,12 @@ use graphc_ir::{DType, Param, Tensor};
 /// ```
 ///
 /// State: `optimizer/lr`, `optimizer/step`, `<param>/adamax_m`, `<param>/adamax_u`.
+///
+/// ```
+/// use graphc_train::optim::{Adamax, Optimizer};
+/// let optimizer = Adamax::new(2e-3);
+/// assert!(optimizer.learning_rate() > 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adamax {
     lr: f64,

@@ -13,6 +13,12 @@ use graphc_ir::{Param, Tensor};
 /// ```
 ///
 /// State: `optimizer/lr`, `<param>/lion`, which is `m`.
+///
+/// ```
+/// use graphc_train::optim::{Lion, Optimizer};
+/// let optimizer = Lion::new(1e-4).weight_decay(0.1);
+/// assert!(optimizer.learning_rate() > 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lion {
     lr: f64,

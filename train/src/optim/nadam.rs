@@ -26,6 +26,12 @@ use graphc_ir::{DType, Initializer, Param, Tensor};
 ///
 /// State: `optimizer/lr`, `optimizer/step`, `optimizer/nadam_product` (`f64[]`), `<param>/nadam_m`,
 /// `<param>/nadam_v`.
+///
+/// ```
+/// use graphc_train::optim::{Nadam, Optimizer};
+/// let optimizer = Nadam::new(2e-3).betas(0.9, 0.99);
+/// assert!(optimizer.learning_rate() > 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Nadam {
     lr: f64,

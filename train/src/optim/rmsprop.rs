@@ -15,6 +15,12 @@ use graphc_ir::{Param, Tensor};
 /// ```
 ///
 /// State: `optimizer/lr`, `<param>/rmsprop_s`, and `<param>/rmsprop_a`, `<param>/momentum` where used.
+///
+/// ```
+/// use graphc_train::optim::{RmsProp, Optimizer};
+/// let optimizer = RmsProp::new(1e-3).centered().momentum(0.9);
+/// assert!(optimizer.learning_rate() > 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RmsProp {
     lr: f64,

@@ -14,6 +14,12 @@ use graphc_ir::{Param, Tensor};
 /// ```
 ///
 /// State: `optimizer/lr`; with momentum `<param>/momentum`, which is `v`.
+///
+/// ```
+/// use graphc_train::optim::{Sgd, Optimizer};
+/// let optimizer = Sgd::new(0.1).nesterov(0.9).weight_decay(1e-4);
+/// assert!(optimizer.learning_rate() > 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
     lr: f64,

@@ -3,6 +3,12 @@
 use super::{Schedule, anneal, progress};
 
 /// From `lr` to `end` along a half cosine in `steps` steps, then `end` (Loshchilov and Hutter 2017).
+///
+/// ```
+/// use graphc_train::schedule::{Cosine, Schedule};
+/// let schedule = Cosine::new(0.4, 0.0, 10);
+/// assert!((schedule.learning_rate(5) - 0.2).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cosine {
     lr: f64,
@@ -25,6 +31,12 @@ impl Schedule for Cosine {
 
 /// Half cosines from `lr` to `end`, one after the other; the first takes `steps` steps, each other `growth` times as many as
 /// the one before (Loshchilov and Hutter 2017).
+///
+/// ```
+/// use graphc_train::schedule::{CosineRestarts, Schedule};
+/// let schedule = CosineRestarts::new(0.4, 0.0, 10, 2);
+/// assert!((schedule.learning_rate(10) - 0.4).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CosineRestarts {
     lr: f64,

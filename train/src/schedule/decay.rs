@@ -3,6 +3,12 @@
 use super::{Schedule, progress};
 
 /// One learning rate for all steps.
+///
+/// ```
+/// use graphc_train::schedule::{Constant, Schedule};
+/// let schedule = Constant(0.1);
+/// assert!((schedule.learning_rate(7) - 0.1).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Constant(pub f64);
 
@@ -13,6 +19,12 @@ impl Schedule for Constant {
 }
 
 /// `lr * factor^floor(step / every)`.
+///
+/// ```
+/// use graphc_train::schedule::{StepDecay, Schedule};
+/// let schedule = StepDecay::new(0.8, 10, 0.5);
+/// assert!((schedule.learning_rate(25) - 0.2).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepDecay {
     lr: f64,
@@ -34,6 +46,12 @@ impl Schedule for StepDecay {
 }
 
 /// `lr * factor^n`, `n` being the number of milestones at or before the step.
+///
+/// ```
+/// use graphc_train::schedule::{MultiStep, Schedule};
+/// let schedule = MultiStep::new(0.8, &[10, 20], 0.5);
+/// assert!((schedule.learning_rate(25) - 0.2).abs() < 1e-12);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct MultiStep {
     lr: f64,
@@ -56,6 +74,12 @@ impl Schedule for MultiStep {
 }
 
 /// `lr * factor^step`.
+///
+/// ```
+/// use graphc_train::schedule::{Exponential, Schedule};
+/// let schedule = Exponential::new(0.8, 0.5);
+/// assert!((schedule.learning_rate(2) - 0.2).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exponential {
     lr: f64,
@@ -76,6 +100,12 @@ impl Schedule for Exponential {
 }
 
 /// `end + (lr - end) * (1 - step / steps)^power`, then `end`. Power 1: linear.
+///
+/// ```
+/// use graphc_train::schedule::{Polynomial, Schedule};
+/// let schedule = Polynomial::linear(0.8, 0.0, 4);
+/// assert!((schedule.learning_rate(3) - 0.2).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Polynomial {
     lr: f64,

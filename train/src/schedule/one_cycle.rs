@@ -4,6 +4,12 @@ use super::{Schedule, anneal, progress};
 
 /// Up and down once (Smith and Topin 2018), as `torch.optim.lr_scheduler.OneCycleLR`: a half cosine from `peak / 25` to `peak` in the
 /// first 30 % of the steps, then one to `peak / 250000`.
+///
+/// ```
+/// use graphc_train::schedule::{OneCycle, Schedule};
+/// let schedule = OneCycle::new(0.4, 10);
+/// assert!((schedule.learning_rate(2) - 0.4).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OneCycle {
     peak: f64,

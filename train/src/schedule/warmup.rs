@@ -51,6 +51,12 @@ impl<A: Schedule, B: Schedule> Schedule for Then<A, B> {
 }
 
 /// `scale / sqrt(width) * min(1 / sqrt(s), s / warmup^1.5)` with `s = step + 1` (Vaswani et al. 2017).
+///
+/// ```
+/// use graphc_train::schedule::{Noam, Schedule};
+/// let schedule = Noam::new(1.0, 64, 4);
+/// assert!((schedule.learning_rate(3) - 0.0625).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Noam {
     scale: f64,

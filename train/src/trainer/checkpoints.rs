@@ -8,6 +8,12 @@ use std::path::{Path, PathBuf};
 /// A folder of checkpoints. Each holds the whole state (parameters, optimizer, random numbers) and how far training is, in one
 /// safetensors file `step-<number>.safetensors`, which is written as a whole or not at all; `best.safetensors` is the one with the
 /// best measure.
+///
+/// ```
+/// # use graphc_train::trainer::{Checkpoints, Trainer};
+/// let checkpoints = Checkpoints::new("run/checkpoints").every(500).keep_last(2);
+/// let trainer = Trainer::new(10).checkpoints(checkpoints);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoints {
     dir: PathBuf,

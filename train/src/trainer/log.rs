@@ -7,6 +7,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// A file about the epochs of a run.
+///
+/// ```
+/// # use graphc_train::trainer::{Log, Trainer};
+/// let trainer = Trainer::new(10).log(Log::Csv("run/log.csv".into())).log(Log::TensorBoard("run/board".into()));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Log {
     /// Comma-separated values, with a header.

@@ -15,6 +15,7 @@ use crate::data::{Batch, DataError, Loader};
 use crate::progress::Progress;
 use crate::schedule::{ReduceOnPlateau, Schedule};
 use crate::session::{Session, SessionError};
+use graphc_runtime::Value;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -136,6 +137,19 @@ pub enum Control {
 }
 
 /// Looks at a run.
+///
+/// ```
+/// # use graphc_train::{session::Session, trainer::{Callback, Control, Trainer}};
+/// /// Stops when the loss is small enough.
+/// struct Until(f64);
+///
+/// impl Callback for Until {
+///     fn on_step(&mut self, _: u64, loss: f64, _: &Session) -> Control {
+///         if loss < self.0 { Control::Stop } else { Control::Continue }
+///     }
+/// }
+/// let trainer = Trainer::new(10).callback(Until(0.01));
+/// ```
 pub trait Callback {
     /// After each step, with its loss.
     fn on_step(&mut self, step: u64, loss: f64, session: &Session) -> Control {
@@ -316,12 +330,15 @@ impl<'a> Trainer<'a> {
                     lr = Some(schedule.learning_rate(t.step) * scale);
                     session.set_learning_rate(schedule.learning_rate(t.step) as f32 * scale as f32)?;
                 }
+                if let Some(what) = bad_input(batch) {
+                    return Err(not_finite(&t, what, "the state is that before the step".to_owned()));
+                }
                 let outputs = session.run(&self.function, &batch.inputs())?;
                 let loss = f64::from(outputs.scalar::<f32>("loss")?);
                 let flags = outputs.get::<bool>("finite").ok().map(<[bool]>::to_vec);
                 let sound = loss.is_finite() && flags.as_ref().is_none_or(|f| f.iter().all(|&f| f));
                 if !sound {
-                    return Err(self.not_finite(&t, session, batch, flags));
+                    return Err(self.not_sound(&t, session, flags));
                 }
                 let rows = batch.rows();
                 t.loss_sum += loss * rows as f64;
@@ -429,44 +446,45 @@ impl<'a> Trainer<'a> {
         Ok(record)
     }
 
-    /// Finds the first tensor that is not finite: inputs, then parameters, then gradients.
-    fn not_finite(
-        &self,
-        t: &Training,
-        session: &Session,
-        batch: &Batch,
-        flags: Option<Vec<bool>>,
-    ) -> TrainError {
-        let finite = |value: &graphc_runtime::Value<'_>| match *value {
-            graphc_runtime::Value::F32(v) => v.iter().position(|x| !x.is_finite()),
-            graphc_runtime::Value::F64(v) => v.iter().position(|x| !x.is_finite()),
-            _ => None,
-        };
-        let input = batch.inputs().into_iter().find_map(|(name, value)| {
-            let at = finite(&value)?;
-            let row = at / (value.len() / batch.rows()).max(1);
-            Some(format!("input `{name}` is not finite in row {row} of the batch"))
-        });
-        let state = || {
-            let found =
-                session.state().iter().find_map(|(entry, value)| finite(&value).map(|at| (entry, at)));
-            found.map(|(entry, at)| format!("`{}` is not finite at element {at}", entry.name))
-        };
-        let gradient = || {
-            let at = flags.as_ref()?.iter().position(|&f| !f)?;
-            let Some(at) = at.checked_sub(1) else { return Some("the loss is not finite".to_owned()) };
+    /// Finds the first tensor that is not finite after a step: the gradients of one that is guarded, else the state.
+    fn not_sound(&self, t: &Training, session: &Session, flags: Option<Vec<bool>>) -> TrainError {
+        let gradient = |flags: &Vec<bool>| {
+            let at = flags.iter().position(|&f| !f)?.checked_sub(1)?;
             let name = self.parameters.get(at).map_or(format!("parameter {at}"), |n| format!("`{n}`"));
             Some(format!("the gradient of {name} is not finite"))
         };
-        let guarded = flags.is_some();
-        let what = input.or_else(|| if guarded { gradient() } else { state() });
+        let state = || {
+            let (entry, at) = session.state().iter().find_map(|(e, v)| Some((e, first_not_finite(v)?)))?;
+            Some(format!("the loss is not finite, nor is `{}` at element {at}", entry.name))
+        };
+        let what = flags.as_ref().map_or_else(state, gradient);
         let kept = match &self.checkpoints {
-            _ if guarded => "the state is that before the step".to_owned(),
+            _ if flags.is_some() => "the state is that before the step".to_owned(),
             Some(checkpoints) => format!("the newest checkpoint is in {}", checkpoints.dir().display()),
             None => "the state is not sound any more: a guarded step would have kept it".to_owned(),
         };
-        let what = what.unwrap_or_else(|| "the loss is not finite".to_owned());
-        TrainError::NotFinite { epoch: t.epoch + 1, step: t.step + 1, what, kept }
+        not_finite(t, what.unwrap_or_else(|| "the loss is not finite".to_owned()), kept)
+    }
+}
+
+/// The error for the step that comes after `t`.
+fn not_finite(t: &Training, what: String, kept: String) -> TrainError {
+    TrainError::NotFinite { epoch: t.epoch + 1, step: t.step + 1, what, kept }
+}
+
+/// The first column of a batch that is not finite.
+fn bad_input(batch: &Batch) -> Option<String> {
+    batch.inputs().into_iter().find_map(|(name, value)| {
+        let row = first_not_finite(value)? / (value.len() / batch.rows()).max(1);
+        Some(format!("input `{name}` is not finite in row {row} of the batch"))
+    })
+}
+
+fn first_not_finite(value: Value<'_>) -> Option<usize> {
+    match value {
+        Value::F32(v) => v.iter().position(|x| !x.is_finite()),
+        Value::F64(v) => v.iter().position(|x| !x.is_finite()),
+        _ => None,
     }
 }
 
