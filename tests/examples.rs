@@ -143,4 +143,5 @@ fn a_killed_run_goes_on() {
             "after {killed} kills"
         );
     }
+    assert!(within * 2 >= killed, "{within} of {killed} kills came after a checkpoint");
 }
