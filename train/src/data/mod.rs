@@ -26,7 +26,7 @@ pub use idx::{Idx, MAX_IDX_ELEMENTS, MAX_IDX_RANK, load_directory, load_images_l
 #[cfg(feature = "images")]
 pub use images::{ImageFolder, Pixels};
 pub use loader::{Batch, Loader};
-pub use npy::{load_npy, load_npz, save_npy};
+pub use npy::{load_npy, load_npz, save_npy, save_npz};
 pub use records::{Records, Zipped};
 pub use series::SeriesWindows;
 pub use source::{Field, Mapped, Row, Source};

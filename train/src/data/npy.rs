@@ -1,10 +1,12 @@
 //! NumPy's files.
 
 use super::DataError;
+use crate::checkpoint::replace;
 use graphc_runtime::Elements;
 use npyz::WriterBuilder;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, Cursor, Read, Write};
 use std::path::Path;
+use zip::write::SimpleFileOptions;
 
 /// Reads an NPY file: extents, and elements in row-major order. f32, f64, i32, i64, u8 and bool are read.
 ///
@@ -22,16 +24,15 @@ pub fn load_npy(path: impl AsRef<Path>) -> Result<(Vec<usize>, Elements), DataEr
 /// As [`load_npy`].
 pub fn load_npz(path: impl AsRef<Path>) -> Result<Vec<(String, Vec<usize>, Elements)>, DataError> {
     let path = path.as_ref();
-    let malformed =
-        |message: String| DataError::Malformed { path: path.into(), place: String::new(), message };
+    let file = std::fs::File::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
     let mut archive =
-        npyz::npz::NpzArchive::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
-    let names: Vec<String> = archive.array_names().map(str::to_owned).collect();
+        zip::ZipArchive::new(BufReader::new(file)).map_err(|e| malformed(path, String::new(), e))?;
     let mut arrays = Vec::new();
-    for name in names {
-        let found = archive.by_name(&name).map_err(|e| malformed(e.to_string()))?;
-        let Some(file) = found else { return Err(malformed(format!("array `{name}` is not there"))) };
-        let (dims, elements) = of_file(file, path, format!(", array `{name}`"))?;
+    for i in 0..archive.len() {
+        let file = archive.by_index(i).map_err(|e| malformed(path, format!(", entry {i}"), e))?;
+        let name = file.name().map_err(|e| malformed(path, format!(", entry {i}"), e))?.into_owned();
+        let name = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
+        let (dims, elements) = read(file, path, format!(", array `{name}`"))?;
         arrays.push((name, dims, elements));
     }
     Ok(arrays)
@@ -43,14 +44,38 @@ pub fn load_npz(path: impl AsRef<Path>) -> Result<Vec<(String, Vec<usize>, Eleme
 /// [`DataError::Io`]; [`DataError::Malformed`] for extents that do not fit the elements, and element types that NumPy has not.
 pub fn save_npy(path: impl AsRef<Path>, dims: &[usize], elements: &Elements) -> Result<(), DataError> {
     let path = path.as_ref();
+    let content = encode(path, dims, elements)?;
+    replace(path, &content).map_err(|source| DataError::Io { path: path.into(), source })
+}
+
+/// Writes an NPZ file: arrays with name, extents and elements, not compressed, as `numpy.savez`.
+///
+/// # Errors
+/// As [`save_npy`]; [`DataError::Malformed`] if a name is there twice.
+pub fn save_npz(path: impl AsRef<Path>, arrays: &[(&str, &[usize], &Elements)]) -> Result<(), DataError> {
+    let path = path.as_ref();
+    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, dims, elements) in arrays {
+        let content = encode(path, dims, elements)?;
+        archive
+            .start_file(format!("{name}.npy"), options)
+            .map_err(|e| malformed(path, format!(", array `{name}`"), e))?;
+        archive.write_all(&content).map_err(|source| DataError::Io { path: path.into(), source })?;
+    }
+    let content = archive.finish().map_err(|e| malformed(path, String::new(), e))?;
+    replace(path, content.get_ref()).map_err(|source| DataError::Io { path: path.into(), source })
+}
+
+/// An NPY file in memory. `path` serves error messages only.
+fn encode(path: &Path, dims: &[usize], elements: &Elements) -> Result<Vec<u8>, DataError> {
     let io = |source| DataError::Io { path: path.into(), source };
-    let malformed =
-        |message: String| DataError::Malformed { path: path.into(), place: String::new(), message };
-    if graphc_ir::checked_product(dims) != Some(elements.value().len()) {
-        return Err(malformed(format!("{} elements are not {dims:?}", elements.value().len())));
+    let given = elements.value();
+    if graphc_ir::checked_product(dims) != Some(given.len()) {
+        return Err(malformed(path, String::new(), format!("{} elements are not {dims:?}", given.len())));
     }
     let shape: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
-    let mut file = BufWriter::new(std::fs::File::create(path).map_err(io)?);
+    let mut file = Vec::new();
     macro_rules! write {
         ($elements:expr) => {{
             let options = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut file);
@@ -67,28 +92,20 @@ pub fn save_npy(path: impl AsRef<Path>, dims: &[usize], elements: &Elements) -> 
         Elements::U8(v) => write!(v),
         Elements::Bool(v) => write!(v),
         Elements::BF16(_) | Elements::F16(_) => {
-            return Err(malformed(format!("elements of {} are not written", elements.value().dtype())));
+            let message = format!("elements of {} are not written", given.dtype());
+            return Err(malformed(path, String::new(), message));
         }
     }
-    file.flush().map_err(io)
+    Ok(file)
+}
+
+fn malformed(path: &Path, place: String, message: impl ToString) -> DataError {
+    DataError::Malformed { path: path.into(), place, message: message.to_string() }
 }
 
 fn read(from: impl Read, path: &Path, place: String) -> Result<(Vec<usize>, Elements), DataError> {
-    let file = npyz::NpyFile::new(from).map_err(|e| DataError::Malformed {
-        path: path.into(),
-        place: place.clone(),
-        message: format!("not an NPY file: {e}"),
-    })?;
-    of_file(file, path, place)
-}
-
-fn of_file<R: Read>(
-    file: npyz::NpyFile<R>,
-    path: &Path,
-    place: String,
-) -> Result<(Vec<usize>, Elements), DataError> {
-    let malformed =
-        |message: String| DataError::Malformed { path: path.into(), place: place.clone(), message };
+    let malformed = |message: String| malformed(path, place.clone(), message);
+    let file = npyz::NpyFile::new(from).map_err(|e| malformed(format!("not an NPY file: {e}")))?;
     let dims: Vec<usize> = file.shape().iter().map(|&d| d as usize).collect();
     if file.order() == npyz::Order::Fortran && dims.len() > 1 {
         return Err(malformed(
@@ -136,6 +153,24 @@ mod tests {
             assert_eq!(load_npy(&path).unwrap(), (vec![1, 2], elements));
         }
         assert!(save_npy(&path, &[3], &vec![1u8].into()).is_err());
+    }
+
+    #[test]
+    fn archives() {
+        let numpy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/arrays.npz");
+        let expected = [
+            ("a".to_owned(), vec![2], Elements::from(vec![1.5f32, -2.0])),
+            ("b".to_owned(), vec![1, 3], Elements::from(vec![1i64, 2, 3])),
+        ];
+        assert_eq!(load_npz(numpy).unwrap(), expected);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npz");
+        let arrays = expected.each_ref().map(|(name, dims, elements)| (name.as_str(), &dims[..], elements));
+        save_npz(&path, &arrays).unwrap();
+        assert_eq!(load_npz(&path).unwrap(), expected);
+        assert!(save_npz(&path, &[arrays[0], arrays[0]]).is_err());
+        std::fs::write(&path, "no archive").unwrap();
+        assert!(load_npz(&path).unwrap_err().to_string().contains("a.npz: "));
     }
 
     /// `numpy.save` of `numpy.asfortranarray([[1., 2.], [3., 4.]])` and of `numpy.array([1], 'u2')`, NumPy 2.
