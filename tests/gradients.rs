@@ -4,8 +4,9 @@
 use graphc::ir::ops::ConvConfig;
 use graphc::ir::{Literal, Scalar, ScanOptions, evaluate, print_function};
 use graphc::{
-    Bindings, CompileOptions, DType, FunctionBuilder, Module, ModuleBuilder, OptLevel, RunContext, State,
-    Tensor, ThreadPool, Value, ValueMut, compile, cross_entropy, gradients, hvp, jvp, vjp, vmap,
+    Bindings, CompileError, CompileOptions, DType, FunctionBuilder, Module, ModuleBuilder, OptLevel,
+    RunContext, State, Tensor, ThreadPool, Value, ValueMut, compile, cross_entropy, gradients, hvp, jvp, vjp,
+    vmap,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -189,10 +190,24 @@ fn numbers(dtype: DType, dims: [usize; 2], seed: u64) -> Literal {
 }
 
 /// How a function is compiled and run.
-type Variant = (OptLevel, usize);
+type Variant = (OptLevel, usize, Memory);
+
+/// How much memory it may use.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Memory {
+    /// As much as it takes.
+    Free,
+    /// The least that it can be fitted into.
+    Least,
+}
 
 /// All ways that the tests take, levels with numbers of threads.
-const VARIANTS: [Variant; 3] = [(OptLevel::O0, 1), (OptLevel::O3, 1), (OptLevel::O3, 2)];
+const VARIANTS: [Variant; 4] = [
+    (OptLevel::O0, 1, Memory::Free),
+    (OptLevel::O3, 1, Memory::Free),
+    (OptLevel::O3, 2, Memory::Free),
+    (OptLevel::O3, 1, Memory::Least),
+];
 
 fn variants() -> impl Strategy<Value = Variant> {
     proptest::sample::select(VARIANTS.to_vec())
@@ -206,10 +221,17 @@ struct Compiled {
 }
 
 impl Compiled {
-    fn new(module: &Module, (level, threads): Variant) -> Self {
+    fn new(module: &Module, (level, threads, memory): Variant) -> Self {
         static POOLS: [OnceLock<Arc<ThreadPool>>; 2] = [OnceLock::new(), OnceLock::new()];
         let pool = POOLS[threads - 1].get_or_init(|| Arc::new(ThreadPool::new(threads).unwrap()));
-        let options = CompileOptions { max_threads: threads, ..CompileOptions::at(level) };
+        let mut options = CompileOptions { max_threads: threads, ..CompileOptions::at(level) };
+        if memory == Memory::Least {
+            options.budget = Some(0);
+            match compile(module, "f", &Bindings::new(), &options).map(drop) {
+                Err(CompileError::Budget { least, .. }) => options.budget = Some(least),
+                other => panic!("something runs without memory: {other:?}"),
+            }
+        }
         let exe = compile(module, "f", &Bindings::new(), &options).unwrap_or_else(|e| panic!("{e}"));
         let cx = RunContext::new(&exe, pool.clone()).unwrap();
         let state = State::zeros(exe.state_layout().clone()).unwrap();
@@ -244,13 +266,11 @@ fn check_bits(module: &Module, inputs: &[Literal], variants: &[Variant]) -> Resu
     variants.iter().try_for_each(|&v| compare_bits(&expected, &Compiled::new(module, v).run(inputs), v))
 }
 
-fn compare_bits(expected: &[Literal], got: &[Vec<Scalar>], (level, threads): Variant) -> Result<(), String> {
+fn compare_bits(expected: &[Literal], got: &[Vec<Scalar>], variant: Variant) -> Result<(), String> {
     for (n, (e, got)) in expected.iter().zip(got).enumerate() {
         if let Some(i) = (0..e.len()).find(|&i| !same(e.get(i), got[i])) {
             let (e, g) = (e.get(i), got[i]);
-            return Err(format!(
-                "{level:?}, {threads} threads, output {n}[{i}]: interpreter {e}, compiled {g}"
-            ));
+            return Err(format!("{variant:?}, output {n}[{i}]: interpreter {e}, compiled {g}"));
         }
     }
     Ok(())
@@ -258,9 +278,9 @@ fn compare_bits(expected: &[Literal], got: &[Vec<Scalar>], (level, threads): Var
 
 /// Bits of a function in f64, and its gradients against differences.
 fn check_gradients(module: &Module, inputs: &[Literal]) -> Result<(), String> {
-    let mut compiled = Compiled::new(module, (OptLevel::O3, 1));
+    let mut compiled = Compiled::new(module, (OptLevel::O3, 1, Memory::Free));
     let outputs = compiled.run(inputs);
-    compare_bits(&interpreted(module, inputs)?, &outputs, (OptLevel::O3, 1))?;
+    compare_bits(&interpreted(module, inputs)?, &outputs, (OptLevel::O3, 1, Memory::Free))?;
     for (n, x) in inputs.iter().enumerate() {
         let direction = |i: usize| ((i * 7919 + n * 31) % 1009) as f64 / 504.5 - 1.0;
         let exact: f64 = (0..x.len()).map(|i| outputs[n + 1][i].to_f64() * direction(i)).sum();

@@ -21,7 +21,10 @@ fn failure(args: &[&str]) -> (String, i32) {
     (String::from_utf8(out.stderr).unwrap(), out.status.code().unwrap())
 }
 
+/// Modules written by hand.
 const MODULES: [&str; 3] = ["examples/mlp.gir", "examples/cnn.gir", "examples/autoencoder.gir"];
+/// Modules written by the tool, and the workloads that they are.
+const WORKLOADS: [(&str, &str); 2] = [("examples/gpt.gir", "gpt_nano"), ("examples/lstm.gir", "lstm_char")];
 
 #[test]
 fn modules_are_checked() {
@@ -64,6 +67,47 @@ fn the_plan_shows_peak_bound_and_buffers() {
     ] {
         assert!(text.contains(part), "no {part} in {text}");
     }
+}
+
+#[test]
+fn modules_of_workloads_are_as_the_tool_writes_them() {
+    for (file, workload) in WORKLOADS {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(stdout(&["bench", workload, "--module"]) == text, "{file} is not what {workload} is now");
+    }
+}
+
+#[test]
+fn loops_and_attention_print_at_every_stage() {
+    for (file, _) in WORKLOADS {
+        for stage in ["graph", "passes", "kernels", "vector", "plan"] {
+            let text = stdout(&["dump", file, "--emit", stage]);
+            assert!(text.lines().count() > 50, "{file} {stage}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_budget_changes_memory_and_no_bit() {
+    let gpt = ["plan", "examples/gpt.gir", "--threads", "2"];
+    let text = stdout(&[gpt.as_slice(), &["--budget", "24MiB", "--budget", "12MiB"]].concat());
+    let column = |line: &str, n: usize| line.split_whitespace().nth(n).unwrap().to_owned();
+    let rows: Vec<&str> = text.lines().skip(2).collect();
+    assert_eq!(rows.len(), 3, "{text}");
+    let mebibytes = |line: &str| -> f64 {
+        let (number, unit) = if column(line, 0) == "none" { (1, 2) } else { (2, 3) };
+        assert_eq!(column(line, unit), "MiB", "{text}");
+        column(line, number).parse().unwrap()
+    };
+    let arenas: Vec<f64> = rows.iter().map(|r| mebibytes(r)).collect();
+    assert!(arenas[0] > 24.0 && arenas[1] <= 24.0 && arenas[2] <= 12.0, "{text}");
+    assert!(rows[1..].iter().all(|r| r.ends_with("the same bits")), "{text}");
+    let (message, _) = failure(&[gpt.as_slice(), &["--budget", "1MiB"]].concat());
+    assert!(message.contains("the least that was found is"), "{message}");
+    // Without a budget it is the plan that `dump` shows.
+    let plan = stdout(&["plan", "examples/cnn.gir", "--fn", "loss.grad"]);
+    assert!(plan.contains("lower bound") && plan.contains("alive at step"), "{plan}");
 }
 
 #[test]

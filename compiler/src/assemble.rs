@@ -10,7 +10,8 @@ use crate::fuse::{Fused, FusedBuffer, IndexCheck};
 use crate::kernel::{BufferId, Exprs, Kernel, KernelBody, Store};
 use crate::lower::{self, Target};
 use crate::memory::{self, BufferReq, MemoryPlan};
-use crate::program::{Body, Buffer, Control, ControlKind, Place, Program, Step};
+use crate::program::{Body, Buffer, Control, ControlKind, Place, Program, Scheduled, Step};
+use crate::recompute::{Home, Item, Schedule, Written};
 use graphc_ir::{DType, Function, IndexCx, IndexExpr, Literal, NodeId, Op, StateId};
 use graphc_runtime::abi::Context;
 use graphc_runtime::{SLACK_BYTES, StateLayout};
@@ -34,6 +35,17 @@ pub struct Assembled {
     pub plan: MemoryPlan,
     /// The index checks, in the order of their sites.
     pub checks: Vec<IndexCheck>,
+    /// Kernels that compute a value again, for the budget.
+    pub again: usize,
+}
+
+/// What a program may use.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// Largest number of threads.
+    pub threads: usize,
+    /// Largest arena, in bytes.
+    pub budget: Option<u64>,
 }
 
 /// Assembles the program of `f`, a function whose dimensions are all numbers.
@@ -50,23 +62,35 @@ pub(crate) fn assemble(
     (path, first_site): (&str, usize),
     layout: &StateLayout,
     target: &Target,
-    max_threads: usize,
+    limits: Limits,
 ) -> Result<Assembled, CompileError> {
+    let workers = limits.threads.max(1);
     let mut a = Assembler::new(f, fused, layout, (path, first_site));
     a.constants();
-    a.regions(bodies, max_threads.max(1));
+    a.regions(bodies, workers);
     a.outputs();
     let late = a.updates();
     let order = a.order(late);
-    let (requests, plan, owners) = a.plan_memory(&order)?;
-    for (request, &buffer) in owners.iter().enumerate() {
-        a.buffers[buffer].place = Place::Arena(plan.offsets[request]);
+    let mut planned = a.plan(order, target);
+    if let Some(budget) = limits.budget
+        && planned.arena_bytes(workers) > budget
+    {
+        planned = a.fit(planned, target, workers, budget)?;
     }
-    let scheduled: Vec<_> = a.kernels.iter().map(|k| lower::schedule(k, &a.buffers, target)).collect();
-    let stride = scheduled.iter().map(|s| s.scratch).max().unwrap_or(0).next_multiple_of(64) + 64;
-    let scratch_offset = plan.bytes.next_multiple_of(64);
+    let name = path.strip_suffix('.').unwrap_or(&f.name).to_owned();
+    // Scratch offsets are 32-bit in vector IR.
+    if planned.scratch_stride > u32::MAX as usize {
+        let what = format!("the scratch memory of function `{}`", f.name);
+        return Err(CompileError::TooLarge { bytes: planned.scratch_stride as u64, what });
+    }
+    let bytes = planned.arena_bytes(workers);
+    if bytes > MAX_ARENA_BYTES {
+        let what = format!("the arena of function `{}`", f.name);
+        return Err(CompileError::TooLarge { bytes, what });
+    }
+    let Planned { order, requests, plan, scheduled, scratch_stride, again } = planned;
     let program = Program {
-        name: path.strip_suffix('.').unwrap_or(&f.name).to_owned(),
+        name,
         buffers: a.buffers,
         kernels: a.kernels,
         scheduled,
@@ -74,20 +98,26 @@ pub(crate) fn assemble(
         steps: order,
         constants: a.constants,
         planned_bytes: plan.bytes,
-        scratch_offset,
-        scratch_stride: stride,
+        scratch_offset: plan.bytes.next_multiple_of(64),
+        scratch_stride,
     };
-    // Scratch offsets are 32-bit in vector IR.
-    if stride > u32::MAX as usize {
-        let what = format!("the scratch memory of function `{}`", f.name);
-        return Err(CompileError::TooLarge { bytes: stride as u64, what });
+    Ok(Assembled { program, requests, plan, checks: a.checks, again })
+}
+
+/// An order of steps with its memory and the kernels' schedules.
+struct Planned {
+    order: Vec<Step>,
+    requests: Vec<BufferReq>,
+    plan: MemoryPlan,
+    scheduled: Vec<Scheduled>,
+    scratch_stride: usize,
+    again: usize,
+}
+
+impl Planned {
+    fn arena_bytes(&self, workers: usize) -> u64 {
+        self.plan.bytes.next_multiple_of(64) as u64 + (self.scratch_stride * workers) as u64
     }
-    let bytes = scratch_offset as u64 + (stride * max_threads.max(1)) as u64;
-    if bytes > MAX_ARENA_BYTES {
-        let what = format!("the arena of function `{}`", f.name);
-        return Err(CompileError::TooLarge { bytes, what });
-    }
-    Ok(Assembled { program, requests, plan, checks: a.checks })
 }
 
 /// Whether running the regions can fail.
@@ -443,8 +473,147 @@ impl<'a> Assembler<'a> {
         (steps.len() == graph.node_count()).then_some(steps)
     }
 
+    /// Plans the arena and schedules the kernels.
+    fn plan(&mut self, order: Vec<Step>, target: &Target) -> Planned {
+        let (requests, plan, owners) = self.plan_memory(&order);
+        for (request, &buffer) in owners.iter().enumerate() {
+            self.buffers[buffer].place = Place::Arena(plan.offsets[request]);
+        }
+        let scheduled: Vec<_> =
+            self.kernels.iter().map(|k| lower::schedule(k, &self.buffers, target)).collect();
+        let scratch = scheduled.iter().map(|s| s.scratch).max().unwrap_or(0);
+        let scratch_stride = scratch.next_multiple_of(64) + 64;
+        Planned { order, requests, plan, scheduled, scratch_stride, again: 0 }
+    }
+
+    /// Changes the order, and computes values again, until the arena has at most `budget` bytes.
+    fn fit(
+        &mut self,
+        mut planned: Planned,
+        target: &Target,
+        workers: usize,
+        budget: u64,
+    ) -> Result<Planned, CompileError> {
+        let mut schedule = self.schedule(&planned.order);
+        let (kernels, buffers) = (self.kernels.clone(), self.buffers.clone());
+        let mut least = planned.arena_bytes(workers);
+        let mut peak = schedule.peak();
+        loop {
+            // Scratch memory and gaps between buffers are known only afterwards, so the search aims again.
+            let over = (planned.arena_bytes(workers) - budget) as usize;
+            let aim = peak.saturating_sub(over.max(peak / 64));
+            peak = schedule.fit(aim);
+            (self.kernels, self.buffers) = (kernels.clone(), buffers.clone());
+            let order = self.carry_out(&schedule);
+            planned = self.plan(order, target);
+            planned.again = schedule.items.iter().filter(|i| i.again).count();
+            least = least.min(planned.arena_bytes(workers));
+            if least <= budget {
+                self.drop_unused_kernels(&mut planned);
+                return Ok(planned);
+            }
+            if peak > aim || aim == 0 {
+                break;
+            }
+        }
+        Err(CompileError::Budget { function: self.f.name.clone(), budget, least })
+    }
+
+    /// The order as the search for a smaller one sees it.
+    fn schedule(&self, order: &[Step]) -> Schedule {
+        let written: HashSet<BufferId> = self.kernels.iter().flat_map(Kernel::writes).collect();
+        let home = |(i, b): (usize, &Buffer)| match b.place {
+            Place::Arena(_) => Home::Arena,
+            Place::State(at) if written.contains(&(i as BufferId)) => Home::NewState(at),
+            Place::State(at) => Home::OldState(at),
+            Place::Constant(_) | Place::Input(_) | Place::Output(_) => Home::Kept,
+        };
+        let item = |step: &Step| {
+            let (reads, writes, reuse, fails) = match step {
+                Step::Check { buffer, .. } => (vec![*buffer], Vec::new(), Vec::new(), true),
+                Step::Run(k) => {
+                    let kernel = &self.kernels[*k];
+                    let of = |&b: &BufferId| self.written(kernel, b);
+                    let reuse = kernel.stores.iter().flat_map(|s| {
+                        let size = |b: BufferId| self.buffers[b as usize].dtype.size_bytes();
+                        let same = move |from: &BufferId| size(*from) == size(s.buffer);
+                        self.overwritable(kernel, s).into_iter().filter(same).map(|from| (s.buffer, from))
+                    });
+                    let fails = self.controls.get(k).is_some_and(can_fail);
+                    (kernel.reads(), kernel.writes().iter().map(of).collect(), reuse.collect(), fails)
+                }
+            };
+            Item { step: *step, reads, writes, reuse, fails, renames: Vec::new(), again: false }
+        };
+        let bytes = |b: &Buffer| b.bytes().next_multiple_of(memory::ALIGNMENT);
+        Schedule {
+            items: order.iter().map(item).collect(),
+            bytes: self.buffers.iter().map(bytes).collect(),
+            homes: self.buffers.iter().enumerate().map(home).collect(),
+            copies: Vec::new(),
+            reordered: false,
+        }
+    }
+
+    /// What one of the results of a kernel takes.
+    fn written(&self, kernel: &Kernel, buffer: BufferId) -> Written {
+        if let KernelBody::Region { .. } = kernel.body {
+            return Written { buffer, reads: kernel.reads(), cost: None };
+        }
+        let only = kernel.only(&[buffer]);
+        Written { buffer, reads: only.reads(), cost: Some(only.work()) }
+    }
+
+    /// Adds the kernels and buffers that a schedule asks for. Returns its steps.
+    fn carry_out(&mut self, schedule: &Schedule) -> Vec<Step> {
+        for &source in &schedule.copies {
+            self.buffers.push(self.buffers[source as usize].clone());
+        }
+        let kernels = self.kernels.clone();
+        let mut steps = Vec::with_capacity(schedule.items.len());
+        for item in &schedule.items {
+            let Step::Run(k) = item.step else {
+                steps.push(item.step);
+                continue;
+            };
+            let mut kernel = kernels[k].clone();
+            item.renames.iter().for_each(|&(from, to)| kernel.rename(from, to));
+            let kept: Vec<BufferId> = item.writes.iter().map(|w| w.buffer).collect();
+            kernel = kernel.only(&kept);
+            if item.again {
+                kernel.name.push_str(&format!("_again{}", self.kernels.len()));
+                steps.push(Step::Run(self.kernels.len()));
+                self.kernels.push(kernel);
+            } else {
+                self.kernels[k] = kernel;
+                steps.push(item.step);
+            }
+        }
+        steps
+    }
+
+    /// Takes away the kernels that no step runs.
+    fn drop_unused_kernels(&mut self, planned: &mut Planned) {
+        let mut number = vec![None; self.kernels.len()];
+        let mut runs: Vec<&mut usize> = Vec::new();
+        for step in &mut planned.order {
+            if let Step::Run(k) = step {
+                runs.push(k);
+            }
+        }
+        runs.iter().for_each(|k| number[**k] = Some(0));
+        number.iter_mut().flatten().enumerate().for_each(|(new, n)| *n = new);
+        runs.into_iter().for_each(|k| *k = number[*k].expect("it is run"));
+        let mut used = number.iter().map(Option::is_some);
+        self.kernels.retain(|_| used.next().unwrap_or(false));
+        let mut used = number.iter().map(Option::is_some);
+        planned.scheduled.retain(|_| used.next().unwrap_or(false));
+        let controls = std::mem::take(&mut self.controls).into_iter();
+        self.controls = controls.filter_map(|(k, c)| Some((number[k]?, c))).collect();
+    }
+
     /// Plans the arena. Returns the requests, the plan and the buffer of each request.
-    fn plan_memory(&self, order: &[Step]) -> Result<(Vec<BufferReq>, MemoryPlan, Vec<usize>), CompileError> {
+    fn plan_memory(&self, order: &[Step]) -> (Vec<BufferReq>, MemoryPlan, Vec<usize>) {
         let mut first = vec![usize::MAX; self.buffers.len()];
         let mut last = vec![0usize; self.buffers.len()];
         for (at, step) in order.iter().enumerate() {
@@ -489,7 +658,7 @@ impl<'a> Assembler<'a> {
             }
         }
         let plan = memory::plan(&requests);
-        Ok((requests, plan, owners))
+        (requests, plan, owners)
     }
 
     /// Buffers that a kernel reads only where `store` writes, before it does.

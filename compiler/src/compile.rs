@@ -1,7 +1,7 @@
 //! The whole pipeline: from a function of a module to an executable, with every stage at hand for
 //! dumps.
 
-use crate::assemble::{Assembled, assemble};
+use crate::assemble::{Assembled, Limits, assemble};
 use crate::codegen::{self, CompiledFunction, Isa};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
@@ -31,12 +31,21 @@ pub struct CompileOptions {
     pub isa: Isa,
     /// Keeps CLIF and machine code of every function, for dumps.
     pub keep_code: bool,
+    /// Largest arena, in bytes: what a run needs besides state, constants, inputs and outputs. To fit, steps
+    /// are reordered and values computed again instead of kept, with the same bits in all results.
+    pub budget: Option<u64>,
 }
 
 impl Default for CompileOptions {
     fn default() -> Self {
         let max_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { passes: PassOptions::default(), max_threads, isa: Isa::default(), keep_code: false }
+        Self {
+            passes: PassOptions::default(),
+            max_threads,
+            isa: Isa::default(),
+            keep_code: false,
+            budget: None,
+        }
     }
 }
 
@@ -89,7 +98,7 @@ pub fn state_layout(module: &Module) -> Result<StateLayout, CompileError> {
 ///
 /// # Errors
 /// An unknown function, a dimension without a number, a binding that breaks a shape rule, or a
-/// program that does not fit in memory.
+/// program that does not fit in memory or into the budget.
 pub fn compile(
     module: &Module,
     name: &str,
@@ -232,7 +241,10 @@ impl Scheduler<'_> {
             lap("regions");
         }
         let (site, threads) = (self.faults.len() + 1, self.options.max_threads);
-        let assembled = assemble(f, fused, bodies, (path, site), self.layout, &self.target, threads)?;
+        // The memory of a region is part of the arena around it, which alone has a budget.
+        let budget = self.options.budget.filter(|_| path.is_empty());
+        let limits = Limits { threads, budget };
+        let assembled = assemble(f, fused, bodies, (path, site), self.layout, &self.target, limits)?;
         let g = &f.graph;
         self.faults.extend(assembled.checks.iter().map(|c| FaultSite {
             op: match c.axis {

@@ -43,6 +43,16 @@ pub enum CompileError {
         /// What it is.
         what: String,
     },
+    /// The budget of memory is too small, whatever is computed again.
+    #[error("function `{function}` does not fit into {budget} bytes: the least that was found is {least}")]
+    Budget {
+        /// The function.
+        function: Arc<str>,
+        /// [`CompileOptions::budget`](crate::CompileOptions::budget).
+        budget: u64,
+        /// The smallest arena that was found.
+        least: u64,
+    },
     /// The compiler has no code for this.
     #[error("{op}: {what} is not supported{}", At(.loc))]
     Unsupported {

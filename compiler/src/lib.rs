@@ -16,6 +16,7 @@ mod pass;
 mod passes;
 mod pipeline;
 pub mod program;
+mod recompute;
 mod split;
 pub mod vector;
 

@@ -191,6 +191,17 @@ impl Exprs {
         sum
     }
 
+    /// Loads buffer `to` wherever `from` was loaded.
+    fn rename(&mut self, from: BufferId, to: BufferId) {
+        for e in &mut self.nodes {
+            match &mut e.op {
+                ExprOp::Load { buffer, .. } if *buffer == from => *buffer = to,
+                _ => {}
+            }
+        }
+        self.known = self.nodes.iter().cloned().zip(0..).collect();
+    }
+
     /// Loads among what `roots` need, with what they read.
     pub fn loads(&self, roots: &[ExprId]) -> Vec<(BufferId, &[IndexExpr], &[Guard])> {
         let needed = self.needed(roots);
@@ -492,5 +503,91 @@ impl Kernel {
             _ => {}
         }
         writes
+    }
+
+    /// About how long it takes: instructions of one lane, of which a vector instruction does many.
+    pub(crate) fn work(&self) -> u64 {
+        let points = |space: &IndexCx| space.extents.iter().map(|&e| e as u64).product::<u64>();
+        let own = points(&self.space) * (self.exprs.len() as u64 + 1);
+        match &self.body {
+            KernelBody::Contraction(parts) => own + parts.iter().map(|p| points(&p.space)).sum::<u64>(),
+            KernelBody::Scatter(updates) => {
+                own + 16 * points(&updates.space) * (updates.exprs.len() as u64 + 1)
+            }
+            _ => own,
+        }
+    }
+
+    /// Reads and writes buffer `to` in the place of `from`.
+    pub(crate) fn rename(&mut self, from: BufferId, to: BufferId) {
+        let replace = |b: &mut BufferId| {
+            if *b == from {
+                *b = to;
+            }
+        };
+        self.exprs.rename(from, to);
+        self.stores.iter_mut().for_each(|s| replace(&mut s.buffer));
+        match &mut self.body {
+            KernelBody::Loop { .. } => {}
+            KernelBody::Contraction(parts) => {
+                for f in parts.iter_mut().flat_map(|p| [&mut p.lhs, &mut p.rhs]) {
+                    f.exprs.rename(from, to);
+                }
+            }
+            KernelBody::Scatter(updates) => updates.exprs.rename(from, to),
+            KernelBody::SelectAndGather { x, values, out, .. } => {
+                [x, values, out].into_iter().for_each(replace);
+            }
+            KernelBody::SelectAndScatter { x, ct, out, .. } => [x, ct, out].into_iter().for_each(replace),
+            KernelBody::ArgReduce { out, .. }
+            | KernelBody::ArgSort { out, .. }
+            | KernelBody::Cumulative { out, .. } => replace(out),
+            KernelBody::Region { operands, results, workspace } => {
+                operands.iter_mut().chain(results).chain(workspace).for_each(replace);
+            }
+        }
+    }
+
+    /// The kernel without the stores of all buffers but `kept`, of which it has some, and without what
+    /// those alone need.
+    pub(crate) fn only(&self, kept: &[BufferId]) -> Self {
+        if self.stores.iter().all(|s| kept.contains(&s.buffer)) {
+            return self.clone();
+        }
+        let mut only = self.clone();
+        only.stores.retain(|s| kept.contains(&s.buffer));
+        // Of reductions, those that the stores use and those that these use.
+        let mut used: Vec<u32> = Vec::new();
+        let mut work: Vec<ExprId> = only.stores.iter().map(|s| s.value).collect();
+        if let KernelBody::Loop { reductions, .. } = &self.body {
+            while let Some(root) = work.pop() {
+                let new: Vec<u32> = self.exprs.reduced(root).filter(|i| !used.contains(i)).collect();
+                work.extend(new.iter().map(|&i| reductions[i as usize].1));
+                used.extend(new);
+            }
+            used.sort_unstable();
+        }
+        let mut exprs = Exprs::default();
+        let number = |i: u32| used.iter().position(|&u| u == i).map(|at| at as u32);
+        let mut replace = |into: &mut Exprs, e: &Expr| match e.op {
+            ExprOp::Reduced(i) => Some(into.add(ExprOp::Reduced(number(i).unwrap_or(0)), &[], e.dtype)),
+            _ => None,
+        };
+        let mut copy =
+            |root: ExprId| self.exprs.copy_into(&mut exprs, &[root], &IndexExpr::clone, &mut replace)[0];
+        if let KernelBody::Loop { outer, reductions } = &mut only.body {
+            *reductions =
+                used.iter().map(|&i| (reductions[i as usize].0, copy(reductions[i as usize].1))).collect();
+            // Without reductions there is one space: the inner one if something is stored there.
+            if reductions.is_empty() && only.stores.iter().all(|s| s.inner) {
+                *outer = only.space.extents.len();
+                only.stores.iter_mut().for_each(|s| s.inner = false);
+            } else if reductions.is_empty() && only.stores.iter().all(|s| !s.inner) {
+                only.space.extents.truncate(*outer);
+            }
+        }
+        only.stores.iter_mut().for_each(|s| s.value = copy(s.value));
+        only.exprs = exprs;
+        only
     }
 }

@@ -1038,7 +1038,7 @@ impl At {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assemble::assemble;
+    use crate::assemble::{Limits, assemble};
     use crate::codegen::Isa;
     use crate::compile::state_layout;
     use crate::fuse::{Fusion, fuse};
@@ -1067,7 +1067,9 @@ mod tests {
         for target in &TARGETS {
             let mut fused = fuse(&optimized, Fusion::Full);
             make_direct(&mut fused);
-            let p = assemble(&optimized, fused, HashMap::new(), ("", 1), &layout, target, 3).unwrap().program;
+            let limits = Limits { threads: 3, budget: None };
+            let assembled = assemble(&optimized, fused, HashMap::new(), ("", 1), &layout, target, limits);
+            let p = assembled.unwrap().program;
             p.kernels.iter().for_each(|k| assert_eq!(kernel::verify::verify(k, &p.buffers), Ok(())));
             for s in &p.scheduled {
                 assert_eq!(vector::verify::verify(&s.function, &p.buffers), Ok(()));

@@ -1,6 +1,6 @@
 //! `max`: elementwise maximum.
 
-use super::rules::tangent;
+use super::rules::{is_constant, tangent};
 use crate::builder::Tensor;
 use crate::builder::Operand;
 use crate::scalar::{Scalar, ScalarBuilder};
@@ -12,7 +12,10 @@ elementwise_op! {
     pub struct Max: 2 of NUMBER as "max";
     vjp: |cx, ct| {
         let (a, b) = (cx.operands[0], cx.operands[1]);
-        let first = a.ge(b) | a.ne(a);
+        // Both say the same. Of a constant and a variable, the result is the one that is at hand later:
+        // what follows a rectifier reads that, so its operand need not be kept.
+        let wins = if is_constant(a) { cx.result.le(a) } else { a.ge(b) };
+        let first = wins | a.ne(a);
         let zero = ct.full_like(0.0);
         [Some(first.select(ct, zero)), Some(first.select(zero, ct))]
     };

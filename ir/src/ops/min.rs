@@ -1,6 +1,6 @@
 //! `min`: elementwise minimum.
 
-use super::rules::tangent;
+use super::rules::{is_constant, tangent};
 use crate::builder::Tensor;
 use crate::builder::Operand;
 use crate::scalar::{Scalar, ScalarBuilder};
@@ -12,7 +12,10 @@ elementwise_op! {
     pub struct Min: 2 of NUMBER as "min";
     vjp: |cx, ct| {
         let (a, b) = (cx.operands[0], cx.operands[1]);
-        let first = a.le(b) | a.ne(a);
+        // Both say the same. Of a constant and a variable, the result is the one that is at hand later:
+        // what follows a rectifier reads that, so its operand need not be kept.
+        let wins = if is_constant(a) { cx.result.ge(a) } else { a.le(b) };
+        let first = wins | a.ne(a);
         let zero = ct.full_like(0.0);
         [Some(first.select(ct, zero)), Some(first.select(zero, ct))]
     };

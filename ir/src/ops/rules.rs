@@ -1,6 +1,6 @@
 //! Pieces that the rules of many operations share.
 
-use super::StaticType;
+use super::{Op, StaticType};
 use crate::builder::Tensor;
 use crate::error::TypeError;
 use crate::index::{Access, Guard, IndexCx, IndexExpr};
@@ -244,6 +244,16 @@ pub(super) fn tangent_of_extremum<'f>(
         Some((reduce(x, &[axis]), here.select(t, 0.0).reduce_sum(&[axis])))
     });
     picked.map(|(_, t)| t)
+}
+
+/// Whether a value is a constant, or one that is repeated.
+pub(super) fn is_constant(x: Tensor<'_>) -> bool {
+    let Some(id) = x.id() else { return false };
+    x.builder().with_graph(|g| match g.op(id) {
+        Op::Constant(_) => true,
+        Op::Broadcast(_) => matches!(g.op(g.operands(id)[0]), Op::Constant(_)),
+        _ => false,
+    })
 }
 
 /// Axes behind a batch axis.

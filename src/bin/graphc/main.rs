@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod dump;
 mod load;
+mod plan;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -26,6 +27,8 @@ enum Command {
     Check(check::Args),
     /// Shows a stage of the compiler for the functions of a module
     Dump(dump::Args),
+    /// Shows the memory plan of functions, and fits it into a budget
+    Plan(plan::Args),
     /// Compiles a function and runs it
     Run(run::Args),
     /// Measures training steps and single operations
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Check(args) => check::run(&args, &mut out),
         Command::Dump(args) => dump::run(&args, &mut out),
+        Command::Plan(args) => plan::show(&args, &mut out),
         Command::Run(args) => run::run(&args, &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
     };

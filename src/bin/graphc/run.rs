@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
     if module.function(&f.name).is_none() {
         module.functions.push(f.clone());
     }
-    let inputs = inputs(args, &bound);
+    let inputs = inputs(&args.input, args.seed, &bound);
     let mut session = session(args, module)?;
     let named: Vec<(&str, Value<'_>)> = inputs.iter().map(|(n, h)| (n.as_str(), h.value())).collect();
     let dims: Vec<(&str, usize)> = bindings.iter().collect();
@@ -82,8 +82,8 @@ fn session(args: &Args, module: Module) -> Result<Session, Failure> {
     Session::with(module, args.seed, pool, CompileOptions::at(dump::level(args.opt))).map_err(Failure::other)
 }
 
-/// Given or made-up values of every input, by name.
-fn inputs(args: &Args, f: &Function) -> Vec<(String, Elements)> {
+/// Given or made-up values of every input of `f`, whose dimensions are numbers, by name.
+pub(super) fn inputs(given: &[(String, Vec<f64>)], seed: u64, f: &Function) -> Vec<(String, Elements)> {
     f.inputs
         .iter()
         .enumerate()
@@ -91,10 +91,10 @@ fn inputs(args: &Args, f: &Function) -> Vec<(String, Elements)> {
             let ty = f.graph.ty(id);
             let n = ty.shape.num_elements().unwrap_or(0);
             let name = f.input_name(id).to_owned();
-            let given = args.input.iter().rev().find(|(other, _)| *other == name).map(|i| &i.1);
+            let given = given.iter().rev().find(|(other, _)| *other == name).map(|i| &i.1);
             let host = Elements::from_fn(ty.dtype, n, |i| match given {
                 Some(values) => values[i % values.len()],
-                None if ty.dtype.is_float() => uniform(args.seed, stream, i),
+                None if ty.dtype.is_float() => uniform(seed, stream, i),
                 None => 0.0,
             });
             (name, host)

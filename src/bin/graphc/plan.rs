@@ -1,0 +1,151 @@
+//! `graphc plan`: the memory of a function's run, and what budgets of memory cost.
+
+use super::{Failure, load, run};
+use bytesize::ByteSize;
+use graphc::compiler::{CompileError, Stages, compile_function, report, state_layout};
+use graphc::{Bindings, CompileOptions, Function, Module, Session, ThreadPool, Value};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Steps whose results are compared, and that warm up.
+const COMPARED: usize = 3;
+/// Steps that are timed.
+const TIMED: usize = 15;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    selection: load::Selection,
+    /// Fits the arena into this much memory, such as 64MiB or 1500000, by another order of steps and by
+    /// computing values again; runs the function, and compares results and time with those without a budget.
+    /// May be given several times
+    #[arg(long, value_name = "SIZE")]
+    budget: Vec<ByteSize>,
+    /// Threads (all of the machine unless given)
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+pub(super) fn show(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+    let module = load::module(&args.selection.file)?;
+    let pool = match args.threads {
+        Some(n) => Arc::new(ThreadPool::new(n).map_err(Failure::other)?),
+        None => ThreadPool::global().map_err(Failure::other)?,
+    };
+    for f in args.selection.functions(&module)? {
+        let bindings = args.selection.bindings(&module, &f)?;
+        let job = Job { module: &module, f: &f, bindings, pool: &pool };
+        let open = if job.bindings.iter().next().is_none() {
+            String::new()
+        } else {
+            format!(" with {}", job.bindings)
+        };
+        writeln!(out, "fn @{}{open}", f.name)?;
+        if args.budget.is_empty() {
+            write!(out, "{}", job.plan(None)?)?;
+        } else {
+            job.budgets(&args.budget, out)?;
+        }
+    }
+    Ok(())
+}
+
+struct Job<'a> {
+    module: &'a Module,
+    f: &'a Function,
+    bindings: Bindings,
+    pool: &'a Arc<ThreadPool>,
+}
+
+/// What a run with a budget gave.
+struct Outcome {
+    /// Time of a step, in milliseconds.
+    ms: f64,
+    /// All outputs and the state after some steps, as bytes.
+    results: Vec<Vec<u8>>,
+}
+
+impl Job<'_> {
+    fn options(&self, budget: Option<u64>) -> CompileOptions {
+        CompileOptions { budget, max_threads: self.pool.num_threads(), ..CompileOptions::default() }
+    }
+
+    fn compile(&self, budget: Option<u64>) -> Result<Stages, CompileError> {
+        let layout = Arc::new(state_layout(self.module)?);
+        compile_function(self.f, &layout, &self.bindings, &self.options(budget)).map(|c| c.1)
+    }
+
+    /// The plan as text.
+    fn plan(&self, budget: Option<u64>) -> Result<String, Failure> {
+        let stages = self.compile(budget).map_err(Failure::other)?;
+        Ok(report(&stages.assembled.plan, &stages.assembled.requests))
+    }
+
+    /// A table of the plan without a budget and of those with one.
+    fn budgets(&self, budgets: &[ByteSize], out: &mut impl Write) -> Result<(), Failure> {
+        let head = ("budget", "arena", "lower bound", "again", "compile ms", "step ms", "results");
+        let (budget, arena, bound, again, compile, step, results) = head;
+        writeln!(out, "{budget:>12} {arena:>12} {bound:>12} {again:>6} {compile:>11} {step:>9}  {results}")?;
+        let mut without = None;
+        let mut failed = None;
+        for budget in std::iter::once(None).chain(budgets.iter().map(|b| Some(b.as_u64()))) {
+            let name = budget.map_or("none".to_owned(), |b| ByteSize(b).to_string());
+            let stages = match self.compile(budget) {
+                Ok(stages) => stages,
+                Err(e @ CompileError::Budget { .. }) => {
+                    writeln!(out, "{name:>12} does not fit")?;
+                    failed = Some(e);
+                    continue;
+                }
+                Err(e) => return Err(Failure::other(e)),
+            };
+            let outcome = self.run(budget)?;
+            let same = match &without {
+                None => "",
+                Some(first) if *first == outcome.results => "the same bits",
+                Some(_) => return Err(Failure::Other(format!("with a budget of {name} results differ"))),
+            };
+            let (a, p) = (&stages.assembled, &stages.assembled.program);
+            let workers = self.pool.num_threads();
+            let arena = ByteSize((p.scratch_offset + p.scratch_stride * workers) as u64).to_string();
+            let bound = ByteSize(a.plan.lower_bound as u64).to_string();
+            let compile = stages.total_time().as_secs_f64() * 1e3;
+            let (again, step) = (a.again, outcome.ms);
+            writeln!(
+                out,
+                "{name:>12} {arena:>12} {bound:>12} {again:>6} {compile:>11.1} {step:>9.3}  {same}"
+            )?;
+            without.get_or_insert(outcome.results);
+        }
+        failed.map_or(Ok(()), |e| Err(Failure::other(e)))
+    }
+
+    /// Runs some steps from the initial state of seed 1 on made-up inputs.
+    fn run(&self, budget: Option<u64>) -> Result<Outcome, Failure> {
+        let mut module = self.module.clone();
+        if module.function(&self.f.name).is_none() {
+            module.functions.push(self.f.clone());
+        }
+        let bound = self.f.bind(&self.bindings).map_err(Failure::other)?;
+        let inputs = run::inputs(&[], 1, &bound);
+        let named: Vec<(&str, Value<'_>)> = inputs.iter().map(|(n, e)| (n.as_str(), e.value())).collect();
+        let dims: Vec<(&str, usize)> = self.bindings.iter().collect();
+        let mut session =
+            Session::with(module, 1, self.pool.clone(), self.options(budget)).map_err(Failure::other)?;
+        let mut results: Vec<Vec<u8>> = Vec::new();
+        for _ in 0..COMPARED {
+            let outputs = session.run_with(&self.f.name, &dims, &named).map_err(Failure::other)?;
+            results.extend(outputs.iter().map(|(_, _, value)| value.as_bytes().to_vec()));
+        }
+        results.extend(session.state().iter().map(|(_, value)| value.as_bytes().to_vec()));
+        let mut times = Vec::with_capacity(TIMED);
+        for _ in 0..TIMED {
+            let started = Instant::now();
+            session.run_with(&self.f.name, &dims, &named).map_err(Failure::other)?;
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(Outcome { ms: times[TIMED / 2], results })
+    }
+}
