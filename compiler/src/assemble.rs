@@ -496,7 +496,6 @@ impl<'a> Assembler<'a> {
     ) -> Result<Planned, CompileError> {
         let mut schedule = self.schedule(&planned.order);
         let (kernels, buffers) = (self.kernels.clone(), self.buffers.clone());
-        let mut least = planned.arena_bytes(workers);
         let mut peak = schedule.peak();
         loop {
             // Scratch memory and gaps between buffers are known only afterwards, so the search aims again.
@@ -507,16 +506,15 @@ impl<'a> Assembler<'a> {
             let order = self.carry_out(&schedule);
             planned = self.plan(order, target);
             planned.again = schedule.items.iter().filter(|i| i.again).count();
-            least = least.min(planned.arena_bytes(workers));
+            let least = planned.arena_bytes(workers);
             if least <= budget {
                 self.drop_unused_kernels(&mut planned);
                 return Ok(planned);
             }
             if peak > aim || aim == 0 {
-                break;
+                return Err(CompileError::Budget { function: self.f.name.clone(), budget, least });
             }
         }
-        Err(CompileError::Budget { function: self.f.name.clone(), budget, least })
     }
 
     /// The order as the search for a smaller one sees it.
@@ -552,6 +550,7 @@ impl<'a> Assembler<'a> {
             homes: self.buffers.iter().enumerate().map(home).collect(),
             copies: Vec::new(),
             reordered: false,
+            stride: 0,
         }
     }
 

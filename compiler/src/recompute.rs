@@ -93,6 +93,8 @@ pub(crate) struct Schedule {
     pub copies: Vec<BufferId>,
     /// Whether another order has been tried.
     pub reordered: bool,
+    /// Which of the strides the search takes.
+    pub stride: usize,
 }
 
 /// Lifetimes and the memory alive at each step.
@@ -126,7 +128,8 @@ struct Gap {
 
 impl Schedule {
     /// Changes the order until at most `target` bytes are alive at once, or until nothing helps. Returns the
-    /// largest number that is alive at once then.
+    /// largest number that is alive at once then. The target only says where to stop: what the search tries
+    /// does not depend on it, so whatever is reached on the way to one target is reached for any below it.
     pub(crate) fn fit(&mut self, target: usize) -> usize {
         let mut profile = self.profile();
         if profile.peak() <= target {
@@ -140,13 +143,10 @@ impl Schedule {
                 (*self, profile) = (other, reordered);
             }
         }
-        // In strides that do not depend on the target: so whatever is reached for one target is reached for any
-        // below it, and what helps far above a target is not what helps near it.
-        let mut strides = STRIDES.into_iter();
-        let mut stride = strides.next();
         let most = COPIES * (self.bytes.len() - self.copies.len());
-        while let Some(part) = stride.filter(|_| profile.peak() > target && self.copies.len() < most) {
-            let next = profile.peak() - profile.peak().div_ceil(part);
+        while profile.peak() > target && self.copies.len() < most {
+            let Some(part) = STRIDES.get(self.stride) else { break };
+            let next = profile.peak() - profile.peak().div_ceil(*part);
             let excess = profile.excess(next);
             let better = self.gaps(&profile, next).into_iter().take(TRIALS).find_map(|gap| {
                 let mut other = self.clone();
@@ -156,7 +156,7 @@ impl Schedule {
             });
             match better {
                 Some((other, after)) => (*self, profile) = (other, after),
-                None => stride = strides.next(),
+                None => self.stride += 1,
             }
         }
         profile.peak()
@@ -457,6 +457,7 @@ mod tests {
             homes: vec![Home::Arena; 2 * n],
             copies: Vec::new(),
             reordered: false,
+            stride: 0,
         }
     }
 
@@ -492,8 +493,12 @@ mod tests {
         let mut least = there_and_back(32);
         let bytes = least.fit(0);
         assert!(bytes > 0);
-        let mut again = there_and_back(32);
-        assert_eq!(again.fit(bytes), bytes);
+        let mut stepwise = there_and_back(32);
+        for target in (0..2 * 32).rev() {
+            stepwise.fit(target * 64);
+        }
+        assert_eq!(stepwise.peak(), bytes);
+        assert_eq!(stepwise.items.len(), least.items.len());
     }
 
     #[test]
