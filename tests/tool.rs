@@ -38,7 +38,9 @@ fn modules_are_checked() {
 fn every_stage_prints_for_functions_and_gradients() {
     for module in MODULES {
         for function in ["loss", "loss.grad"] {
-            for stage in ["graph", "grad", "passes", "kernels", "vector", "clif", "asm", "plan", "dot"] {
+            for stage in
+                ["graph", "grad", "passes", "kernels", "vector", "clif", "asm", "plan", "times", "dot"]
+            {
                 let text = stdout(&["dump", module, "--emit", stage, "--fn", function, "--bind", "B=7"]);
                 assert!(text.lines().count() > 5, "{module} {function} {stage}: {text}");
             }

@@ -84,6 +84,13 @@ const ROW: i64 = 1 << 16;
 /// enough parallel work.
 const ROW_PER_ROW: i64 = 2048;
 
+/// Expressions of a kernel, about, and nodes one above the other in it, at most. Kernels of models are smaller;
+/// the limit keeps the time of compiling linear in the size of the graph.
+const LARGEST: usize = 256;
+
+/// Earlier kernels with which it is tried to merge a kernel, at most.
+const CANDIDATES: usize = 16;
+
 /// A node whose value takes more instructions than this is not computed twice.
 const CHEAP: usize = 2;
 
@@ -113,6 +120,8 @@ struct Fuser<'a> {
     buffer_of: HashMap<NodeId, BufferId>,
     kernels: Vec<Kernel>,
     checks: Vec<IndexCheck>,
+    /// The least bound that each buffer of indices is checked for.
+    least_bound: HashMap<BufferId, usize>,
 }
 
 /// Memo of the expressions of one kernel.
@@ -143,6 +152,7 @@ impl<'a> Fuser<'a> {
             buffer_of: HashMap::new(),
             kernels: Vec::new(),
             checks: Vec::new(),
+            least_bound: HashMap::new(),
         }
     }
 
@@ -156,6 +166,8 @@ impl<'a> Fuser<'a> {
         let results: HashSet<NodeId> = self.f.results().collect();
         // Instructions to compute one element from memory.
         let mut cost = vec![0usize; g.len()];
+        // Nodes between memory and it.
+        let mut depth = vec![0usize; g.len()];
         for id in g.ids() {
             let operands = g.operands(id);
             let inlined: usize = operands.iter().map(|o| cost[o.index()]).sum();
@@ -177,13 +189,15 @@ impl<'a> Fuser<'a> {
                 }
             };
             cost[id.index()] = own + inlined;
+            depth[id.index()] = 1 + operands.iter().map(|o| depth[o.index()]).max().unwrap_or(0);
+            let large = cost[id.index()].max(depth[id.index()]) > LARGEST;
             let users: BTreeSet<NodeId> = g.users(id).map(|u| u.0).collect();
             let shared = users.len() > 1 && cost[id.index()] > CHEAP;
             let needed =
                 g.users(id).any(|(u, position)| self.wants_buffer(u, position, id, cost[id.index()]));
-            if fusion == Fusion::None || results.contains(&id) || shared || needed {
+            if fusion == Fusion::None || results.contains(&id) || shared || needed || large {
                 self.realized[id.index()] = true;
-                cost[id.index()] = 0;
+                (cost[id.index()], depth[id.index()]) = (0, 0);
             }
         }
     }
@@ -222,7 +236,8 @@ impl<'a> Fuser<'a> {
             return;
         }
         if let Op::ResultOf(r) = self.f.graph.op(id) {
-            let buffer = self.result(self.f.graph.operands(id)[0], r.index);
+            // The results of a node that runs regions lie in buffers one after the other.
+            let buffer = self.buffer_of[&self.f.graph.operands(id)[0]] + r.index as BufferId;
             self.buffer_of.insert(id, buffer);
             return;
         }
@@ -346,15 +361,6 @@ impl<'a> Fuser<'a> {
         });
     }
 
-    /// The buffer of result `index` of a node with several.
-    fn result(&self, node: NodeId, index: usize) -> BufferId {
-        let results = self.kernels.iter().find_map(|k| match &k.body {
-            KernelBody::Region { results, .. } if k.sources == [node] => Some(results),
-            _ => None,
-        });
-        results.expect("verified: an operation with several results runs regions")[index]
-    }
-
     /// Index operands are checked before anything is indexed by them.
     fn check(&mut self, id: NodeId) {
         let operands = self.f.graph.operands(id);
@@ -369,8 +375,9 @@ impl<'a> Fuser<'a> {
         };
         for (indices, bound, axis) in checked {
             let buffer = self.buffer_of[&self.storage(indices)];
-            let known = self.checks.iter().any(|c| c.buffer == buffer && c.bound <= bound);
-            if !known {
+            let least = self.least_bound.entry(buffer).or_insert(usize::MAX);
+            if *least > bound {
+                *least = bound;
                 self.checks.push(IndexCheck { buffer, bound, node: id, axis });
             }
         }
@@ -591,10 +598,13 @@ impl<'a> Fuser<'a> {
         let q = kept[at].as_ref()?;
         let reads = q.reads();
         let producers: BTreeSet<usize> = reads.iter().filter_map(|b| writer.get(b)).copied().collect();
-        let siblings = reads.iter().filter_map(|b| readers.get(b)).flatten().copied();
+        let latest = |r: &BTreeSet<usize>| -> Vec<usize> {
+            r.iter().rev().take(CANDIDATES + producers.len()).copied().collect()
+        };
+        let siblings = reads.iter().filter_map(|b| readers.get(b)).flat_map(latest);
         // The latest producer first: all other inputs are then there.
         let siblings: BTreeSet<usize> = siblings.filter(|s| !producers.contains(s)).collect();
-        let candidates = producers.iter().rev().chain(siblings.iter().rev()).copied().take(16);
+        let candidates = producers.iter().rev().chain(siblings.iter().rev()).copied().take(CANDIDATES);
         let available = |p: usize| p < at && producers.iter().all(|&w| w <= p);
         candidates
             .filter(|&p| available(p))
@@ -662,6 +672,9 @@ fn instantiate(access: &Access, vars: &[IndexExpr], cx: &IndexCx) -> (Vec<IndexE
 /// there before `p` runs, or is written by `p`.
 fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel> {
     let KernelBody::Loop { outer: q_outer, reductions: q_reductions } = &q.body else { return None };
+    if p.exprs.len() + q.exprs.len() > LARGEST {
+        return None;
+    }
     let dims = |k: &Kernel, n: usize| k.space.extents[..n].to_vec();
     match &p.body {
         KernelBody::Loop { outer, reductions } => {

@@ -32,6 +32,8 @@ enum Emit {
     Asm,
     /// Memory: peak, lower bound, buffers alive at the peak, map of the arena
     Plan,
+    /// How long each stage of the compiler took
+    Times,
     /// The graph for Graphviz
     Dot,
     /// An object file with 128-bit code for `--target`, written to `--output`
@@ -164,6 +166,13 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
     collect(&s.optimized, &s.assembled, &mut programs);
     let p = &s.assembled.program;
     match args.emit {
+        Emit::Times => {
+            for (stage, time) in &s.times {
+                writeln!(out, "{stage:>10} {:>9.3} ms", time.as_secs_f64() * 1e3)?;
+            }
+            let kernels: usize = programs.iter().map(|(_, a)| a.program.kernels.len()).sum();
+            writeln!(out, "{kernels} kernels, {} bytes of code", s.code_bytes)?;
+        }
         Emit::Passes => passes_table(module, &s, out)?,
         Emit::Kernels => {
             for (i, p) in programs.iter().map(|(_, a)| &a.program).enumerate() {
