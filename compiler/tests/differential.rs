@@ -254,6 +254,38 @@ fn control_flow_gives_the_interpreters_bits() {
     }
 }
 
+/// Lanes of one and of two sizes in one kernel, with every number of vectors and of lanes in the last.
+#[test]
+fn lanes_of_two_sizes_give_the_interpreters_bits() {
+    for n in (1..=70).chain([96, 112, 160]) {
+        let m = ModuleBuilder::new("lanes");
+        m.function("f", |f| {
+            let (x, i) = (f.input("x", DType::F64, [n]), f.input("i", DType::I64, [n]));
+            let positive = x.gt(0.0);
+            let single = x.cast(DType::F32);
+            f.output("chosen", positive.select(single, -1.5));
+            f.output("double", i.gt(3.0).select(x, single.cast(DType::F64)));
+            f.output("flag", positive.eq(i.lt(2.0)));
+            f.output("int", i.cast(DType::I32) + x.cast(DType::I32));
+            f.output("truth", positive.cast(DType::I64) + i);
+            f.output(
+                "wide",
+                x.cast(DType::I32).cast(DType::I64) + positive.cast(DType::I32).cast(DType::I64),
+            );
+            f.output("float", i.cast(DType::F32) * single);
+        });
+        let module = m.build().unwrap();
+        let value = |k: usize| (k * 37 % 41) as f64 / 4.0 - 5.0;
+        let inputs = [DType::F64, DType::I64]
+            .map(|d| Literal::from_fn(d, &[n], |k| Scalar::F64(value(k + d as usize))));
+        let expected = interpreted(&module, &inputs);
+        for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
+            check_function(&module, &inputs, expected.as_deref(), OptLevel::O3, 1, isa)
+                .unwrap_or_else(|e| panic!("{n} elements: {e}"));
+        }
+    }
+}
+
 #[test]
 fn indexing_gives_the_interpreters_bits() {
     for c in common::indexing_cases() {

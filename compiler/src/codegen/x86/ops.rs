@@ -469,13 +469,10 @@ impl Emitter<'_> {
         }
         // AVX2: a mask of 32 bits for each lane, from one or two vectors.
         let narrow = wide && self.lanes(args[0]) > 1;
-        let sources: SmallVec<[usize; 2]> = if narrow && self.placed(args[0]).parts.len() > 1 {
-            SmallVec::from_slice(&[2 * p, 2 * p + 1])
-        } else {
-            SmallVec::from_slice(&[p])
-        };
+        let (first, second) =
+            if narrow && self.placed(args[0]).parts.len() > 1 { self.pair(args[0], p) } else { (p, None) };
         let mut found: SmallVec<[u8; 2]> = SmallVec::new();
-        for q in sources {
+        for q in [Some(first), second].into_iter().flatten() {
             let a = self.register(args[0], q);
             let b = self.register(args[1], q);
             let d = self.take(Class::Vector);
@@ -508,6 +505,12 @@ impl Emitter<'_> {
         }
         self.own(dst, p, d);
         Ok(())
+    }
+
+    /// The parts of `x` whose lanes make part `p` of a value with lanes of half the size. The last has
+    /// no second one where `x` has an odd number of parts.
+    fn pair(&self, x: Val, p: usize) -> (usize, Option<usize>) {
+        (2 * p, Some(2 * p + 1).filter(|&q| q < self.placed(x).parts.len()))
     }
 
     /// AVX2: the low halves of the 64-bit lanes of one or two vectors.
@@ -680,8 +683,9 @@ impl Emitter<'_> {
                 for p in 0..parts {
                     let wide_parts = self.placed(x).parts.len();
                     let pair = !scalar && wide_parts > parts;
-                    let a = self.in_register(x, if pair { 2 * p } else { p });
-                    let b = if pair { self.in_register(x, 2 * p + 1) } else { a };
+                    let (first, second) = if pair { self.pair(x, p) } else { (p, None) };
+                    let a = self.in_register(x, first);
+                    let b = second.map_or(a, |q| self.in_register(x, q));
                     let d = self.take(Class::Vector);
                     self.own(dst, p, d);
                     self.narrow(d, a, b, x_width);
@@ -744,12 +748,13 @@ impl Emitter<'_> {
         };
         for p in 0..parts {
             let pair = !scalar && self.placed(x).parts.len() > parts;
-            let a = self.in_register(x, if pair { 2 * p } else { p });
+            let (first, second) = if pair { self.pair(x, p) } else { (p, None) };
+            let a = self.in_register(x, first);
             let d = self.take(Class::Vector);
             self.own(dst, p, d);
             convert(self, d, a);
-            if pair {
-                let b = self.in_register(x, 2 * p + 1);
+            if let Some(q) = second {
+                let b = self.in_register(x, q);
                 let temp = self.temp();
                 convert(self, temp, b);
                 match width {
