@@ -18,6 +18,7 @@
 //! intervals with the Remez exchange, rounded to the format from the lowest degree up, the
 //! remaining ones refitted after each. `f32` tables hold the shortest decimals of `f32` values.
 
+mod atan;
 mod erf;
 mod exp;
 mod half;
@@ -29,6 +30,7 @@ mod tanh;
 mod tests;
 mod trig;
 
+pub use atan::atan;
 pub use erf::erf;
 pub use exp::{exp, exp2, expm1};
 pub use half::{round_to_half, widen_half};

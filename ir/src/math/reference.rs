@@ -45,6 +45,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function!(sin, f64::sin, 0.89, ANGLE, (-1.0, 1.0)),
     function!(cos, f64::cos, 0.89, ANGLE, (-1.0, 1.0)),
     function!(tan, f64::tan, 1.65, ANGLE, (f32::MIN, f32::MAX)),
+    function!(atan, f64::atan, 1.0, INF, (-1.5707964, 1.5707964)),
     function!(tanh, f64::tanh, 1.0, INF, (-1.0, 1.0)),
     function!(sigmoid, sigmoid, 2.0, INF, (0.0, 1.0)),
     function!(erf, erf, 0.99, INF, (-1.0, 1.0)),

@@ -57,6 +57,7 @@ const UNARY: &[(&str, Unary, f64)] = &[
     ("sin", math::sin, 1.0),
     ("cos", math::cos, 1.0),
     ("tan", math::tan, 2.0),
+    ("atan", math::atan, 2.0),
     ("tanh", math::tanh, 2.0),
     ("sigmoid", math::sigmoid, 2.0),
     ("erf", math::erf, 1.0),
@@ -157,6 +158,7 @@ fn special_values() {
         ("sin", &[(0.0, 0.0), (-0.0, -0.0), (INF, NAN), (-INF, NAN)]),
         ("cos", &[(0.0, 1.0), (-0.0, 1.0), (INF, NAN), (-INF, NAN)]),
         ("tan", &[(0.0, 0.0), (-0.0, -0.0), (INF, NAN), (-INF, NAN)]),
+        ("atan", &[(0.0, 0.0), (-0.0, -0.0)]),
         ("tanh", &[(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (50.0, 1.0), (-1e30, -1.0)]),
         ("sigmoid", &[(0.0, 0.5), (-0.0, 0.5), (INF, 1.0), (-INF, 0.0), (60.0, 1.0), (-1e30, 0.0)]),
         ("erf", &[(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (7.0, 1.0), (-1e30, -1.0)]),
@@ -297,7 +299,7 @@ fn pow_special_cases() {
 
 /// Recordings of all functions of one argument, in the order of [`UNARY`].
 fn recorded(dtype: DType) -> Vec<ScalarFn> {
-    let functions: [fn(&mut ScalarFn, ScalarId) -> ScalarId; 11] = [
+    let functions: [fn(&mut ScalarFn, ScalarId) -> ScalarId; 12] = [
         math::exp,
         math::exp2,
         math::expm1,
@@ -306,6 +308,7 @@ fn recorded(dtype: DType) -> Vec<ScalarFn> {
         math::sin,
         math::cos,
         math::tan,
+        math::atan,
         math::tanh,
         math::sigmoid,
         math::erf,
@@ -370,6 +373,7 @@ fn instruction_counts() {
         sin 33 39
         cos 34 40
         tan 34 41
+        atan 27 35
         tanh 28 37
         sigmoid 19 24
         erf 30 53

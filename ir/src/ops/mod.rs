@@ -345,7 +345,7 @@ ops! {
     abs::Abs, sign::Sign, square::Square, sqrt::Sqrt, rsqrt::Rsqrt, recip::Recip,
     floor::Floor, ceil::Ceil, round::Round,
     exp::Exp, exp2::Exp2, expm1::Expm1, log::Log, log1p::Log1p,
-    sin::Sin, cos::Cos, tan::Tan, sigmoid::Sigmoid, erf::Erf,
+    sin::Sin, cos::Cos, tan::Tan, atan::Atan, sigmoid::Sigmoid, erf::Erf,
     rem::Rem, min::Min, max::Max, pow::Pow, and::And, or::Or, xor::Xor, not::Not,
     compare::Compare, is_nan::IsNan, select::Select, clamp::Clamp, cast::Cast, bitcast::Bitcast,
     stop_gradient::StopGradient, check_index::CheckIndex, extent::Extent, rng_bits::RngBits,
