@@ -86,7 +86,6 @@ impl Emitter<'_> {
             let i = if self.lanes(dst) == 1 { scalar_load(size) } else { broadcast };
             self.a.vector(i, width, first, 0, Rm::Mem(at), None, Evex::default());
             self.own(dst, 0, first);
-            self.copy_first(dst, width, parts, first);
             return Ok(());
         }
         if self.lanes(dst) == 1 {
@@ -111,18 +110,7 @@ impl Emitter<'_> {
         let first = self.take(Class::Vector);
         self.a.vector(broadcast, width, first, 0, Rm::Reg(source), None, Evex::default());
         self.own(dst, 0, first);
-        self.copy_first(dst, width, parts, first);
         Ok(())
-    }
-
-    /// All parts equal the first.
-    fn copy_first(&mut self, dst: Val, width: Width, parts: usize, first: u8) {
-        for p in 1..parts {
-            let r = self.take(Class::Vector);
-            self.vmov(width, r, first);
-            self.own(dst, p, r);
-            self.unlock(Class::Vector, r);
-        }
     }
 
     /// Puts a mask of the lowest `n` lanes into a mask register.
@@ -821,7 +809,7 @@ impl Emitter<'_> {
                     Lanes::All | Lanes::None => {}
                 }
             }
-            self.placed_mut(phi).parts[p].home = Home::None;
+            self.placed_mut(phi).part_mut(p).home = Home::None;
             self.unlock_all();
         }
         Ok(())

@@ -120,6 +120,8 @@ struct Emitter<'a> {
     /// Carried values that must outlive their last use in the body.
     kept: HashSet<Val>,
     constants: HashSet<Val>,
+    /// Values in vector registers that are defined to be the same in all lanes.
+    uniform: HashSet<Val>,
     /// Scalar values that index expressions name, with their slots.
     dynamic_slots: HashMap<Val, i32>,
     /// Position of the definition of each value.
@@ -168,6 +170,7 @@ impl<'a> Emitter<'a> {
             carried_by: vec![None; n],
             kept: HashSet::new(),
             constants: HashSet::new(),
+            uniform: HashSet::new(),
             dynamic_slots: HashMap::new(),
             defined: vec![0; n],
             broadcasts: HashMap::new(),
@@ -234,6 +237,7 @@ impl<'a> Emitter<'a> {
                 class: Class::Vector,
                 width: Width::X,
                 size: 8,
+                count: 1,
                 parts: smallvec::smallvec![part],
             });
         }
@@ -344,13 +348,18 @@ impl<'a> Emitter<'a> {
         (width, (lanes * size).div_ceil(width.bytes()))
     }
 
+    /// Registers that a value takes: one if it is the same in all lanes.
+    fn places_of(&self, v: Val) -> usize {
+        if self.uniform.contains(&v) { 1 } else { self.shape_of(v).1 }
+    }
+
     /// Makes a place for a value being defined, as yet nowhere.
     fn place(&mut self, v: Val) {
-        let (width, parts) = self.shape_of(v);
+        let (width, count) = self.shape_of(v);
         let none = Part { reg: None, home: Home::None };
-        let parts = smallvec::SmallVec::from_elem(none, parts);
+        let parts = smallvec::SmallVec::from_elem(none, self.places_of(v));
         let (class, size) = (self.class_of(v), lane_bytes(self.dtype(v)));
-        self.r.placed[v as usize] = Some(Placed { class, width, size, parts });
+        self.r.placed[v as usize] = Some(Placed { class, width, size, count, parts });
     }
 
     fn block(&mut self, nodes: &[Node<'a>]) -> Emitted {
@@ -525,11 +534,7 @@ impl<'a> Emitter<'a> {
     /// Carried values of a run-time loop are in registers or slots of their own.
     fn settle_carried(&mut self, l: &Loop) {
         for c in &l.carried {
-            for p in 0..self.placed(c.phi).parts.len() {
-                self.in_register(c.phi, p);
-                self.placed_mut(c.phi).parts[p].home = Home::None;
-                self.unlock_all();
-            }
+            self.settle(c.phi);
         }
     }
 
@@ -775,6 +780,10 @@ impl<'a> Analysis<'_, 'a> {
                     };
                     if constant {
                         self.e.constants.insert(*dst);
+                    }
+                    let same = matches!(op, VOp::Splat | VOp::Scalar(ScalarOp::Const(_)));
+                    if same && self.e.class_of(*dst) == Class::Vector {
+                        self.e.uniform.insert(*dst);
                     }
                 }
                 Stmt::Store { mem, value } => {

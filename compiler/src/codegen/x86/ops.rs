@@ -141,7 +141,10 @@ impl Emitter<'_> {
     fn destination(&mut self, dst: Val, p: usize, args: &[Val]) -> u8 {
         for &a in args {
             let same = self.r.placed[a as usize].as_ref().is_some_and(|x| {
-                x.class == self.placed(dst).class && x.width == self.placed(dst).width && p < x.parts.len()
+                x.class == self.placed(dst).class
+                    && x.width == self.placed(dst).width
+                    && p < x.count
+                    && x.is_last_of_its_place(p)
             });
             if same
                 && self.dies(a)
@@ -188,7 +191,7 @@ impl Emitter<'_> {
 
     /// Whether a part would be read from memory.
     fn rests(&self, v: Val, p: usize) -> bool {
-        self.is_pending(v) || self.placed(v).parts.get(p).is_some_and(|x| x.reg.is_none())
+        self.is_pending(v) || p < self.placed(v).count && self.placed(v).part(p).reg.is_none()
     }
 
     pub(super) fn scalar_op(&mut self, op: ScalarOp, dst: Val, args: &[Val]) -> Emitted {
@@ -278,7 +281,9 @@ impl Emitter<'_> {
             single(v)
                 && !e.is_pending(v)
                 && e.dies(v)
-                && e.placed(v).parts.get(p).is_some_and(|a| a.reg.is_some())
+                && p < e.placed(v).count
+                && e.placed(v).part(p).reg.is_some()
+                && e.placed(v).is_last_of_its_place(p)
                 && e.placed(v).width == width
         };
         // One operand may stay in memory; the accumulator is overwritten if it dies, else a factor
@@ -438,7 +443,7 @@ impl Emitter<'_> {
         let width = if self.lanes(args[0]) == 1 { Width::X } else { self.placed(args[0]).width };
         if self.isa == Isa::Avx512 {
             // One or two vectors make one mask.
-            let from_parts = self.placed(args[0]).parts.len().max(self.placed(args[1]).parts.len());
+            let from_parts = self.placed(args[0]).count.max(self.placed(args[1]).count);
             let from_parts = if self.lanes(args[0]) == 1 { 1 } else { from_parts };
             let per = width.bytes() / lane_bytes(from);
             let vectors: Vec<usize> = (0..from_parts).filter(|q| q * per / 16 == p).collect();
@@ -470,7 +475,7 @@ impl Emitter<'_> {
         // AVX2: a mask of 32 bits for each lane, from one or two vectors.
         let narrow = wide && self.lanes(args[0]) > 1;
         let (first, second) =
-            if narrow && self.placed(args[0]).parts.len() > 1 { self.pair(args[0], p) } else { (p, None) };
+            if narrow && self.placed(args[0]).count > 1 { self.pair(args[0], p) } else { (p, None) };
         let mut found: SmallVec<[u8; 2]> = SmallVec::new();
         for q in [Some(first), second].into_iter().flatten() {
             let a = self.register(args[0], q);
@@ -510,7 +515,7 @@ impl Emitter<'_> {
     /// The parts of `x` whose lanes make part `p` of a value with lanes of half the size. The last has
     /// no second one where `x` has an odd number of parts.
     fn pair(&self, x: Val, p: usize) -> (usize, Option<usize>) {
-        (2 * p, Some(2 * p + 1).filter(|&q| q < self.placed(x).parts.len()))
+        (2 * p, Some(2 * p + 1).filter(|&q| q < self.placed(x).count))
     }
 
     /// AVX2: the low halves of the 64-bit lanes of one or two vectors.
@@ -598,8 +603,8 @@ impl Emitter<'_> {
         let wide = lane_bytes(dtype) == 8;
         if wide && self.lanes(dst) > 1 {
             // A mask part has twice the lanes of a value part.
-            let mask_parts = self.placed(c).parts.len();
-            let parts = self.placed(dst).parts.len();
+            let mask_parts = self.placed(c).count;
+            let parts = self.placed(dst).count;
             let q = p * mask_parts / parts;
             let mut m = self.in_register(c, q);
             let temp = self.temp();
@@ -661,7 +666,7 @@ impl Emitter<'_> {
                     (_, DType::I64) => table::PMOVSXDQ,
                     _ => table::CVTDQ2PD,
                 };
-                let x_parts = self.placed(x).parts.len();
+                let x_parts = self.placed(x).count;
                 for p in 0..parts {
                     let q = if scalar { 0 } else { p * x_parts.min(parts) / parts };
                     let mut a = self.in_register(x, q);
@@ -681,7 +686,7 @@ impl Emitter<'_> {
             (DType::I64, DType::I32) if self.isa == Isa::Avx512 => self.halves(dst, x, table::PMOVQD)?,
             (DType::I64, DType::I32) => {
                 for p in 0..parts {
-                    let wide_parts = self.placed(x).parts.len();
+                    let wide_parts = self.placed(x).count;
                     let pair = !scalar && wide_parts > parts;
                     let (first, second) = if pair { self.pair(x, p) } else { (p, None) };
                     let a = self.in_register(x, first);
@@ -747,7 +752,7 @@ impl Emitter<'_> {
             }
         };
         for p in 0..parts {
-            let pair = !scalar && self.placed(x).parts.len() > parts;
+            let pair = !scalar && self.placed(x).count > parts;
             let (first, second) = if pair { self.pair(x, p) } else { (p, None) };
             let a = self.in_register(x, first);
             let d = self.take(Class::Vector);
@@ -833,7 +838,7 @@ impl Emitter<'_> {
                     Evex { mask: k, zero: true, broadcast: false },
                 );
             } else {
-                let mask_parts = self.placed(c).parts.len();
+                let mask_parts = self.placed(c).count;
                 let q = if scalar { 0 } else { p * mask_parts.min(parts) / parts };
                 let mut m = self.in_register(c, q);
                 let d = self.take(Class::Vector);
@@ -865,7 +870,7 @@ impl Emitter<'_> {
             let per = width.bytes() / lane_bytes(from);
             let k = self.take(Class::Mask);
             self.own(dst, p, k);
-            let from_parts = if scalar { 1 } else { self.placed(x).parts.len() };
+            let from_parts = if scalar { 1 } else { self.placed(x).count };
             for (n, q) in (0..from_parts).filter(|q| q * per / 16 == p).enumerate() {
                 let a = self.in_register(x, q);
                 let (i, predicate) = if from.is_float() {

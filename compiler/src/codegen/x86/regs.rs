@@ -45,7 +45,32 @@ pub(super) struct Placed {
     pub width: Width,
     /// Bytes of an element.
     pub size: usize,
+    /// Parts that the value has.
+    pub count: usize,
+    /// Where they are: each for itself, or one for all of a value that is the same in every lane.
     pub parts: SmallVec<[Part; 2]>,
+}
+
+impl Placed {
+    /// Index in `parts` of part `p`.
+    fn index(&self, p: usize) -> usize {
+        if self.parts.len() == 1 { 0 } else { p }
+    }
+
+    /// Where part `p` is.
+    pub(super) fn part(&self, p: usize) -> Part {
+        self.parts[self.index(p)]
+    }
+
+    pub(super) fn part_mut(&mut self, p: usize) -> &mut Part {
+        let i = self.index(p);
+        &mut self.parts[i]
+    }
+
+    /// Whether no part after `p` is where that one is.
+    pub(super) fn is_last_of_its_place(&self, p: usize) -> bool {
+        self.parts.len() == self.count || p + 1 == self.count
+    }
 }
 
 /// Who has which register.
@@ -71,6 +96,18 @@ enum Spot {
     Reg(u8),
     Slot(i32),
     Constant(Label),
+}
+
+impl Part {
+    /// Where it is best read from.
+    fn spot(self) -> Spot {
+        match (self.reg, self.home) {
+            (Some(r), _) => Spot::Reg(r),
+            (None, Home::Slot(s)) => Spot::Slot(s),
+            (None, Home::Constant(l)) => Spot::Constant(l),
+            (None, Home::None) => unreachable!("a part is somewhere"),
+        }
+    }
 }
 
 impl Emitter<'_> {
@@ -125,7 +162,7 @@ impl Emitter<'_> {
     pub(super) fn evict(&mut self, class: Class, reg: u8) {
         let Some((v, p)) = self.r.file(class)[reg as usize].take() else { return };
         let width = self.placed(v).width;
-        let home = self.placed(v).parts[p as usize].home;
+        let home = self.placed(v).part(p as usize).home;
         let home = if home == Home::None {
             let slot = self.slot(class, width);
             self.spill(class, width, reg, slot);
@@ -133,7 +170,7 @@ impl Emitter<'_> {
         } else {
             home
         };
-        let part = &mut self.placed_mut(v).parts[p as usize];
+        let part = self.placed_mut(v).part_mut(p as usize);
         part.reg = None;
         part.home = home;
     }
@@ -200,7 +237,7 @@ impl Emitter<'_> {
     /// Takes the register of a part whose value dies with this instruction, if it has one.
     pub(super) fn inherit(&mut self, v: Val, p: usize) -> Option<u8> {
         let class = self.placed(v).class;
-        let reg = self.placed_mut(v).parts[p].reg.take()?;
+        let reg = self.placed_mut(v).part_mut(p).reg.take()?;
         self.r.file(class)[reg as usize] = None;
         self.lock(class, reg);
         Some(reg)
@@ -210,13 +247,13 @@ impl Emitter<'_> {
     pub(super) fn own(&mut self, v: Val, p: usize, reg: u8) {
         let class = self.placed(v).class;
         self.r.file(class)[reg as usize] = Some((v, p as u8));
-        self.placed_mut(v).parts[p].reg = Some(reg);
+        self.placed_mut(v).part_mut(p).reg = Some(reg);
     }
 
     /// A part in a register, locked.
     pub(super) fn in_register(&mut self, v: Val, p: usize) -> u8 {
         let class = self.placed(v).class;
-        if let Some(r) = self.placed(v).parts[p].reg {
+        if let Some(r) = self.placed(v).part(p).reg {
             self.lock(class, r);
             return r;
         }
@@ -228,8 +265,8 @@ impl Emitter<'_> {
 
     /// A part as the last operand of an instruction: its register, or where it rests.
     pub(super) fn operand(&mut self, v: Val, p: usize) -> (Rm, Evex) {
-        let Placed { class, size, ref parts, .. } = *self.placed(v);
-        let part = parts[p];
+        let placed = self.placed(v);
+        let (class, size, part) = (placed.class, placed.size, placed.part(p));
         if let Some(r) = part.reg {
             self.lock(class, r);
             return (Rm::Reg(r), Evex::default());
@@ -246,13 +283,8 @@ impl Emitter<'_> {
 
     /// Copies a part into a register, from where it rests or from its own.
     pub(super) fn copy_part(&mut self, v: Val, p: usize, reg: u8) {
-        let Placed { class, width, size, ref parts } = *self.placed(v);
-        let from = match (parts[p].reg, parts[p].home) {
-            (Some(r), _) => Spot::Reg(r),
-            (None, Home::Slot(s)) => Spot::Slot(s),
-            (None, Home::Constant(l)) => Spot::Constant(l),
-            (None, Home::None) => unreachable!("a part is somewhere"),
-        };
+        let placed = self.placed(v);
+        let (class, width, size, from) = (placed.class, placed.width, placed.size, placed.part(p).spot());
         self.move_part(class, width, size, Spot::Reg(reg), from);
     }
 
@@ -323,6 +355,33 @@ impl Emitter<'_> {
         }
     }
 
+    /// Gives each part of a value a place of its own, a register or a slot that is nobody else's.
+    pub(super) fn settle(&mut self, v: Val) {
+        let Placed { class, width, count, parts: ref places, .. } = *self.placed(v);
+        let shared = places.len() < count;
+        let first = self.in_register(v, 0);
+        self.placed_mut(v).parts[0].home = Home::None;
+        if shared {
+            let none = Part { reg: None, home: Home::None };
+            self.placed_mut(v).parts.resize(count, none);
+        } else {
+            self.unlock_all();
+        }
+        for p in 1..count {
+            if shared {
+                let r = self.take(class);
+                self.vmov(width, r, first);
+                self.own(v, p, r);
+                self.unlock(class, r);
+            } else {
+                self.in_register(v, p);
+                self.placed_mut(v).parts[p].home = Home::None;
+                self.unlock_all();
+            }
+        }
+        self.unlock_all();
+    }
+
     /// Brings every value of `head` back to where it was there, and `moves` of carried values
     /// `(phi, next)` into the place of the first; all at once.
     pub(super) fn restore(&mut self, head: &Registers, moves: &[(Val, Val)]) {
@@ -333,13 +392,8 @@ impl Emitter<'_> {
                 let Some(before) = before.as_ref().filter(|b| b.class == class) else { continue };
                 let source = moves.iter().find(|m| m.0 as usize == v).map_or(v, |m| m.1 as usize);
                 let now = self.r.placed[source].as_ref().expect("what lives at the head lives at the end");
-                for (b, n) in before.parts.iter().zip(&now.parts) {
-                    let from = match (n.reg, n.home) {
-                        (Some(r), _) => Spot::Reg(r),
-                        (None, Home::Slot(s)) => Spot::Slot(s),
-                        (None, Home::Constant(l)) => Spot::Constant(l),
-                        (None, Home::None) => unreachable!("a part is somewhere"),
-                    };
+                for (p, b) in before.parts.iter().enumerate() {
+                    let from = now.part(p).spot();
                     if let Some(r) = b.reg {
                         pending.push((Spot::Reg(r), from, before.width, before.size));
                     }
@@ -421,7 +475,7 @@ impl Emitter<'_> {
             if to < begin || from > end || self.class_of(v as Val) != class || self.is_constant(v as Val) {
                 continue;
             }
-            let parts = self.shape_of(v as Val).1 as i64;
+            let parts = self.places_of(v as Val) as i64;
             change[(from.max(begin) - begin) as usize] += parts;
             change[(to.min(end) + 1 - begin) as usize] -= parts;
         }
