@@ -1,13 +1,14 @@
-//! The losses of every workload of `graphc bench` after 0, 1, 10 and 50 updates are those that were computed in f64, and the same
-//! bits on two threads.
+//! The losses of every workload of `graphc bench` after 0, 1, 10 and 50 updates are those that were
+//! computed in f64, and the same bits for any number of threads and any vector instructions.
 
+use graphc::Isa;
 use std::process::Command;
 
-fn losses(workload: &str, threads: &str) -> serde_json::Value {
-    let args = ["bench", workload, "--json", "--seconds", "0.01", "--threads", threads];
-    let output = Command::new(env!("CARGO_BIN_EXE_graphc")).args(args).output().unwrap();
+fn losses(workload: &str, options: &[&str]) -> serde_json::Value {
+    let args = ["bench", workload, "--json", "--seconds", "0.01"];
+    let output = Command::new(env!("CARGO_BIN_EXE_graphc")).args(args).args(options).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{workload}\n{out}{err}");
+    assert!(output.status.success(), "{workload} {options:?}\n{out}{err}");
     let line = out.lines().find(|l| l.contains(workload)).unwrap_or_else(|| panic!("{out}"));
     let row: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(row["losses_ok"], true, "{row}");
@@ -19,8 +20,16 @@ fn losses_are_those_of_the_definitions() {
     let names =
         ["mlp_small", "mlp", "autoencoder", "lenet5", "resnet20", "lstm_char", "gru_bidir", "gpt_nano"];
     for name in names {
-        let one = losses(name, "1");
+        let one = losses(name, &["--threads", "1"]);
         assert_eq!(one.as_object().unwrap().len(), 4);
-        assert_eq!(one, losses(name, "2"), "{name}");
+        for threads in ["2", "3"] {
+            assert_eq!(one, losses(name, &["--threads", threads]), "{name} on {threads} threads");
+        }
+        for (isa, option) in [(Isa::Portable, "sse"), (Isa::Avx2, "avx2"), (Isa::Avx512, "avx512")] {
+            if isa.is_available() && isa != Isa::host() {
+                let other = losses(name, &["--threads", "2", "--isa", option]);
+                assert_eq!(one, other, "{name} with {option}");
+            }
+        }
     }
 }
