@@ -12,11 +12,11 @@ use graphc_ir::{Atom, Guard, IndexCx, IndexExpr, NodeId, StaticType, Var, row_ma
 use std::ops::Range;
 
 /// Rows at multiples of this many bytes collide in the first-level cache.
-const ALIAS_BYTES: usize = 4096;
+pub(crate) const ALIAS_BYTES: usize = 4096;
 /// Elements after which a row of a buffer is continued if it would collide with the next.
 const ALIAS_GAP: usize = 16;
 /// A factor of fewer bytes fits in caches in spite of collisions.
-const ALIAS_LEAST: usize = 128 << 10;
+pub(crate) const ALIAS_LEAST: usize = 128 << 10;
 /// Positions that may collide without harm: the cache holds as many of a kind.
 const ALIAS_ROWS: i64 = 16;
 /// Times that each element of a colliding factor is used at least for a copy to pay.
@@ -86,7 +86,7 @@ fn is_direct_lhs(part: &ContractionPart, buffers: &[FusedBuffer]) -> bool {
 
 fn is_direct_rhs(part: &ContractionPart, buffers: &[FusedBuffer]) -> bool {
     let Some((buffer, index, guards)) = affine(&part.rhs, buffers) else { return false };
-    let [_, m, n, k] = groups(part);
+    let [_, _, n, _] = groups(part);
     let linear = IndexExpr::linear(index, &buffer.strides);
     let mut next = 1;
     let in_order = n.rev().filter(|&v| part.space.extents[v as usize] > 1).all(|v| {
@@ -94,7 +94,7 @@ fn is_direct_rhs(part: &ContractionPart, buffers: &[FusedBuffer]) -> bool {
         next *= part.space.extents[v as usize];
         linear.coefficient(v) == Some(expected)
     });
-    guards.is_empty() && in_order && !collides(buffer, index, part, k, m)
+    guards.is_empty() && in_order
 }
 
 /// Whether positions along one of the variables collide in the cache and are read so often, once

@@ -9,9 +9,14 @@ use std::ptr::NonNull;
 /// Alignment of every buffer, in bytes: a cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
-/// Alignment of buffers of at least this size, in bytes: the size of a huge page on x86-64 and
-/// most of aarch64, so that the system can back such buffers with huge pages.
+/// Alignment of large buffers, in bytes: the size of a huge page on x86-64 and most of aarch64, so
+/// that the system can back such buffers with huge pages.
 pub const HUGE_ALIGNMENT: usize = 2 << 20;
+
+/// Buffers of at least so many bytes consist of huge pages, where the system has them: addresses are
+/// translated without misses, and neighbours in the buffer do not collide in caches that see physical
+/// addresses.
+const HUGE_LEAST: usize = 512 << 10;
 
 /// Bytes after the end of every buffer that may be read and written: one full vector, so that a
 /// kernel may load past the last element.
@@ -44,8 +49,10 @@ impl AlignedBuffer {
     /// [`RuntimeError::OutOfMemory`] when the system refuses, or `len` cannot be addressed.
     pub fn zeroed(len: usize, what: &str) -> Result<Self, RuntimeError> {
         let error = || RuntimeError::OutOfMemory { bytes: len, what: what.into() };
-        let align = if len >= HUGE_ALIGNMENT { HUGE_ALIGNMENT } else { ALIGNMENT };
-        let total = len.checked_add(SLACK_BYTES + align).ok_or_else(error)?;
+        let huge = len >= HUGE_LEAST;
+        let align = if huge { HUGE_ALIGNMENT } else { ALIGNMENT };
+        let whole = if huge { len.checked_next_multiple_of(HUGE_ALIGNMENT) } else { Some(len) };
+        let total = whole.and_then(|n| n.checked_add(SLACK_BYTES + align)).ok_or_else(error)?;
         let layout = Layout::from_size_align(total, BASE_ALIGNMENT).map_err(|_| error())?;
         // SAFETY: the layout has a size of at least SLACK_BYTES.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(error)?;
@@ -53,6 +60,9 @@ impl AlignedBuffer {
         assert!(skip <= align, "alignment of bytes is always possible");
         // SAFETY: skip <= align, and the allocation has align + SLACK_BYTES bytes beyond len.
         let ptr = unsafe { base.add(skip) };
+        if huge {
+            ask_for_huge_pages(ptr, whole.expect("it was added to"));
+        }
         Ok(Self { ptr, len, base, layout })
     }
 
@@ -99,6 +109,19 @@ impl AlignedBuffer {
     }
 }
 
+/// Lets the system back `len` bytes from `ptr` with huge pages, where it does so on request only.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn ask_for_huge_pages(ptr: NonNull<u8>, len: usize) {
+    use rustix::mm::{Advice, madvise};
+    // SAFETY: the caller owns these bytes; the advice changes neither them nor who may access them.
+    // It is a wish: systems without huge pages refuse, and nothing is lost.
+    let _ = unsafe { madvise(ptr.as_ptr().cast(), len, Advice::LinuxHugepage) };
+}
+
+/// Elsewhere the system decides by itself.
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn ask_for_huge_pages(_: NonNull<u8>, _: usize) {}
+
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
         // SAFETY: `base` came from `alloc_zeroed` with this layout and is freed once.
@@ -118,11 +141,11 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_zeroed_and_have_slack() {
-        for len in [0, 1, 63, 64, 65, 4096, HUGE_ALIGNMENT - 1, HUGE_ALIGNMENT] {
+        for len in [0, 1, 63, 64, 65, 4096, HUGE_LEAST - 1, HUGE_LEAST, HUGE_ALIGNMENT] {
             let mut buffer = AlignedBuffer::zeroed(len, "test").unwrap();
             assert_eq!(buffer.len(), len);
             assert_eq!(buffer.is_empty(), len == 0);
-            let align = if len < HUGE_ALIGNMENT { ALIGNMENT } else { HUGE_ALIGNMENT };
+            let align = if len < HUGE_LEAST { ALIGNMENT } else { HUGE_ALIGNMENT };
             assert_eq!(buffer.as_ptr().addr() % align, 0);
             if len <= 4096 {
                 assert!(buffer.as_slice().iter().all(|&b| b == 0));

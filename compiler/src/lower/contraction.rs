@@ -12,6 +12,7 @@
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, element, exprs_linear};
 use crate::kernel::{BufferId, ContractionPart, ExprOp, Factor, Kernel};
+use crate::operands::{ALIAS_BYTES, ALIAS_LEAST};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
@@ -21,6 +22,17 @@ use graphc_ir::{CmpKind, DType, IndexExpr, MAX_ELEMENTS, Scalar, ScalarBuilder};
 const K_WHOLE: i64 = 2048;
 /// Positions in a block of a longer k.
 const K_BLOCK: i64 = 1024;
+/// Rows of the right factor that are at least this many bytes apart, and together span more than
+/// that many, are not at hand in cache and TLB when the next row tile needs them again.
+const FAR_ROWS: (i64, i64) = (1 << 10, 256 << 10);
+/// Rows of the result that share a copy of them at least, and if they collide in the cache.
+const COPY_ROWS: (i64, i64) = (64, 32);
+/// Positions in a block of k whose panels are copied: one of them stays in the first-level cache.
+const COPY_BLOCK: i64 = 320;
+/// Rows that are asked for before they are copied: they lie far apart, each has to come by itself.
+const COPY_AHEAD: i64 = 8;
+/// Bytes of the copied panels of a unit, and of the left factor that it reads with them.
+const COPY_BYTES: (i64, i64) = (160 << 10, 256 << 10);
 /// A block of k is not made smaller than this to make a box fit.
 const K_LEAST: i64 = 256;
 /// Bytes of the left factor that a unit reads: they stay in L2.
@@ -96,6 +108,8 @@ struct Shape {
     k_chunk: i64,
     /// The left factor if it is read through a copy of the box that a unit needs.
     window: Option<Window>,
+    /// Whether each unit copies the column panels of the right factor that it needs for a block of k.
+    copies_panels: bool,
 }
 
 /// A load that gives zero outside of its buffer.
@@ -155,16 +169,18 @@ impl Shape {
         let dtype = part.lhs.exprs.get(part.lhs.value).dtype;
         let strides = lhs_strides(part, buffers, &space, m.len());
         let tile = Tile::best(&m, &strides, n, dtype, target);
+        let copies_panels = copying_pays(part, buffers, &space, m.iter().product(), &k);
+        let (whole, most) = if copies_panels { (2 * COPY_BLOCK, COPY_BLOCK) } else { (K_WHOLE, K_BLOCK) };
         // From the innermost dimension outwards, as many as fit a block.
         let (mut k_dim, mut k_chunk) = (0, k[0]);
-        if k.iter().product::<i64>() > K_WHOLE {
+        if k.iter().product::<i64>() > whole {
             k_dim = k.len() - 1;
             let mut inner = 1;
-            while k_dim > 0 && inner * k[k_dim] <= K_BLOCK {
+            while k_dim > 0 && inner * k[k_dim] <= most {
                 inner *= k[k_dim];
                 k_dim -= 1;
             }
-            k_chunk = (K_BLOCK / inner).clamp(1, k[k_dim]);
+            k_chunk = (most / inner).clamp(1, k[k_dim]);
         }
         let mut rows = tile.rows;
         // Blocks of k through boxes: every unit copies every box, so there is one unit for a thread,
@@ -196,9 +212,10 @@ impl Shape {
             k_dim,
             k_chunk,
             window,
+            copies_panels,
         };
         if s.points() > 0 {
-            s.divide(if one_each { threads } else { UNITS });
+            s.divide(if one_each || threads == 1 { threads } else { UNITS });
             if one_each && s.units() == 1 && s.work() > PARALLEL_WORK {
                 let tiles = ceil_div(s.m[s.row_dim], s.rows);
                 if split_panels {
@@ -233,7 +250,11 @@ impl Shape {
     /// Chooses the sizes of blocks and units; about `wanted` of these, if that is not too few for
     /// a kernel that may be cut freely.
     fn divide(&mut self, wanted: i64) {
-        let limit = if self.window.is_some() { BOX_BYTES } else { LHS_BYTES };
+        let limit = match &self.window {
+            Some(_) => BOX_BYTES,
+            None if self.copies_panels => COPY_BYTES.1,
+            None => LHS_BYTES,
+        };
         if self.window.is_some() {
             // Images first: they share nothing. Then positions of k, before rows that overlap.
             while self.lhs_bytes() > limit {
@@ -256,11 +277,16 @@ impl Shape {
                 break;
             }
         }
+        while self.copies_panels && self.panels > 1 && self.copied_bytes() > COPY_BYTES.0 {
+            self.panels = ceil_div(self.panels, 2);
+        }
         if self.work() <= PARALLEL_WORK || wanted < UNITS {
             return;
         }
-        // Rows are divided as long as a column panel is read for several tiles, then columns.
-        while self.units() < wanted && self.tiles_in_unit() >= 8 && self.halve_rows() {}
+        // Rows are divided as long as a column panel is read for several tiles, then columns. Columns
+        // first where each unit copies its own for all rows.
+        let rows_first = !self.copies_panels;
+        while rows_first && self.units() < wanted && self.tiles_in_unit() >= 8 && self.halve_rows() {}
         while self.units() < wanted && self.panels > 1 {
             self.panels = ceil_div(self.panels, 2);
         }
@@ -321,6 +347,11 @@ impl Shape {
         elements * self.dtype.size_bytes() as i64
     }
 
+    /// Bytes of the right factor that a unit copies for a block of k.
+    fn copied_bytes(&self) -> i64 {
+        self.covered_k().iter().product::<i64>() * self.panels * self.lanes * self.dtype.size_bytes() as i64
+    }
+
     fn accumulator_bytes(&self) -> i64 {
         self.tiles_in_unit() * self.rows * self.panels * self.lanes * self.dtype.size_bytes() as i64
     }
@@ -331,13 +362,18 @@ impl Shape {
         let mut all = vec![1; own(0)];
         all.extend(self.m_block.iter().zip(&self.m).take(own(1)).map(|(b, e)| b.min(e)));
         all.extend(vec![1; own(2)]);
+        all.extend(self.covered_k().into_iter().take(own(3)));
+        all
+    }
+
+    /// Positions of each dimension of k in a block of it.
+    fn covered_k(&self) -> Vec<i64> {
         let k = self.k.iter().enumerate().map(|(d, &e)| match d.cmp(&self.k_dim) {
             std::cmp::Ordering::Less => 1,
             std::cmp::Ordering::Equal => self.k_chunk,
             std::cmp::Ordering::Greater => e,
         });
-        all.extend(k.take(own(3)));
-        all
+        k.collect()
     }
 
     /// Extents of the box of the left factor that a unit and a block of k read.
@@ -350,6 +386,32 @@ impl Shape {
         w.index.iter().map(|e| 1 + reach(e)).collect()
     }
 
+    /// Where a loop over dimension `d` of k ends that stops at `limit`, counted from the block's first
+    /// position `first`.
+    fn end_of_block(&self, d: usize, first: &IndexExpr, limit: i64) -> Bound {
+        let extent = self.k[d];
+        if d != self.k_dim || self.k_chunk == extent {
+            return to(limit);
+        }
+        let own = IndexExpr::constant(self.k_chunk);
+        if limit == extent && extent % self.k_chunk == 0 {
+            return Bound::Expr(own);
+        }
+        Bound::Min(own, first.scale(-1).offset(limit))
+    }
+
+    /// Elements of a copied panel, and the distances in it of neighbours along each dimension of k.
+    fn panel_layout(&self) -> (i64, Vec<i64>) {
+        let covered = self.covered_k();
+        let mut strides = vec![0; covered.len()];
+        let mut size = self.lanes;
+        for d in (self.k_dim..covered.len()).rev() {
+            strides[d] = size;
+            size *= covered[d];
+        }
+        (size, strides)
+    }
+
     /// The dimension of k from which on the loops are unrolled.
     fn unrolled(&self) -> usize {
         let lowest = if self.k_split() { self.k_dim + 1 } else { 0 };
@@ -359,6 +421,11 @@ impl Shape {
             positions *= self.k[d];
         }
         d
+    }
+
+    /// Lanes for a panel of so many columns.
+    fn lanes_of(&self, columns: i64) -> i64 {
+        if self.n == 1 { 1 } else { ceil_div(columns, self.lane_step) * self.lane_step }
     }
 
     fn n_blocks(&self) -> i64 {
@@ -438,6 +505,23 @@ fn lhs_strides(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, n:
     (first..first + n).map(|v| linear.coefficient(v as u32).unwrap_or(i64::MAX).saturating_abs()).collect()
 }
 
+/// Whether positions of k are so far apart in the right factor that what a unit needs of it had
+/// better be copied, for `rows` of the result.
+fn copying_pays(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, rows: i64, k: &[i64]) -> bool {
+    let ExprOp::Load { buffer, index, .. } = &part.rhs.exprs.get(part.rhs.value).op else { return false };
+    let linear = buffers[*buffer as usize].linear(index);
+    let linear = linear.substitute(&part.space, &|v| space.vars[v as usize].clone());
+    let first = space.first(3);
+    let strides = (first..first + space.extents[3].len()).map(|v| linear.coefficient(v as u32));
+    let size = part.lhs.exprs.get(part.lhs.value).dtype.size_bytes() as i64;
+    let bytes: Vec<i64> = strides.map(|c| c.unwrap_or(0).saturating_abs().saturating_mul(size)).collect();
+    let span = bytes.iter().zip(k).map(|(b, k)| b.saturating_mul(*k)).max().unwrap_or(0);
+    let collide = bytes.iter().any(|b| b % ALIAS_BYTES as i64 == 0);
+    bytes.iter().min().is_some_and(|&b| b >= FAR_ROWS.0)
+        && span > if collide { ALIAS_LEAST as i64 - 1 } else { FAR_ROWS.1 }
+        && rows >= if collide { COPY_ROWS.1 } else { COPY_ROWS.0 }
+}
+
 struct Part<'a, 'b> {
     kernel: &'a Kernel,
     part: &'a ContractionPart,
@@ -494,6 +578,9 @@ struct At {
     lanes: u16,
     /// Place of the tile's accumulators among those of the unit.
     slot: IndexExpr,
+    /// Where the copies of the unit's panels of the right factor are, and which of them is the
+    /// tile's, if they were copied.
+    panel: Option<(Base, IndexExpr)>,
 }
 
 /// A run of tiles of one size along a dimension.
@@ -583,7 +670,7 @@ impl Part<'_, '_> {
             let source = self.source(&unit, &block);
             let long = self.kernel.exprs.len() > SHORT_EPILOGUE;
             let room = long.then(|| self.region(s.rows * s.lanes));
-            self.tiles(&unit, &mut |p, at| {
+            self.tiles(&unit, Some(&block), &mut |p, at| {
                 p.prefetch(&unit, at);
                 let zeros = p.zeros(at);
                 let sums = p.sums(&unit, &block, &source, at, zeros);
@@ -630,7 +717,7 @@ impl Part<'_, '_> {
         let source = self.source(unit, &block);
         let (number, none) = (self.b.index(&l.var), self.b.i64(0));
         let start = self.b.cmp(CmpKind::Eq, number, none);
-        self.tiles(unit, &mut |p, at| {
+        self.tiles(unit, Some(&block), &mut |p, at| {
             let zeros = p.zeros(at);
             let slot = at.slot.scale(tile);
             let init = zeros.iter().enumerate().map(|(i, &zero)| {
@@ -643,7 +730,7 @@ impl Part<'_, '_> {
             p.rest(base, &slot, at, &sums);
         });
         self.b.close(l, &[]);
-        self.tiles(unit, &mut |p, at| p.finish_from(unit, at, base, &at.slot.scale(tile)));
+        self.tiles(unit, None, &mut |p, at| p.finish_from(unit, at, base, &at.slot.scale(tile)));
     }
 
     /// Writes accumulators to scratch memory.
@@ -655,11 +742,12 @@ impl Part<'_, '_> {
     }
 
     /// Writes `body` for the tiles of a unit: column panels outside, row tiles inside. Tiles at the
-    /// ends have copies of their own.
-    fn tiles(&mut self, unit: &Unit, body: &mut dyn FnMut(&mut Self, &At)) {
+    /// ends have copies of their own. `block` are the positions of k that the body is to read.
+    fn tiles(&mut self, unit: &Unit, block: Option<&KBlock>, body: &mut dyn FnMut(&mut Self, &At)) {
         let s = self.s;
+        let copied = block.filter(|_| s.copies_panels).map(|block| self.copy_panels(unit, block));
         for panels in runs(&unit.panel, s.panels, s.n, s.lanes) {
-            let lanes = if s.n == 1 { 1 } else { ceil_div(panels.size, s.lane_step) * s.lane_step };
+            let lanes = s.lanes_of(panels.size);
             let p = self.b.open(panels.lo, panels.hi, 1, 1, &[]);
             let mut loops = Vec::new();
             let mut m = unit.m.clone();
@@ -692,6 +780,7 @@ impl Part<'_, '_> {
                     rows: rows.size,
                     lanes: lanes as u16,
                     slot,
+                    panel: copied.map(|base| (base, p.var.add(&unit.panel.scale(-1)))),
                 };
                 body(self, &at);
                 self.b.close(j, &[]);
@@ -792,6 +881,74 @@ impl Part<'_, '_> {
         Source { base, index: weighted(&w.index), origin: weighted(&lowest) }
     }
 
+    /// Copies what a unit and a block of k need of the right factor to scratch memory, where each panel
+    /// has its rows one after the other.
+    fn copy_panels(&mut self, unit: &Unit, block: &KBlock) -> Base {
+        let s = self.s;
+        let (size, strides) = s.panel_layout();
+        let base = Base::Scratch(self.region(size * s.panels));
+        let (buffer, index) = Self::load_of(&self.part.rhs);
+        let index = self.linear(buffer, index);
+        let m = vec![IndexExpr::default(); s.m.len()];
+        let start = self.point(unit, &m, &IndexExpr::default(), &self.k_at(block));
+        let from = index.substitute(self.b.cx(), &|v| start[v as usize].clone());
+        let mut from = self.fixed(&from, MAX_ELEMENTS as i64);
+        let mut into = IndexExpr::default();
+        let mut ahead = 0;
+        let mut loops = Vec::new();
+        for (d, stride) in strides.into_iter().enumerate().skip(s.k_dim) {
+            let l = self.b.open(IndexExpr::default(), s.end_of_block(d, &block.first, s.k[d]), 1, 1, &[]);
+            let own = d < s.space.extents[3].len();
+            let step = if own { index.coefficient((s.space.first(3) + d) as u32) } else { None };
+            from = from.add(&l.var.scale(step.unwrap_or(0)));
+            ahead = COPY_AHEAD * step.unwrap_or(0);
+            into = into.add(&l.var.scale(stride));
+            loops.push(l);
+        }
+        // Whole rows, as they lie side by side there. Without loops where all units have as many panels.
+        let total = ceil_div(s.n, s.lanes);
+        if s.n % s.lanes == 0 && total % s.panels == 0 {
+            for p in 0..s.panels {
+                let panel = unit.panel.offset(p);
+                self.copy_columns(buffer, (&from, ahead), &panel, s.lanes, base, &into.offset(p * size));
+            }
+        } else {
+            for panels in runs(&unit.panel, s.panels, s.n, s.lanes) {
+                let p = self.b.open(panels.lo, panels.hi, 1, 1, &[]);
+                let into = into.add(&p.var.add(&unit.panel.scale(-1)).scale(size));
+                self.copy_columns(buffer, (&from, ahead), &p.var, panels.size, base, &into);
+                self.b.close(p, &[]);
+            }
+        }
+        self.close(loops);
+        base
+    }
+
+    /// Copies the columns of a panel in one row of the right factor, which begins at `from`, and asks
+    /// for those `ahead` elements further on.
+    fn copy_columns(
+        &mut self,
+        buffer: BufferId,
+        (from, ahead): (&IndexExpr, i64),
+        panel: &IndexExpr,
+        columns: i64,
+        base: Base,
+        into: &IndexExpr,
+    ) {
+        let first = panel.scale(self.s.lanes);
+        let lanes = self.s.lanes_of(columns);
+        let column = self.b.open(first.clone(), Bound::Expr(first.offset(columns)), lanes, lanes as u16, &[]);
+        let source = from.add(&column.var);
+        let value = self.b.load(self.mem(Base::Buffer(buffer), source.clone()), &[]);
+        let line = 64 / self.buffers[buffer as usize].dtype.size_bytes();
+        for lane in (0..lanes).step_by(line) {
+            self.b.prefetch(self.mem(Base::Buffer(buffer), source.offset(ahead + lane)));
+        }
+        let lane = column.var.add(&first.scale(-1));
+        self.b.store(self.mem(base, into.add(&lane)), value);
+        self.b.close(column, &[]);
+    }
+
     /// Copies a box of the left factor to scratch memory, with zeros where it is outside of the buffer.
     fn fill_box(&mut self, w: &Window, base: Base, lowest: &[IndexExpr], extents: &[i64], strides: &[i64]) {
         let lanes = self.s.copy_lanes;
@@ -889,13 +1046,21 @@ impl Part<'_, '_> {
         let here = |p: &Self, e: &IndexExpr| e.substitute(p.b.cx(), &|v| start[v as usize].clone());
         let (lhs_steps, lhs) = (along_k(&source.index), here(self, &source.index));
         let lhs = self.fixed(&lhs.add(&source.origin.scale(-1)), MAX_ELEMENTS as i64);
-        let (buffer, index) = Self::load_of(&self.part.rhs);
-        let index = self.linear(buffer, index);
-        let (rhs_steps, rhs) = (along_k(&index), here(self, &index));
-        let rhs = self.fixed(&rhs, MAX_ELEMENTS as i64).add(&at.column);
+        let rhs = match &at.panel {
+            Some((base, panel)) => {
+                let (size, strides) = s.panel_layout();
+                (*base, panel.scale(size).add(&at.lane()), strides)
+            }
+            None => {
+                let (buffer, index) = Self::load_of(&self.part.rhs);
+                let index = self.linear(buffer, index);
+                let first = self.fixed(&here(self, &index), MAX_ELEMENTS as i64).add(&at.column);
+                (Base::Buffer(buffer), first, along_k(&index))
+            }
+        };
         let terms = Terms {
             lhs: (source.base, lhs, along_rows, lhs_steps),
-            rhs: (Base::Buffer(buffer), rhs, rhs_steps),
+            rhs,
             first: block.first.clone(),
             unrolled: s.unrolled(),
         };
@@ -925,14 +1090,7 @@ impl Part<'_, '_> {
         let step = if d + 1 == s.k.len() { UNROLL } else { 1 };
         let whole = extent / step * step;
         let cut = d == s.k_dim && s.k_chunk < extent;
-        // Positions count from the block's first.
-        let end = |limit: i64| {
-            if !cut {
-                return to(limit);
-            }
-            let (own, rest) = (IndexExpr::constant(s.k_chunk), terms.first.scale(-1).offset(limit));
-            if limit == extent && extent % s.k_chunk == 0 { Bound::Expr(own) } else { Bound::Min(own, rest) }
-        };
+        let end = |limit: i64| s.end_of_block(d, &terms.first, limit);
         let l = self.b.open(IndexExpr::default(), end(whole), step, 1, &acc);
         let positions: Vec<IndexExpr> = (0..step).map(|u| l.var.offset(u)).collect();
         let next = each(self, k, &positions, l.values.clone());
@@ -1121,8 +1279,17 @@ mod tests {
         let names = product(DType::F32, 23, 34, 45, [true, true]);
         assert_eq!(names, ["k0_dot_general_rhs0", "k0_dot_general"]);
         // Rows that collide in the cache.
-        let names = product(DType::F32, 32, 32, 1024, [false; 2]);
-        assert_eq!(names, ["k0_dot_general_rhs0", "k0_dot_general"]);
+        let names = product(DType::F32, 32, 1024, 32, [false; 2]);
+        assert_eq!(names, ["k0_dot_general_lhs0", "k0_dot_general"]);
+    }
+
+    #[test]
+    fn panels_of_far_rows_are_copied() {
+        for (m, k, n) in [(70, 300, 512), (65, 520, 521), (130, 260, 1000), (33, 32, 1024)] {
+            for dtype in [DType::F32, DType::F64, DType::I32] {
+                assert_eq!(product(dtype, m, k, n, [false; 2]).len(), 1, "{m} {k} {n}");
+            }
+        }
     }
 
     #[test]

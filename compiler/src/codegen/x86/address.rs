@@ -3,13 +3,14 @@
 //! A *region* is a run of statements that is emitted in one go: the body of a run-time loop, of a
 //! loop that runs once, or of the function. At the entry of a loop's region the part of each address
 //! that does not change in it is computed; what changes with the loop's variable is an index
-//! register, or a pointer that moves with it.
+//! register, or a pointer that moves with it. That serves the loops that run once inside of it too:
+//! their variables are known in terms of those around them.
 
 use super::asm::{Alu, Cond, Gpr, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Rm};
 use super::{Active, Emitter, Mode, Node};
 use crate::program;
-use crate::vector::{Base, Bound, MemRef, Stmt, VOp};
-use graphc_ir::{Atom, Guard, IndexExpr, Var};
+use crate::vector::{Base, Bound, Loop, MemRef, Stmt, VOp};
+use graphc_ir::{Atom, DType, Guard, IndexExpr, Var};
 use std::collections::HashMap;
 
 /// Registers that callers expect unchanged.
@@ -110,9 +111,16 @@ impl Emitter<'_> {
         }
         // How often each family occurs, in order of first occurrence.
         let mut families: Vec<(Family, usize)> = Vec::new();
+        let mut accesses = Vec::new();
+        self.accesses(body, &HashMap::new(), var.is_some(), &mut accesses);
         self.regions.push(region);
-        for mem in body.iter().filter_map(memory_of) {
-            let Some(split) = self.split(mem) else { continue };
+        for (base, dtype, index) in accesses {
+            let mem = MemRef { base, dtype, index };
+            if var.is_none() && self.pointed(&mem).is_some() {
+                continue;
+            }
+            let region = self.regions.last().expect("pushed above");
+            let Some(split) = self.split(&mem, region) else { continue };
             match families.iter_mut().find(|f| f.0 == split.family) {
                 Some(f) => f.1 += 1,
                 None => families.push((split.family, 1)),
@@ -469,9 +477,70 @@ impl Emitter<'_> {
         }
     }
 
-    /// An address for the innermost region, or `None` if it must be computed where it is.
-    fn split(&self, mem: &MemRef) -> Option<Split> {
-        let region = self.regions.last()?;
+    /// What the statements of a region read and write, those of loops that run once included where
+    /// `deep` says so; `inner` are the variables of these.
+    fn accesses(
+        &self,
+        body: &[Node<'_>],
+        inner: &HashMap<Var, IndexExpr>,
+        deep: bool,
+        all: &mut Vec<(Base, DType, IndexExpr)>,
+    ) {
+        for n in body {
+            if let Some(mem) = memory_of(n) {
+                all.push((mem.base, mem.dtype, self.in_outer(&mem.index, inner)));
+            }
+            if let (Stmt::Loop(l), true) = (n.stmt, deep && self.tail_depth == 0)
+                && let Some(at) = runs_once(l)
+            {
+                let mut inner = inner.clone();
+                inner.insert(l.var, self.in_outer(&at, &inner));
+                self.accesses(&n.body, &inner, deep, all);
+            }
+        }
+    }
+
+    /// An index expression without the variables of loops that run once: the open ones, and `more`.
+    fn in_outer(&self, e: &IndexExpr, more: &HashMap<Var, IndexExpr>) -> IndexExpr {
+        let known = |v: &Var| more.get(v).or_else(|| self.once.get(v));
+        let direct = e.terms().iter().any(|(atom, _)| matches!(atom, Atom::Var(v) if known(v).is_some()));
+        if !direct {
+            return e.clone();
+        }
+        e.terms().iter().fold(IndexExpr::constant(e.offset_value()), |sum, (atom, c)| {
+            let term = match atom {
+                Atom::Var(v) => known(v).cloned().unwrap_or_else(|| IndexExpr::var(*v)),
+                other => IndexExpr::atom(other.clone()),
+            };
+            sum.add(&term.scale(*c))
+        })
+    }
+
+    /// The variable of a loop that runs once is `at`, in terms of others.
+    pub(super) fn enter_once(&mut self, var: Var, at: &IndexExpr) {
+        let at = self.in_outer(at, &HashMap::new());
+        self.once.insert(var, at);
+    }
+
+    /// An address by a pointer of the innermost regions that do not loop, or of the loop around them.
+    fn pointed(&self, mem: &MemRef) -> Option<(&Region, Split, Place)> {
+        let index = self.in_outer(&mem.index, &HashMap::new());
+        let mem = MemRef { index, ..mem.clone() };
+        for region in self.regions.iter().rev() {
+            if let Some(split) = self.split(&mem, region)
+                && let Some(p) = region.pointers.iter().find(|p| p.0 == split.family)
+            {
+                return Some((region, split, p.1));
+            }
+            if region.var.is_some() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// An address taken apart for a region, or `None` if it must be computed where it is.
+    fn split(&self, mem: &MemRef, region: &Region) -> Option<Split> {
         let size = mem.dtype.size_bytes() as i64;
         let mut disp = mem.index.offset_value() * size;
         let mut terms = Vec::new();
@@ -543,26 +612,21 @@ impl Emitter<'_> {
     /// and holds until the next address.
     pub(super) fn address(&mut self, mem: &MemRef, lane: i64) -> Mem {
         if lane == 0
-            && let Some(split) = self.split(mem)
+            && let Some((region, split, place)) = self.pointed(mem)
         {
-            let region = self.regions.last().expect("split for it");
-            let found = region.pointers.iter().find(|p| p.0 == split.family).map(|p| p.1);
-            let var = region.var.map(|v| v.place);
-            if let Some(place) = found {
-                let base = match place {
-                    Place::Reg(r) => r,
-                    other => {
-                        self.place_into(RAX, other);
-                        RAX
-                    }
-                };
-                let index = match (split.scale, var) {
-                    (0, _) => None,
-                    (s, Some(Place::Reg(r))) => Some((r, s.trailing_zeros() as u8)),
-                    _ => unreachable!("an index is in a register"),
-                };
-                return Mem::At { base, index, disp: split.disp };
-            }
+            let index = match (split.scale, region.var.map(|v| v.place)) {
+                (0, _) => None,
+                (s, Some(Place::Reg(r))) => Some((r, s.trailing_zeros() as u8)),
+                _ => unreachable!("an index is in a register"),
+            };
+            let base = match place {
+                Place::Reg(r) => r,
+                other => {
+                    self.place_into(RAX, other);
+                    RAX
+                }
+            };
+            return Mem::At { base, index, disp: split.disp };
         }
         let (slot, offset) = self.base(mem.base);
         let size = mem.dtype.size_bytes() as i64;
@@ -634,6 +698,12 @@ impl Emitter<'_> {
     }
 }
 
+/// Where the variable of a loop is that has one iteration, of all lanes or fewer.
+pub(super) fn runs_once(l: &Loop) -> Option<IndexExpr> {
+    let Bound::Expr(lo) = &l.lo else { return None };
+    (l.lanes > 1 && l.extent().is_some_and(|n| (1..=i64::from(l.lanes)).contains(&n))).then(|| lo.clone())
+}
+
 /// What a statement reads or writes.
 fn memory_of<'n>(n: &Node<'n>) -> Option<&'n MemRef> {
     match n.stmt {
@@ -648,6 +718,11 @@ fn inner_needs(body: &[Node<'_>]) -> usize {
     let loops = body.iter().filter(|n| matches!(n.stmt, Stmt::Loop(_)));
     loops
         .map(|n| {
+            if let Stmt::Loop(l) = n.stmt
+                && runs_once(l).is_some()
+            {
+                return inner_needs(&n.body);
+            }
             let mut seen: Vec<(Base, IndexExpr)> = Vec::new();
             for mem in n.body.iter().filter_map(memory_of) {
                 let key = (mem.base, mem.index.offset(-mem.index.offset_value()));

@@ -137,6 +137,8 @@ struct Emitter<'a> {
     /// How many scalar tails of vector loops enclose the current point.
     tail_depth: u32,
     vars: HashMap<Var, Place>,
+    /// Variables of loops that run once, in terms of those around them.
+    once: HashMap<Var, IndexExpr>,
     regions: Vec<Region>,
     free_gprs: Vec<Gpr>,
     /// Slots that hold the pointers of the kernel's context.
@@ -180,6 +182,7 @@ impl<'a> Emitter<'a> {
             mode: Mode::Scalar,
             tail_depth: 0,
             vars: HashMap::new(),
+            once: HashMap::new(),
             regions: Vec::new(),
             free_gprs: address::ALLOCATABLE.to_vec(),
             bases: address::Bases::default(),
@@ -462,7 +465,7 @@ impl<'a> Emitter<'a> {
                 let rest = (extent - full).max(0) as usize;
                 self.enter_carried(l);
                 self.mode = vector(Active::All);
-                let main_end = self.place_offset(lo, full);
+                let main_end = if full > lanes as i64 || rest > 0 { self.place_offset(lo, full) } else { lo };
                 if full == lanes as i64 {
                     self.once(l, n, lo)?;
                 } else if full > 0 {
@@ -589,6 +592,9 @@ impl<'a> Emitter<'a> {
         self.simple_carried(l)?;
         self.a.note(format!("once i{}, {} lanes", l.var, l.lanes));
         self.vars.insert(l.var, at);
+        if let Some(at) = address::runs_once(l) {
+            self.enter_once(l.var, &at);
+        }
         self.region(None, &n.body, n.begin);
         for c in &l.carried {
             if let Some(&slot) = self.dynamic_slots.get(&c.phi) {
@@ -628,6 +634,9 @@ impl<'a> Emitter<'a> {
             self.lowest_mask(MASK_TAIL, active % 16);
         }
         self.vars.insert(l.var, at);
+        if let Some(at) = address::runs_once(l) {
+            self.enter_once(l.var, &at);
+        }
         self.region(None, &n.body, n.begin);
         self.kept.extend(l.carried.iter().map(|c| c.phi));
         self.settle_carried(l);

@@ -6,7 +6,7 @@ use super::prepared::{Prepared, Setup};
 use super::round;
 use crate::Failure;
 use graphc::optim::{Adam, LEARNING_RATE, Optimizer};
-use graphc::{DType, FunctionBuilder, Initializer, ModuleBuilder, Tensor, vjp};
+use graphc::{DType, FunctionBuilder, Initializer, Module, ModuleBuilder, Tensor, vjp};
 use serde_json::{Value, json};
 
 /// Declares an operation on the inputs; gives what is to be computed.
@@ -141,8 +141,8 @@ impl Operation {
         Self { name: name.to_owned(), work, inputs, declare: Box::new(declare) }
     }
 
-    /// Times it and compares it with the peak.
-    pub(super) fn measure(&self, setup: &Setup, peak: &Peak, seconds: f64) -> Result<Value, Failure> {
+    /// Its module, of the function `run`.
+    pub(super) fn module(&self) -> Result<Module, Failure> {
         let m = ModuleBuilder::new(&self.name);
         m.function("run", |f| {
             let declare = |(i, dims): (usize, &Vec<usize>)| f.input(&format!("x{i}"), DType::F32, &dims[..]);
@@ -151,7 +151,12 @@ impl Operation {
                 f.output(&format!("y{i}"), y);
             }
         });
-        let module = m.build().map_err(Failure::other)?;
+        m.build().map_err(Failure::other)
+    }
+
+    /// Times it and compares it with the peak.
+    pub(super) fn measure(&self, setup: &Setup, peak: &Peak, seconds: f64) -> Result<Value, Failure> {
+        let module = self.module()?;
         let fill =
             |(j, dims): (usize, &Vec<usize>)| input(j, dims.iter().product(), Values::Uniform(-1.0, 1.0));
         let inputs = self.inputs.iter().enumerate().map(fill).collect();

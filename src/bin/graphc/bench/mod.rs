@@ -28,8 +28,8 @@ pub(super) struct Args {
     /// Measures single operations, and the peaks of the machine, instead of training steps
     #[arg(long)]
     micro: bool,
-    /// Prints the modules of the named workloads in the text form instead, for `graphc dump`
-    #[arg(long, conflicts_with = "micro")]
+    /// Prints the modules of the named workloads or operations in the text form instead, for `graphc dump`
+    #[arg(long)]
     module: bool,
     /// Prints a line of JSON for each measurement instead of a table
     #[arg(long)]
@@ -116,11 +116,17 @@ fn operations(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Fa
             )));
         }
     }
+    let selected = |name: &str| args.names.is_empty() || args.names.iter().any(|n| name.starts_with(n));
+    if args.module {
+        for operation in all.iter().filter(|m| !args.names.is_empty() && selected(&m.name)) {
+            write!(out, "{}", operation.module()?)?;
+        }
+        return Ok(());
+    }
     let peak = peak::measure(setup.pool.num_threads());
     let row = json!({ "micro": "peak", "gflops": round(peak.gflops, 1), "gb_s": round(peak.gb_s, 1) });
     title(args, &OPERATIONS, out)?;
     print(args, setup, &OPERATIONS, row, out)?;
-    let selected = |name: &str| args.names.is_empty() || args.names.iter().any(|n| name.starts_with(n));
     for operation in all.iter().filter(|m| selected(&m.name)) {
         let row = operation.measure(setup, &peak, args.seconds.unwrap_or(0.5))?;
         print(args, setup, &OPERATIONS, row, out)?;
