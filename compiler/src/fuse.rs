@@ -706,15 +706,47 @@ fn merge_into(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel>
         }
         // The lanes of an epilogue run along a fixed dimension, in which an index that is read from
         // memory may differ.
-        KernelBody::Contraction(_)
-            if q_reductions.is_empty()
-                && p.space.extents == q.space.extents
-                && q.exprs.dynamics.is_empty() =>
-        {
-            append(p, q, *q_outer, 1)
+        KernelBody::Contraction(parts) if q_reductions.is_empty() && q.exprs.dynamics.is_empty() => {
+            let as_it_is = (p.space.extents == q.space.extents).then(|| append(p, q, *q_outer, 1)).flatten();
+            as_it_is.or_else(|| append(p, &transposed(p, parts, q, buffers)?, *q_outer, 1))
         }
         _ => None,
     }
+}
+
+/// Map `q`, which reads what contraction `p` writes with its dimensions in another order, over the
+/// variables of `p`. Only if it writes neighbouring columns of `p` side by side, as the lanes of a tile
+/// are.
+fn transposed(p: &Kernel, parts: &[ContractionPart], q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel> {
+    let loads = q.exprs.loads(&q.roots());
+    let (_, index, _) = loads.iter().find(|l| p.writes().contains(&l.0))?;
+    let n = q.space.extents.len();
+    let mut vars = vec![None; n];
+    for (d, (e, extent)) in (0..).zip(index.iter().zip(&p.space.extents)) {
+        let v = (0..n).find(|&v| *e == IndexExpr::var(v as u32) && q.space.extents[v] == *extent)?;
+        vars[v].replace(IndexExpr::var(d)).is_none().then_some(())?;
+    }
+    let vars: Vec<IndexExpr> = vars.into_iter().collect::<Option<_>>()?;
+    let over_p = |e: &IndexExpr| e.substitute(&p.space, &|v| vars[v as usize].clone());
+    let mut result =
+        Kernel { space: p.space.clone(), exprs: Exprs::default(), stores: Vec::new(), ..q.clone() };
+    let values = q.exprs.copy_into(&mut result.exprs, &q.roots(), &over_p, &mut |_, _| None);
+    for (s, value) in q.stores.iter().zip(values) {
+        let index = s.index.iter().map(over_p).collect();
+        result.stores.push(Store { index, value, ..s.clone() });
+    }
+    let side_by_side = parts.iter().all(|part| {
+        let [batch, m, n, _] = part.ranks;
+        let column = (n > 0).then(|| IndexExpr::var((batch + m + n - 1) as u32));
+        let dimension = part.out.iter().position(|e| Some(e) == column.as_ref());
+        dimension.is_some_and(|d| {
+            result
+                .stores
+                .iter()
+                .all(|s| buffers[s.buffer as usize].offset(&s.index).coefficient(d as u32) == Some(1))
+        })
+    });
+    side_by_side.then_some(result)
 }
 
 /// Whether the inner space is small enough to be run through in several stages, and the outer one

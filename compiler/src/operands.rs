@@ -19,6 +19,8 @@ const ALIAS_GAP: usize = 16;
 pub(crate) const ALIAS_LEAST: usize = 128 << 10;
 /// Positions that may collide without harm: the cache holds as many of a kind.
 const ALIAS_ROWS: i64 = 16;
+/// Positions of a batch dimension along which lanes may run instead of columns.
+const LEAST_LANES: i64 = 4;
 /// Times that each element of a colliding factor is used at least for a copy to pay.
 const ALIAS_REUSE: i64 = 32;
 
@@ -30,6 +32,7 @@ pub(crate) fn make_direct(fused: &mut Fused) {
         if let KernelBody::Contraction(parts) = &mut kernel.body {
             // Where there is no point or no term, nothing is read.
             for (i, part) in parts.iter_mut().enumerate().filter(|(_, p)| !p.space.extents.contains(&0)) {
+                lanes_along_batch(part, &fused.buffers);
                 let [batch, m, n, k] = groups(part);
                 if !is_direct_lhs(part, &fused.buffers) {
                     let own = [batch.clone(), m, k.clone()];
@@ -46,6 +49,36 @@ pub(crate) fn make_direct(fused: &mut Fused) {
         kernels.push(kernel);
     }
     fused.kernels = kernels;
+}
+
+/// Makes the last batch dimension one of n where that has no columns and the left factor lies side by
+/// side along it, as in a depthwise convolution over channels.
+fn lanes_along_batch(part: &mut ContractionPart, buffers: &[FusedBuffer]) {
+    let [batch, m, n, k] = groups(part);
+    let extent = |v: Var| part.space.extents[v as usize];
+    let Some(channel) = batch.clone().rev().find(|&v| extent(v) > 1) else { return };
+    let side_by_side = affine(&part.lhs, buffers)
+        .is_some_and(|(b, index, _)| IndexExpr::linear(index, &b.strides).coefficient(channel) == Some(1));
+    if !side_by_side || extent(channel) < LEAST_LANES || n.clone().any(|v| extent(v) > 1) {
+        return;
+    }
+    let others = batch.filter(|&v| v != channel);
+    let order: Vec<Var> = others.chain(m).chain(n).chain([channel]).chain(k).collect();
+    let mut space = IndexCx::default();
+    let mut vars = vec![IndexExpr::default(); order.len()];
+    for &v in &order {
+        vars[v as usize] = space.var(extent(v) as usize);
+    }
+    let renamed = |e: &IndexExpr| e.substitute(&space, &|v| vars[v as usize].clone());
+    for factor in [&mut part.lhs, &mut part.rhs] {
+        let mut exprs = Exprs::default();
+        let value = factor.exprs.copy_into(&mut exprs, &[factor.value], &renamed, &mut |_, _| None)[0];
+        *factor = Factor { exprs, value };
+    }
+    part.out = part.out.iter().map(renamed).collect();
+    part.ranks[0] -= 1;
+    part.ranks[2] += 1;
+    part.space = space;
 }
 
 /// The variables of batch, m, n and k.

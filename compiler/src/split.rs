@@ -1,4 +1,4 @@
-//! Splits a long reduction to one point, which would be work for one thread, into one of parts that
+//! Splits a long reduction to few points, which would be work for one thread, into one of parts that
 //! run in parallel and one that combines them. The parts are subtrees of the tree in which [`Reduce`]
 //! combines blocks, so the bits stay the same, whatever the number of threads.
 
@@ -12,7 +12,10 @@ const PART: i64 = 8 * Reduce::BLOCK as i64;
 /// Fewest and most parts.
 const PARTS: std::ops::RangeInclusive<i64> = 4..=32;
 
-/// The kernels with long reductions to one point split; partial results get new buffers.
+/// Most points: as many columns are one unit of work.
+const POINTS: i64 = 64;
+
+/// The kernels with long reductions to few points split; partial results get new buffers.
 pub(crate) fn split(kernels: Vec<Kernel>, buffers: &mut Vec<FusedBuffer>) -> Vec<Kernel> {
     let mut all = Vec::with_capacity(kernels.len());
     for k in kernels {
@@ -30,7 +33,11 @@ fn in_two(k: &Kernel, buffers: &mut Vec<FusedBuffer>) -> Option<[Kernel; 2]> {
     let n: i64 = inner.iter().product();
     let one_stage = k.stages().iter().max() == Some(&0);
     let plain = k.exprs.dynamics.is_empty() && k.stores.iter().all(|s| !s.inner);
-    if !one_stage || !plain || outer_extents.iter().any(|&e| e != 1) || n < PART * PARTS.start() {
+    if !one_stage
+        || !plain
+        || !(1..=POINTS).contains(&outer_extents.iter().product())
+        || n < PART * PARTS.start()
+    {
         return None;
     }
     let mut part = PART;
@@ -38,6 +45,9 @@ fn in_two(k: &Kernel, buffers: &mut Vec<FusedBuffer>) -> Option<[Kernel; 2]> {
         part *= 2;
     }
     let (parts, rest) = (n / part, n % part);
+
+    let points: Vec<IndexExpr> = (0..*outer as u32).map(IndexExpr::var).collect();
+    let at_point = |part: IndexExpr| [&[part], &points[..]].concat();
 
     // The parts: variable `outer` is the part, the next the position in it.
     let mut space = IndexCx { extents: outer_extents.to_vec(), dynamic: Vec::new() };
@@ -49,12 +59,12 @@ fn in_two(k: &Kernel, buffers: &mut Vec<FusedBuffer>) -> Option<[Kernel; 2]> {
     let mut stores = Vec::new();
     for (i, &value) in values.iter().enumerate() {
         let dtype = exprs.get(value).dtype;
-        let dims = vec![parts as usize];
+        let dims: Vec<usize> = [parts].iter().chain(outer_extents).map(|&e| e as usize).collect();
         partial.push(buffers.len() as BufferId);
         let strides = row_major_strides(&dims);
         buffers.push(FusedBuffer { node: k.sources[0], ty: StaticType { dtype, dims }, strides });
         let value = exprs.add(ExprOp::Reduced(i as u32), &[], dtype);
-        stores.push(Store { buffer: partial[i], index: vec![which.clone()], value, inner: false });
+        stores.push(Store { buffer: partial[i], index: at_point(which.clone()), value, inner: false });
     }
     let reduced = |values: Vec<ExprId>| reductions.iter().map(|r| r.0).zip(values).collect();
     let first = Kernel {
@@ -77,7 +87,7 @@ fn in_two(k: &Kernel, buffers: &mut Vec<FusedBuffer>) -> Option<[Kernel; 2]> {
     }
     let mut replace = |into: &mut Exprs, e: &Expr| match e.op {
         ExprOp::Reduced(i) => {
-            let load = |j| vec![IndexExpr::constant(j)];
+            let load = |j| at_point(IndexExpr::constant(j));
             let loads = (0..parts).map(|j| into.load(partial[i as usize], load(j), Vec::new(), e.dtype));
             let mut all: Vec<ExprId> = loads.collect();
             if rest > 0 {

@@ -290,7 +290,8 @@ pub struct Factor {
     pub value: ExprId,
 }
 
-/// Sums of products over an index space, see [`graphc_ir::Contraction`].
+/// Sums of products over an index space, see [`graphc_ir::Contraction`]. The left factor may vary along n
+/// too, as one batch dimension can be there instead: then a result is a sum of products lane by lane.
 #[derive(Clone, Debug)]
 pub struct ContractionPart {
     /// Ranges of the variables: batch, m, n, k.

@@ -376,10 +376,9 @@ impl Verifier<'_> {
         }
         let [nb, nm, nn, _] = p.ranks;
         let m = nb as Var..(nb + nm) as Var;
-        let n = (nb + nm) as Var..(nb + nm + nn) as Var;
         let k = (nb + nm + nn) as Var..rank as Var;
         let mut dtypes = Vec::new();
-        for (name, f, foreign) in [("lhs", &p.lhs, n), ("rhs", &p.rhs, m)] {
+        for (name, f, foreign) in [("lhs", &p.lhs, 0..0), ("rhs", &p.rhs, m)] {
             let user = format!("{user} {name}");
             self.exprs(&format!("{user} "), &f.exprs, &p.space, 0);
             if f.value as usize >= f.exprs.len() {
@@ -391,7 +390,7 @@ impl Verifier<'_> {
             let exprs = f.exprs.iter().filter(|(id, _)| needed[*id as usize]);
             let mut used = exprs.flat_map(|(_, e)| e.op.index_exprs());
             if used.any(|x| foreign.clone().any(|v| x.uses(v))) {
-                self.structure(&user, "a factor does not depend on the other factor's own dimensions");
+                self.structure(&user, "the right factor does not depend on the left one's own dimensions");
             }
         }
         if dtypes[0] != dtypes[1] || dtypes[0] == DType::Bool {

@@ -24,7 +24,7 @@ const K_WHOLE: i64 = 2048;
 const K_BLOCK: i64 = 1024;
 /// Rows of the right factor that are at least this many bytes apart, and together span more than
 /// that many, are not at hand in cache and TLB when the next row tile needs them again.
-const FAR_ROWS: (i64, i64) = (1 << 10, 256 << 10);
+const FAR_ROWS: (i64, i64) = (256, 100 << 10);
 /// Rows of the result that share a copy of them at least, and if they collide in the cache.
 const COPY_ROWS: (i64, i64) = (64, 32);
 /// Positions in a block of k whose panels are copied: one of them stays in the first-level cache.
@@ -108,6 +108,8 @@ struct Shape {
     k_chunk: i64,
     /// The left factor if it is read through a copy of the box that a unit needs.
     window: Option<Window>,
+    /// Whether the left factor varies along the columns.
+    lhs_along_n: bool,
     /// Whether each unit copies the column panels of the right factor that it needs for a block of k.
     copies_panels: bool,
 }
@@ -168,7 +170,14 @@ impl Shape {
         let n = dims(2).iter().product();
         let dtype = part.lhs.exprs.get(part.lhs.value).dtype;
         let strides = lhs_strides(part, buffers, &space, m.len());
-        let tile = Tile::best(&m, &strides, n, dtype, target);
+        let own = nb + nm..nb + nm + nn;
+        let needed = part.lhs.exprs.needed(&[part.lhs.value]);
+        let used = part.lhs.exprs.iter().filter(|(id, _)| needed[*id as usize]);
+        let lhs_along_n =
+            used.flat_map(|(_, e)| e.op.index_exprs()).any(|x| own.clone().any(|v| x.uses(v as u32)));
+        // A vector of the left factor for each row goes with one of the right.
+        let widest = if lhs_along_n { 1 } else { MAX_VECTORS };
+        let tile = Tile::best(&m, &strides, n, dtype, target, widest);
         let copies_panels = copying_pays(part, buffers, &space, m.iter().product(), &k);
         let (whole, most) = if copies_panels { (2 * COPY_BLOCK, COPY_BLOCK) } else { (K_WHOLE, K_BLOCK) };
         // From the innermost dimension outwards, as many as fit a block.
@@ -212,6 +221,7 @@ impl Shape {
             k_dim,
             k_chunk,
             window,
+            lhs_along_n,
             copies_panels,
         };
         if s.points() > 0 {
@@ -361,7 +371,8 @@ impl Shape {
         let own = |g: usize| self.space.extents[g].len();
         let mut all = vec![1; own(0)];
         all.extend(self.m_block.iter().zip(&self.m).take(own(1)).map(|(b, e)| b.min(e)));
-        all.extend(vec![1; own(2)]);
+        let columns = if self.lhs_along_n { self.n.min(self.panels * self.lanes) } else { 1 };
+        all.extend(vec![columns; own(2)]);
         all.extend(self.covered_k().into_iter().take(own(3)));
         all
     }
@@ -457,7 +468,7 @@ impl Tile {
     /// The tile that takes the least time for all of m and n, in halves of a cycle for a position of
     /// k: two multiply-adds or two loads begin in a cycle, a multiply-add takes four cycles, and the
     /// loop costs something for each tile.
-    fn best(m: &[i64], strides: &[i64], n: i64, dtype: DType, target: &Target) -> Self {
+    fn best(m: &[i64], strides: &[i64], n: i64, dtype: DType, target: &Target, widest: i64) -> Self {
         let per_register = (i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(1);
         // Truth values that go with the lanes come in fours.
         let lane_step = per_register.max(4);
@@ -469,7 +480,7 @@ impl Tile {
         let mut limit = i64::MAX;
         for row_dim in dims {
             let extent = m[row_dim];
-            for step in 1..=MAX_VECTORS * per_register / lane_step {
+            for step in 1..=(widest * per_register / lane_step).max(1) {
                 let lanes = if n == 1 { 1 } else { step * lane_step };
                 let vectors = ceil_div(lanes, per_register);
                 let most = (i64::from(target.registers) - 2 - vectors) / vectors;
@@ -855,7 +866,8 @@ impl Part<'_, '_> {
             let index = self.linear(buffer, index);
             return Source { base: Base::Buffer(buffer), index, origin: IndexExpr::default() };
         };
-        let start = self.point(unit, &unit.m, &IndexExpr::default(), &self.k_at(block));
+        let column = if s.lhs_along_n { unit.panel.scale(s.lanes) } else { IndexExpr::default() };
+        let start = self.point(unit, &unit.m, &column, &self.k_at(block));
         let covered = s.covered();
         // The least index that occurs, in each dimension.
         let lowest = w.index.iter().map(|e| {
@@ -1044,8 +1056,17 @@ impl Part<'_, '_> {
         // Without the column, which is added to it.
         let start = self.point(unit, &at.m, &IndexExpr::default(), &self.k_at(block));
         let here = |p: &Self, e: &IndexExpr| e.substitute(p.b.cx(), &|v| start[v as usize].clone());
-        let (lhs_steps, lhs) = (along_k(&source.index), here(self, &source.index));
-        let lhs = self.fixed(&lhs.add(&source.origin.scale(-1)), MAX_ELEMENTS as i64);
+        let lhs_steps = along_k(&source.index);
+        let lhs = if s.lhs_along_n {
+            let start = self.point(unit, &at.m, &at.first, &self.k_at(block));
+            source.index.substitute(self.b.cx(), &|v| start[v as usize].clone())
+        } else {
+            here(self, &source.index)
+        };
+        let mut lhs = self.fixed(&lhs.add(&source.origin.scale(-1)), MAX_ELEMENTS as i64);
+        if s.lhs_along_n {
+            lhs = lhs.add(&at.lane());
+        }
         let rhs = match &at.panel {
             Some((base, panel)) => {
                 let (size, strides) = s.panel_layout();
@@ -1203,6 +1224,7 @@ mod tests {
     use crate::operands::make_direct;
     use crate::vector::interp::run_program;
     use crate::{kernel, optimize, vector};
+    use graphc_ir::ops::ConvConfig;
     use graphc_ir::{Literal, Module, ModuleBuilder, evaluate, gradients};
     use std::collections::HashMap;
 
@@ -1285,10 +1307,14 @@ mod tests {
 
     #[test]
     fn panels_of_far_rows_are_copied() {
-        for (m, k, n) in [(70, 300, 512), (65, 520, 521), (130, 260, 1000), (33, 32, 1024)] {
-            for dtype in [DType::F32, DType::F64, DType::I32] {
-                assert_eq!(product(dtype, m, k, n, [false; 2]).len(), 1, "{m} {k} {n}");
-            }
+        let cases = [
+            (65, 110, 256, DType::F32),
+            (66, 700, 70, DType::F32),
+            (33, 32, 1024, DType::F32),
+            (64, 260, 65, DType::F64),
+        ];
+        for (m, k, n, dtype) in cases {
+            assert_eq!(product(dtype, m, k, n, [false; 2]).len(), 1, "{m} {k} {n}");
         }
     }
 
@@ -1333,9 +1359,34 @@ mod tests {
     }
 
     #[test]
+    fn depthwise_convolutions_have_lanes_along_channels() {
+        for (x_dims, size, stride, padding) in
+            [([2, 9, 11, 8], 3, 1, 1), ([1, 40, 6, 7], 5, 2, 2), ([3, 16, 9, 9], 3, 1, 0)]
+        {
+            let channels = x_dims[1];
+            let b = ModuleBuilder::new(&format!("depthwise {x_dims:?} {size} {stride} {padding}"));
+            b.function("f", |f| {
+                let (x, w) =
+                    (f.input("x", DType::F32, x_dims), f.input("w", DType::F32, [channels, 1, size, size]));
+                // A buffer of its own, whose order may be chosen.
+                let x = x.exp();
+                let config = ConvConfig::new(2).strides(&[stride; 2]).padding(&[(padding, padding); 2]);
+                let y = x.conv(w, &config.groups(channels));
+                f.output("y", y.max(0.0));
+                let loss = (y * y).reduce_sum(&[0, 1, 2, 3]);
+                for (name, g) in ["dx", "dw"].into_iter().zip(gradients(loss, &[x, w])) {
+                    f.output(name, g);
+                }
+            });
+            let w = numbers(DType::F32, &[channels, 1, size, size], 9);
+            check(&b.build().unwrap(), &[numbers(DType::F32, &x_dims, 8), w]);
+        }
+    }
+
+    #[test]
     fn tiles_fill_the_registers() {
         let tile = |m: i64, n: i64, target: &Target| {
-            let t = Tile::best(&[m], &[1], n, DType::F32, target);
+            let t = Tile::best(&[m], &[1], n, DType::F32, target, MAX_VECTORS);
             (t.rows, t.lanes)
         };
         assert_eq!(TARGETS.map(|t| tile(840, 1024, &t)), [(5, 8), (6, 16), (14, 32)]);

@@ -9,12 +9,16 @@
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
 use crate::kernel::{BufferId, ExprId, Kernel, KernelBody, Store};
-use crate::program::{Buffer, Layout, Scheduled};
+use crate::program::{Buffer, Layout, Place, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
 use graphc_ir::{DType, Guard, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+
+/// Bytes of a result that is written past the caches: the program does not read it again, and it would
+/// push out of them what is needed.
+const STREAM_BYTES: usize = 4 << 20;
 
 /// Elements of a map that make one unit of parallel work.
 const CHUNK: i64 = 2048;
@@ -70,6 +74,13 @@ pub(super) fn schedule(
     } else {
         s.rows(inner_points)
     };
+    for store in &kernel.stores {
+        let buffer = &buffers[store.buffer as usize];
+        let result = matches!(buffer.place, Place::Output(_)) && buffer.bytes() >= STREAM_BYTES;
+        if result && !kernel.reads().contains(&store.buffer) {
+            s.b.stream(store.buffer);
+        }
+    }
     let work = (points * inner_points.max(1)) as u64 * kernel.exprs.len() as u64;
     let parallel = units > 1 && work > PARALLEL_WORK;
     Scheduled { function: s.b.finish(), units: units as u64, parallel, scratch: s.scratch }

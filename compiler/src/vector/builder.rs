@@ -17,6 +17,7 @@ pub struct VBuilder {
     cx: IndexCx,
     params: Vec<Val>,
     scheduled: bool,
+    streams: Vec<u32>,
     /// Statements of the open scopes, innermost last.
     scopes: Vec<Scope>,
 }
@@ -49,6 +50,7 @@ impl VBuilder {
             cx: IndexCx { extents: Vec::new(), dynamic: vec![MAX_ELEMENTS as i64; 2] },
             params: vec![0, 1],
             scheduled: false,
+            streams: Vec::new(),
             scopes: vec![Scope::default()],
         }
     }
@@ -74,6 +76,14 @@ impl VBuilder {
             params: self.params,
             body,
             scheduled: self.scheduled,
+            streams: self.streams,
+        }
+    }
+
+    /// Says that stores to a buffer may go past the caches.
+    pub fn stream(&mut self, buffer: u32) {
+        if !self.streams.contains(&buffer) {
+            self.streams.push(buffer);
         }
     }
 

@@ -160,4 +160,6 @@ pub struct VFunc {
     pub body: Vec<Stmt>,
     /// Whether the emitter should keep the order of instructions: that of register tiles.
     pub scheduled: bool,
+    /// Buffers too large for caches that it writes and nobody reads soon: stores may go past the caches.
+    pub streams: Vec<u32>,
 }

@@ -26,7 +26,8 @@ fn function(out: &mut String, f: &VFunc) -> fmt::Result {
     let params: Vec<String> =
         f.params.iter().zip(["first", "end"]).map(|(v, role)| format!("%{v} {role}")).collect();
     let scheduled = if f.scheduled { " scheduled" } else { "" };
-    writeln!(out, "kernel {}({}){scheduled} {{", f.name, params.join(", "))?;
+    let streams: String = f.streams.iter().map(|b| format!(" stream b{b}")).collect();
+    writeln!(out, "kernel {}({}){scheduled}{streams} {{", f.name, params.join(", "))?;
     block(out, f, &f.body, 1)?;
     writeln!(out, "}}")
 }

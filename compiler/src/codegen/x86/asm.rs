@@ -127,6 +127,7 @@ pub(super) struct Evex {
 pub(super) enum Cond {
     Below = 2,
     Equal = 4,
+    NotEqual = 5,
     Less = 12,
     GreaterEqual = 13,
     Greater = 15,
@@ -521,6 +522,16 @@ impl Assembler {
         self.distance(label);
     }
 
+    pub(super) fn jump(&mut self, label: Label) {
+        self.byte(0xe9);
+        self.distance(label);
+    }
+
+    /// Makes stores past the caches visible before any later store.
+    pub(super) fn sfence(&mut self) {
+        self.code.extend_from_slice(&[0x0f, 0xae, 0xf8]);
+    }
+
     fn distance(&mut self, label: Label) {
         let at = self.code.len();
         self.imm32(0);
@@ -690,6 +701,111 @@ mod tests {
                 vector(evex, i, Width::Y, (1, 0), Rm::Reg(3), Some(9), NONE),
                 format!("{name} ymm1,ymm3,9")
             );
+        }
+    }
+
+    #[test]
+    fn rows_between_registers_and_memory() {
+        let at = Rm::Mem(Mem::at(RSI, 32));
+        let y = Width::Y;
+        let rows: &[(bool, Ins, Width, (u8, u8), Rm, &str)] = &[
+            (false, table::MOVUPS_LOAD, y, (1, 0), at, "vmovups ymm1,[rsi+20h]"),
+            (false, table::MOVUPS_STORE, y, (1, 0), at, "vmovups [rsi+20h],ymm1"),
+            (true, table::MOVUPD_LOAD, y, (1, 0), at, "vmovupd ymm1,[rsi+20h]"),
+            (true, table::MOVUPD_STORE, y, (1, 0), at, "vmovupd [rsi+20h],ymm1"),
+            (false, table::MOVNTPS, Width::X, (1, 0), at, "vmovntps [rsi+20h],xmm1"),
+            (true, table::MOVNTPS, Width::X, (17, 0), at, "vmovntps [rsi+20h],xmm17"),
+            (false, table::MOVSS_LOAD, Width::X, (1, 0), at, "vmovss xmm1,[rsi+20h]"),
+            (false, table::MOVSS_STORE, Width::X, (1, 0), at, "vmovss [rsi+20h],xmm1"),
+            (true, table::MOVSD_LOAD, Width::X, (1, 0), at, "vmovsd xmm1,[rsi+20h]"),
+            (true, table::MOVSD_STORE, Width::X, (1, 0), at, "vmovsd [rsi+20h],xmm1"),
+            (false, table::MOVD_LOAD, Width::X, (1, 0), at, "vmovd xmm1,[rsi+20h]"),
+            (false, table::MOVD_STORE, Width::X, (1, 0), at, "vmovd [rsi+20h],xmm1"),
+            (true, table::MOVQ_LOAD, Width::X, (1, 0), Rm::Reg(3), "vmovq xmm1,rbx"),
+            (true, table::MOVQ_STORE, Width::X, (1, 0), Rm::Reg(3), "vmovq rbx,xmm1"),
+            (false, table::MASKMOVPS_LOAD, y, (1, 2), at, "vmaskmovps ymm1,ymm2,[rsi+20h]"),
+            (false, table::MASKMOVPS_STORE, y, (1, 2), at, "vmaskmovps [rsi+20h],ymm2,ymm1"),
+            (false, table::MASKMOVPD_LOAD, y, (1, 2), at, "vmaskmovpd ymm1,ymm2,[rsi+20h]"),
+            (false, table::MASKMOVPD_STORE, y, (1, 2), at, "vmaskmovpd [rsi+20h],ymm2,ymm1"),
+            (true, table::MOVDQU8_LOAD, Width::X, (1, 0), at, "vmovdqu8 xmm1,[rsi+20h]"),
+            (true, table::MOVDQU8_STORE, Width::X, (1, 0), at, "vmovdqu8 [rsi+20h],xmm1"),
+            (false, table::PMOVZXBD, y, (1, 0), at, "vpmovzxbd ymm1,[rsi+20h]"),
+            (true, table::PMOVZXWD, Width::Z, (1, 0), at, "vpmovzxwd zmm1,[rsi+20h]"),
+            (true, table::PMOVDB, Width::Z, (1, 0), at, "vpmovdb [rsi+20h],zmm1"),
+            (true, table::PMOVDW, Width::Z, (1, 0), at, "vpmovdw [rsi+20h],zmm1"),
+            (true, table::EXTRACT128, y, (1, 0), Rm::Reg(3), "vextracti32x4 xmm3,ymm1,1"),
+            (false, table::EXTRACT128_VEX, y, (1, 0), Rm::Reg(3), "vextracti128 xmm3,ymm1,1"),
+            (true, table::EXTRACT256, Width::Z, (1, 0), Rm::Reg(3), "vextracti64x4 ymm3,zmm1,1"),
+            (true, table::INSERT256, Width::Z, (1, 2), Rm::Reg(3), "vinserti64x4 zmm1,zmm2,ymm3,1"),
+            (true, table::INSERT128, y, (1, 2), Rm::Reg(3), "vinserti32x4 ymm1,ymm2,xmm3,1"),
+            (false, table::INSERTPS, Width::X, (1, 2), at, "vinsertps xmm1,xmm2,[rsi+20h],1"),
+            (false, table::PERMQ, y, (1, 0), Rm::Reg(3), "vpermq ymm1,ymm3,1"),
+            (false, table::PSHUFD, y, (1, 0), Rm::Reg(3), "vpshufd ymm1,ymm3,1"),
+        ];
+        let immediates = ["vextract", "vinsert", "vpermq", "vpshufd"];
+        for (evex, i, width, regs, rm, expected) in rows {
+            let imm = immediates.iter().any(|m| expected.starts_with(m)).then_some(1);
+            assert_eq!(vector(*evex, *i, *width, *regs, *rm, imm, NONE), *expected);
+        }
+    }
+
+    #[test]
+    fn rows_of_logic_comparison_and_shifts() {
+        let rows: &[(bool, Ins, Option<u8>, &str)] = &[
+            (false, table::POR, None, "vpor ymm1,ymm2,ymm3"),
+            (false, table::PXOR, None, "vpxor ymm1,ymm2,ymm3"),
+            (true, table::PAND, None, "vpandd ymm1,ymm2,ymm3"),
+            (true, table::POR, None, "vpord ymm1,ymm2,ymm3"),
+            (true, table::PXOR, None, "vpxord ymm1,ymm2,ymm3"),
+            (true, Ins { w: 1, ..table::PXOR }, None, "vpxorq ymm1,ymm2,ymm3"),
+            (false, table::PCMPEQD, None, "vpcmpeqd ymm1,ymm2,ymm3"),
+            (false, table::PCMPGTD, None, "vpcmpgtd ymm1,ymm2,ymm3"),
+            (true, table::PCMPD_MASK, Some(1), "vpcmpltd k1,ymm2,ymm3"),
+            (true, table::PTESTMB, None, "vptestmb k1,ymm2,ymm3"),
+            (false, table::PACKUSDW, None, "vpackusdw ymm1,ymm2,ymm3"),
+            (false, table::PACKUSWB, None, "vpackuswb ymm1,ymm2,ymm3"),
+            (false, table::BLENDVPD, Some(4 << 4), "vblendvpd ymm1,ymm2,ymm3,ymm4"),
+            (true, table::BLENDMPS, None, "vblendmps ymm1,ymm2,ymm3"),
+            (false, table::float(DType::F64, table::SUB), None, "vsubpd ymm1,ymm2,ymm3"),
+            (false, table::float(DType::F32, table::MUL), None, "vmulps ymm1,ymm2,ymm3"),
+            (false, table::float(DType::F32, table::DIV), None, "vdivps ymm1,ymm2,ymm3"),
+            (true, table::float(DType::F32, table::MIN), None, "vminps ymm1,ymm2,ymm3"),
+            (false, table::float(DType::F64, table::MAX), None, "vmaxpd ymm1,ymm2,ymm3"),
+            (false, table::fma(DType::F32, FmaOrder::O132), None, "vfmadd132ps ymm1,ymm2,ymm3"),
+            (true, table::fma(DType::F64, FmaOrder::O213), None, "vfmadd213pd ymm1,ymm2,ymm3"),
+        ];
+        for (evex, i, imm, expected) in rows {
+            assert_eq!(vector(*evex, *i, Width::Y, (1, 2), Rm::Reg(3), *imm, NONE), *expected);
+        }
+        let sqrt = table::float(DType::F64, table::SQRT);
+        assert_eq!(vector(false, sqrt, Width::Y, (1, 0), Rm::Reg(3), None, NONE), "vsqrtpd ymm1,ymm3");
+        let abs = vector(false, table::PABSD, Width::Y, (1, 0), Rm::Reg(3), None, NONE);
+        assert_eq!(abs, "vpabsd ymm1,ymm3");
+        // The digit is where the destination is in others, and that where their second operand is.
+        let shifts: &[(bool, Ins, u8, &str)] = &[
+            (false, table::PSHIFTD, table::SHIFT_RIGHT_ARITHMETIC, "vpsrad ymm2,ymm3,5"),
+            (false, table::PSHIFTD, table::SHIFT_LEFT, "vpslld ymm2,ymm3,5"),
+            (false, table::PSHIFTQ, table::SHIFT_RIGHT, "vpsrlq ymm2,ymm3,5"),
+            (true, table::PSHIFTQ, table::SHIFT_LEFT, "vpsllq ymm2,ymm3,5"),
+            (true, table::PSRAQ, table::SHIFT_RIGHT_ARITHMETIC, "vpsraq ymm2,ymm3,5"),
+        ];
+        for (evex, i, digit, expected) in shifts {
+            assert_eq!(vector(*evex, *i, Width::Y, (*digit, 2), Rm::Reg(3), Some(5), NONE), *expected);
+        }
+        let masks: &[(Ins, u8, (u8, u8), Rm, Option<u8>, &str)] = &[
+            (table::KMOVW, 0, (1, 0), Rm::Reg(3), None, "kmovw k1,k3"),
+            (table::KMOVW, 0, (1, 0), Rm::Mem(Mem::at(RSP, 8)), None, "kmovw k1,[rsp+8]"),
+            (table::KMOVW_STORE, 0, (1, 0), Rm::Mem(Mem::at(RSP, 8)), None, "kmovw [rsp+8],k1"),
+            (table::KMOVW_FROM_GPR, 0, (1, 0), Rm::Reg(RAX.0), None, "kmovw k1,eax"),
+            (table::KAND, 1, (1, 2), Rm::Reg(3), None, "kandw k1,k2,k3"),
+            (table::KNOT, 0, (1, 0), Rm::Reg(3), None, "knotw k1,k3"),
+            (table::KOR, 1, (1, 2), Rm::Reg(3), None, "korw k1,k2,k3"),
+            (table::KXNOR, 1, (1, 2), Rm::Reg(3), None, "kxnorw k1,k2,k3"),
+            (table::KXOR, 1, (1, 2), Rm::Reg(3), None, "kxorw k1,k2,k3"),
+            (table::KSHIFTR, 0, (1, 0), Rm::Reg(3), Some(4), "kshiftrw k1,k3,4"),
+        ];
+        for (i, l, (reg, vvvv), rm, imm, expected) in masks {
+            assert_eq!(text(true, |a| a.vex(*i, *l, *reg, *vvvv, *rm, *imm)).remove(0), *expected);
         }
     }
 

@@ -1,11 +1,11 @@
 //! Loads, stores, and what moves values between lanes.
 
 use super::address::Place;
-use super::asm::{Cond, Evex, Ins, Mem, RAX, RCX, RDX, RSP, Rm, Width};
+use super::asm::{Alu, Cond, Evex, Ins, Mem, RAX, RCX, RDX, RSP, Rm, Width};
 use super::regs::{Class, Home, MASK_TAIL, MASK_TEMP};
 use super::{Active, Emitted, Emitter, Isa, LANE_BYTES, Mode, Refused, lane_bytes, table};
 use crate::narrow::lane_type;
-use crate::vector::{MemRef, Val};
+use crate::vector::{Base, MemRef, Val};
 use graphc_ir::{DType, Guard, IndexExpr, ReduceKind, Scalar};
 
 /// Lanes of a memory access that exist.
@@ -97,7 +97,7 @@ impl Emitter<'_> {
         if self.class_of(dst) == Class::Mask {
             let k = self.in_register(x, 0);
             self.a.vex(table::KMOVW_TO_GPR, 0, RAX.0, 0, Rm::Reg(k), None);
-            self.a.alu_imm(super::Alu::And, Rm::Reg(RAX.0), 1);
+            self.a.alu_imm(Alu::And, Rm::Reg(RAX.0), 1);
             self.a.neg(RAX);
             for p in 0..parts {
                 let k = self.take(Class::Mask);
@@ -351,7 +351,7 @@ impl Emitter<'_> {
         } else {
             self.a.lea(RAX, at);
         }
-        self.a.alu_imm(super::Alu::Cmp, Rm::Mem(Mem::at(RSP, ok)), 0);
+        self.a.alu_imm(Alu::Cmp, Rm::Mem(Mem::at(RSP, ok)), 0);
         self.a.cmov(Cond::Equal, RAX, Rm::Mem(Mem::at(RSP, self.bases.constants)));
         Mem::at(RAX, 0)
     }
@@ -539,6 +539,21 @@ impl Emitter<'_> {
         let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
         let at = self.address(mem, 0);
         let at = self.keep_address(at);
+        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
+        let streams = matches!(mem.base, Base::Buffer(b) if self.f.streams.contains(&b));
+        let done = self.a.label();
+        if streams && whole && width == self.isa.width() {
+            let ordinary = self.a.label();
+            // Allocators align large buffers of callers to 16 bytes, not to a vector.
+            self.a.lea(RDX, at);
+            self.a.alu_imm(Alu::And, Rm::Reg(RDX.0), 15);
+            self.a.jump_if(Cond::NotEqual, ordinary);
+            for (p, &r) in regs.iter().enumerate() {
+                self.stream_part(at.offset((p * width.bytes()) as i32), width, r);
+            }
+            self.a.jump(done);
+            self.a.bind(ordinary);
+        }
         for (p, r) in regs.into_iter().enumerate() {
             let at = Rm::Mem(at.offset((p * width.bytes()) as i32));
             let double = size == 8;
@@ -555,7 +570,22 @@ impl Emitter<'_> {
                 }
             }
         }
+        self.a.bind(done);
         Ok(())
+    }
+
+    /// Writes a register past the caches, by 16 bytes.
+    fn stream_part(&mut self, at: Mem, width: Width, r: u8) {
+        let temp = self.temp();
+        for piece in 0..(width.bytes() / 16) as u8 {
+            let extract = if self.isa == Isa::Avx512 { table::EXTRACT128 } else { table::EXTRACT128_VEX };
+            let from = if piece == 0 { r } else { temp };
+            if piece > 0 {
+                self.a.vector(extract, width, r, 0, Rm::Reg(temp), Some(piece), Evex::default());
+            }
+            let to = Rm::Mem(at.offset(16 * i32::from(piece)));
+            self.a.vector(table::MOVNTPS, Width::X, from, 0, to, None, Evex::default());
+        }
     }
 
     /// Stores a scalar truth value as a byte.
@@ -567,7 +597,7 @@ impl Emitter<'_> {
             let r = self.in_register(v, 0);
             self.a.vector(table::MOVD_STORE, Width::X, r, 0, Rm::Reg(RDX.0), None, Evex::default());
         }
-        self.a.alu_imm(super::Alu::And, Rm::Reg(RDX.0), 1);
+        self.a.alu_imm(Alu::And, Rm::Reg(RDX.0), 1);
         self.a.store_bytes(at, RDX, 1);
         Ok(())
     }
@@ -615,7 +645,7 @@ impl Emitter<'_> {
                 };
                 self.a.load_bytes(RDX, Mem::at(RSP, slot + (l * lane_size) as i32), lane_size);
                 if mem.dtype == DType::Bool {
-                    self.a.alu_imm(super::Alu::And, Rm::Reg(RDX.0), 1);
+                    self.a.alu_imm(Alu::And, Rm::Reg(RDX.0), 1);
                 }
                 self.a.store_bytes(at, RDX, size);
             }
@@ -730,10 +760,10 @@ impl Emitter<'_> {
                 self.index(&g.expr, 0);
                 self.a.neg(RAX);
                 self.a.mov_imm(RCX, limit);
-                self.a.alu(super::Alu::Add, RAX, Rm::Reg(RCX.0));
+                self.a.alu(Alu::Add, RAX, Rm::Reg(RCX.0));
                 for (bound, cond) in [(1 << 30, Cond::Greater), (-(1 << 30), Cond::Less)] {
                     self.a.mov_imm(RCX, bound);
-                    self.a.alu(super::Alu::Cmp, RAX, Rm::Reg(RCX.0));
+                    self.a.alu(Alu::Cmp, RAX, Rm::Reg(RCX.0));
                     self.a.cmov(cond, RAX, Rm::Reg(RCX.0));
                 }
                 let data = Rm::Mem(Mem::Data(offsets));
@@ -749,7 +779,7 @@ impl Emitter<'_> {
                 }
                 let x = Evex::default();
                 if low {
-                    self.a.alu_imm(super::Alu::Sub, Rm::Reg(RAX.0), 1);
+                    self.a.alu_imm(Alu::Sub, Rm::Reg(RAX.0), 1);
                 }
                 self.a.vector(table::MOVD_LOAD, Width::X, bound, 0, Rm::Reg(RAX.0), None, x);
                 self.a.vector(table::BROADCASTSS, width, bound, 0, Rm::Reg(bound), None, x);

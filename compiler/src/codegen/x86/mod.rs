@@ -120,6 +120,8 @@ struct Emitter<'a> {
     /// Carried values that must outlive their last use in the body.
     kept: HashSet<Val>,
     constants: HashSet<Val>,
+    /// Values of the constants that are floats.
+    numbers: HashMap<Val, f64>,
     /// Values in vector registers that are defined to be the same in all lanes.
     uniform: HashSet<Val>,
     /// Scalar values that index expressions name, with their slots.
@@ -172,6 +174,7 @@ impl<'a> Emitter<'a> {
             carried_by: vec![None; n],
             kept: HashSet::new(),
             constants: HashSet::new(),
+            numbers: HashMap::new(),
             uniform: HashSet::new(),
             dynamic_slots: HashMap::new(),
             defined: vec![0; n],
@@ -211,6 +214,9 @@ impl<'a> Emitter<'a> {
         self.region(None, &nodes, 0);
         self.block(&nodes)?;
         self.close_region();
+        if !self.f.streams.is_empty() {
+            self.a.sfence();
+        }
         self.a.vzeroupper();
         self.a.load(RSP, Mem::at(RSP, 0));
         for &r in address::SAVED.iter().rev() {
@@ -789,6 +795,14 @@ impl<'a> Analysis<'_, 'a> {
                     };
                     if constant {
                         self.e.constants.insert(*dst);
+                    }
+                    let number = match op {
+                        VOp::Scalar(ScalarOp::Const(c)) if c.dtype().is_float() => Some(c.to_f64()),
+                        VOp::Splat => self.e.numbers.get(&args[0]).copied(),
+                        _ => None,
+                    };
+                    if let Some(c) = number {
+                        self.e.numbers.insert(*dst, c);
                     }
                     let same = matches!(op, VOp::Splat | VOp::Scalar(ScalarOp::Const(_)));
                     if same && self.e.class_of(*dst) == Class::Vector {

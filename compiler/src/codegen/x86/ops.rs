@@ -267,11 +267,54 @@ impl Emitter<'_> {
             self.v(i, width, d, a, b);
             return Ok(());
         }
+        if matches!(op, ScalarOp::Min | ScalarOp::Max)
+            && let Some(limit) = self.limit(args)
+        {
+            self.limited(op, dtype, width, dst, args, p, limit);
+            return Ok(());
+        }
         let a = self.register(x, p);
         let b = self.register(y, p);
         let d = self.take(Class::Vector);
         self.own(dst, p, d);
         self.binary(op, dtype, width, d, a, b)
+    }
+
+    /// The operand of a minimum or maximum that is a constant number, if one is.
+    fn limit(&self, args: &[Val]) -> Option<Limit> {
+        let [x, y] = [args[0], args[1]].map(|v| self.numbers.get(&v).copied());
+        match (x, y) {
+            (Some(c), _) if !c.is_nan() => Some(Limit::First),
+            (_, Some(c)) if c == 0.0 && c.is_sign_positive() => Some(Limit::SecondIsZero),
+            (_, Some(c)) if !c.is_nan() && c != 0.0 => Some(Limit::Second),
+            _ => None,
+        }
+    }
+
+    /// A minimum or maximum of floats with a constant, which comes first: Intel's gives the second
+    /// operand where either is NaN, and where both are equal. Of equal operands the second counts,
+    /// which tells apart zeros only.
+    #[expect(clippy::too_many_arguments, reason = "an operation, its type and its operands")]
+    fn limited(
+        &mut self,
+        op: ScalarOp,
+        dtype: DType,
+        width: Width,
+        dst: Val,
+        args: &[Val],
+        p: usize,
+        limit: Limit,
+    ) {
+        let (constant, x) = if limit == Limit::First { (args[0], args[1]) } else { (args[1], args[0]) };
+        let c = self.register(constant, p);
+        let b = self.last(x, p);
+        let d = self.destination(dst, p, &[x]);
+        let code = if op == ScalarOp::Min { table::MIN } else { table::MAX };
+        self.v(table::float(dtype, code), width, d, c, b);
+        if limit == Limit::SecondIsZero {
+            // Of the zeros, the sum is the positive one; all else stays.
+            self.v(table::float(dtype, table::ADD), width, d, d, c);
+        }
     }
 
     fn fma(&mut self, dtype: DType, width: Width, dst: Val, args: &[Val], p: usize) {
@@ -904,6 +947,15 @@ impl Emitter<'_> {
         }
         Ok(())
     }
+}
+
+/// Which operand of a minimum or maximum is a constant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    First,
+    /// Neither NaN nor zero.
+    Second,
+    SecondIsZero,
 }
 
 /// The last operand of an instruction.

@@ -5,6 +5,8 @@ use graphc_ir::DType;
 
 pub(super) const MOVUPS_LOAD: Ins = ins(0, 1, 0, 0x10);
 pub(super) const MOVUPS_STORE: Ins = ins(0, 1, 0, 0x11);
+/// Past the caches, to an aligned address.
+pub(super) const MOVNTPS: Ins = ins(0, 1, 0, 0x2b);
 pub(super) const MOVUPD_LOAD: Ins = ins(1, 1, 1, 0x10);
 pub(super) const MOVUPD_STORE: Ins = ins(1, 1, 1, 0x11);
 pub(super) const MOVSS_LOAD: Ins = ins(2, 1, 0, 0x10).tuple(Tuple::Scalar(4));
