@@ -179,6 +179,10 @@ impl<'a> Assembler<'a> {
                 node: b.node,
             })
             .collect();
+        let mut buffers: Vec<Buffer> = buffers;
+        for (i, &port) in fused.ports.iter().enumerate() {
+            buffers[port as usize].place = Place::Input(f.inputs.len() + i);
+        }
         let Fused { buffer_of, kernels, checks, .. } = fused;
         let (constants, controls) = (vec![0; ZEROS], BTreeMap::new());
         let (path, first_site) = at;
@@ -211,7 +215,7 @@ impl<'a> Assembler<'a> {
                 control.bodies.push(Body {
                     constants,
                     context: reserve(size_of::<Context>()),
-                    inputs: reserve(8 * function.inputs.len()),
+                    inputs: reserve(8 * function.inputs.len().max(program.inputs())),
                     outputs: reserve(8 * function.outputs.len()),
                     arena: reserve(program.scratch_offset + program.scratch_stride * workers + SLACK_BYTES),
                     function,

@@ -5,6 +5,7 @@ use crate::assemble::{Assembled, Limits, assemble};
 use crate::codegen::{self, CompiledFunction, Isa};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
+use crate::hoist::{self, Hoisted};
 use crate::kernel::{self, KernelBody};
 use crate::layout;
 use crate::lower::Target;
@@ -14,9 +15,10 @@ use crate::pass::{OptLevel, PassOptions, PassRecord};
 use crate::pipeline::optimize;
 use crate::program::Program;
 use crate::vector;
-use graphc_ir::{Bindings, Function, Module};
+use graphc_ir::{Bindings, Function, Module, Op};
 use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -155,7 +157,7 @@ pub fn compile_function(
     };
     let target = Target::of(options.isa, options.max_threads);
     let mut scheduler = Scheduler { options, fusion, layout, target, faults: Vec::new() };
-    let assembled = scheduler.program(&optimized, "", &mut lap)?;
+    let (assembled, _) = scheduler.program(&optimized, "", 0..0, &mut lap)?;
     let faults = scheduler.faults;
     lap("schedule");
     let generated = codegen::generate(&assembled.program, options.isa, options.keep_code)?;
@@ -208,23 +210,32 @@ struct Scheduler<'a> {
 
 impl Scheduler<'_> {
     /// The program of `f`; `path` comes before the names of its kernels. `lap` takes the time of
-    /// the outermost function's stages, in which those of its regions are contained.
+    /// the outermost function's stages, in which those of its regions are contained. `f` may be the
+    /// body of a loop, whose inputs `same` are equal in all steps: then there are kernels to be run
+    /// before it.
     fn program(
         &mut self,
         f: &Function,
         path: &str,
+        same: Range<usize>,
         lap: &mut dyn FnMut(&'static str),
-    ) -> Result<Assembled, CompileError> {
+    ) -> Result<(Assembled, Vec<Hoisted>), CompileError> {
         let mut fused = fuse(f, self.fusion);
         lap("fuse");
         layout::choose(f, &mut fused);
         lap("layout");
-        operands::make_direct(&mut fused);
+        let invariant = same.clone().filter_map(|i| fused.buffer_of.get(&f.inputs[i]).copied()).collect();
+        operands::make_direct(&mut fused, &invariant, &self.target);
         lap("operands");
+        let hoisted = hoist::take(f, &mut fused, same);
         let mut bodies = HashMap::new();
-        for kernel in &mut fused.kernels {
+        let mut kernels = Vec::with_capacity(fused.kernels.len());
+        for mut kernel in std::mem::take(&mut fused.kernels) {
             kernel.name.insert_str(0, path);
-            let KernelBody::Region { .. } = &kernel.body else { continue };
+            let KernelBody::Region { .. } = &kernel.body else {
+                kernels.push(kernel);
+                continue;
+            };
             let node = kernel.sources[0];
             let path = format!("{}.", kernel.name);
             let regions = f.graph.op(node).regions();
@@ -232,11 +243,21 @@ impl Scheduler<'_> {
             for (i, region) in regions.iter().enumerate() {
                 let body = region.function().clone();
                 let path = if regions.len() > 1 { format!("{path}{i}.") } else { path.clone() };
-                let assembled = self.program(&body, &path, &mut |_| {})?;
+                // What a scan gives its body after carries and sequences.
+                let same = match f.graph.op(node) {
+                    Op::Scan(s) => s.carries + s.sequences..body.inputs.len(),
+                    _ => 0..0,
+                };
+                let (assembled, outside) = self.program(&body, &path, same, &mut |_| {})?;
+                for each in outside {
+                    kernels.push(each.place(&mut kernel, node, &mut fused.buffers));
+                }
                 programs.push((body, assembled));
             }
             bodies.insert(node, programs);
+            kernels.push(kernel);
         }
+        fused.kernels = kernels;
         if !bodies.is_empty() {
             lap("regions");
         }
@@ -263,7 +284,7 @@ impl Scheduler<'_> {
             })?;
             verify_program(&assembled.program)?;
         }
-        Ok(assembled)
+        Ok((assembled, hoisted))
     }
 }
 

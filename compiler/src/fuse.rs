@@ -74,6 +74,8 @@ pub(crate) struct Fused {
     pub kernels: Vec<Kernel>,
     /// Checks; each is made as soon as its buffer is there.
     pub checks: Vec<IndexCheck>,
+    /// Buffers that are given from outside after the function's inputs, in order ([`crate::hoist`]).
+    pub ports: Vec<BufferId>,
 }
 
 /// Points of an inner space that may be run through several times: what they read stays in the
@@ -108,7 +110,8 @@ pub(crate) fn fuse(f: &Function, fusion: Fusion) -> Fused {
     if fusion == Fusion::Full {
         fuser.kernels = split(std::mem::take(&mut fuser.kernels), &mut fuser.buffers);
     }
-    Fused { buffers: fuser.buffers, buffer_of: fuser.buffer_of, kernels: fuser.kernels, checks: fuser.checks }
+    let Fuser { buffers, buffer_of, kernels, checks, .. } = fuser;
+    Fused { buffers, buffer_of, kernels, checks, ports: Vec::new() }
 }
 
 struct Fuser<'a> {
@@ -478,6 +481,7 @@ impl<'a> Fuser<'a> {
             ranks: [c.batch.len(), c.m.len(), c.n.len(), c.k.len()],
             lhs: factor(&c.lhs),
             rhs: factor(&c.rhs),
+            panel: None,
             out: c.out.clone(),
             space,
         }

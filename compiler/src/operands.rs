@@ -8,7 +8,9 @@
 
 use crate::fuse::{Fused, FusedBuffer};
 use crate::kernel::{BufferId, ContractionPart, ExprOp, Exprs, Factor, Kernel, KernelBody, Store};
+use crate::lower::Target;
 use graphc_ir::{Atom, Guard, IndexCx, IndexExpr, NodeId, StaticType, Var, row_major_strides};
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// Rows at multiples of this many bytes collide in the first-level cache.
@@ -19,13 +21,18 @@ const ALIAS_GAP: usize = 16;
 pub(crate) const ALIAS_LEAST: usize = 128 << 10;
 /// Positions that may collide without harm: the cache holds as many of a kind.
 const ALIAS_ROWS: i64 = 16;
+/// Rows of a result for which the right factor is written in panels: a tile of fewer is wider than that.
+const PANEL_ROWS: i64 = 4;
 /// Positions of a batch dimension along which lanes may run instead of columns.
 const LEAST_LANES: i64 = 4;
 /// Times that each element of a colliding factor is used at least for a copy to pay.
 const ALIAS_REUSE: i64 = 32;
 
 /// Puts a kernel before each contraction for every factor that is not direct.
-pub(crate) fn make_direct(fused: &mut Fused) {
+///
+/// `same` are buffers that have one value in all steps of the loop whose body this is: what is written of
+/// them alone leaves the loop, so a copy pays even where a factor could be read in place.
+pub(crate) fn make_direct(fused: &mut Fused, same: &HashSet<BufferId>, target: &Target) {
     let mut kernels = Vec::with_capacity(fused.kernels.len());
     for mut kernel in std::mem::take(&mut fused.kernels) {
         let (name, node) = (kernel.name.clone(), kernel.sources[0]);
@@ -39,10 +46,18 @@ pub(crate) fn make_direct(fused: &mut Fused) {
                     let name = format!("{name}_lhs{i}");
                     kernels.push(pack(name, node, &mut part.lhs, own, &part.space, &mut fused.buffers));
                 }
+                let name = format!("{name}_rhs{i}");
+                let panel = panel_columns(part, target);
                 if !is_direct_rhs(part, &fused.buffers) {
-                    let own = [batch, k, n];
-                    let name = format!("{name}_rhs{i}");
-                    kernels.push(pack(name, node, &mut part.rhs, own, &part.space, &mut fused.buffers));
+                    kernels.push(match panel {
+                        Some(columns) => pack_panels(name, node, part, columns, &mut fused.buffers),
+                        None => {
+                            let own = [batch, k, n];
+                            pack(name, node, &mut part.rhs, own, &part.space, &mut fused.buffers)
+                        }
+                    });
+                } else if let Some(columns) = panel.filter(|_| is_large(&part.rhs, same, &fused.buffers)) {
+                    kernels.push(pack_panels(name, node, part, columns, &mut fused.buffers));
                 }
             }
         }
@@ -148,6 +163,92 @@ fn collides(
     };
     let bytes = buffer.ty.dims.iter().product::<usize>() * size;
     bytes >= ALIAS_LEAST && uses.map(extent).product::<i64>() >= ALIAS_REUSE && along.any(aliases)
+}
+
+/// Columns of the panels in which the right factor is written, if it can be: those of a tile, which divide
+/// its columns.
+fn panel_columns(part: &ContractionPart, target: &Target) -> Option<i64> {
+    let [_, m, n, _] = groups(part);
+    let extents =
+        |mut vars: Range<Var>| vars.try_fold(1i64, |p, v| p.checked_mul(part.space.extents[v as usize]));
+    let columns: Vec<i64> = n.map(|v| part.space.extents[v as usize]).filter(|&e| e > 1).collect();
+    let dtype = part.rhs.exprs.get(part.rhs.value).dtype;
+    let vector = (i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(4);
+    let &[columns] = &columns[..] else { return None };
+    let [_, _, n, _] = groups(part);
+    let lhs = part.lhs.exprs.needed(&[part.lhs.value]);
+    let mut lhs = part.lhs.exprs.iter().filter(|(id, _)| lhs[*id as usize]);
+    // Lanes of both factors take a narrower tile.
+    if lhs.any(|(_, e)| e.op.index_exprs().iter().any(|x| n.clone().any(|v| x.uses(v)))) {
+        return None;
+    }
+    let fits = |lanes: &i64| columns % lanes == 0 && columns > *lanes;
+    (dtype.is_float() && extents(m)? >= PANEL_ROWS).then_some(())?;
+    [2 * vector, vector].into_iter().find(fits)
+}
+
+/// Whether a factor is a load from one of these buffers and too large for the first-level caches.
+fn is_large(factor: &Factor, same: &HashSet<BufferId>, buffers: &[FusedBuffer]) -> bool {
+    let ExprOp::Load { buffer, .. } = &factor.exprs.get(factor.value).op else { return false };
+    let ty = &buffers[*buffer as usize].ty;
+    same.contains(buffer) && ty.dims.iter().product::<usize>() * ty.dtype.size_bytes() >= ALIAS_LEAST
+}
+
+/// A kernel that writes the right factor of a part in panels of so many columns; the factor becomes a load
+/// of them.
+fn pack_panels(
+    name: String,
+    node: NodeId,
+    part: &mut ContractionPart,
+    columns: i64,
+    buffers: &mut Vec<FusedBuffer>,
+) -> Kernel {
+    let [batch, _, n, k] = groups(part);
+    let factor = &part.rhs;
+    let needed = factor.exprs.needed(&[factor.value]);
+    let used = |v: &Var| {
+        let mut exprs = factor.exprs.iter().filter(|(id, _)| needed[*id as usize]);
+        exprs.any(|(_, e)| e.op.index_exprs().iter().any(|x| x.uses(*v)))
+    };
+    let extent = |v: Var| part.space.extents[v as usize] as usize;
+    let column = n.clone().find(|&v| extent(v) > 1).expect("there are several columns");
+    let batch: Vec<Var> = batch.filter(used).collect();
+    let k: Vec<Var> = k.filter(used).collect();
+    // Over batch, panel, k and the column in the panel.
+    let mut space = IndexCx::default();
+    let mut vars = vec![IndexExpr::default(); part.space.extents.len()];
+    for &v in &batch {
+        vars[v as usize] = space.var(extent(v));
+    }
+    let panel = space.var(extent(column) / columns as usize);
+    for &v in &k {
+        vars[v as usize] = space.var(extent(v));
+    }
+    vars[column as usize] = panel.scale(columns).add(&space.var(columns as usize));
+    let dims: Vec<usize> = space.extents.iter().map(|&e| e as usize).collect();
+    let dtype = factor.exprs.get(factor.value).dtype;
+    let buffer = buffers.len() as BufferId;
+    let strides = row_major_strides(&dims);
+    buffers.push(FusedBuffer { node, ty: StaticType { dtype, dims }, strides });
+    let mut exprs = Exprs::default();
+    let over_own = |e: &IndexExpr| e.substitute(&space, &|v| vars[v as usize].clone());
+    let value = factor.exprs.copy_into(&mut exprs, &[factor.value], &over_own, &mut |_, _| None)[0];
+    let at = IndexExpr::var(column);
+    let place = batch.iter().map(|&v| IndexExpr::var(v)).chain([part.space.div(&at, columns)]);
+    let place = place.chain(k.iter().map(|&v| IndexExpr::var(v))).chain([part.space.rem(&at, columns)]);
+    let mut direct = Exprs::default();
+    let load = direct.load(buffer, place.collect(), Vec::new(), dtype);
+    part.rhs = Factor { exprs: direct, value: load };
+    part.panel = Some(columns);
+    let index = (0..space.extents.len() as Var).map(IndexExpr::var).collect();
+    Kernel {
+        name,
+        exprs,
+        body: KernelBody::Loop { outer: space.extents.len(), reductions: Vec::new() },
+        space,
+        stores: vec![Store { buffer, index, value, inner: false }],
+        sources: vec![node],
+    }
 }
 
 /// A kernel that writes a factor to a new buffer over its own variables, in this order; the factor

@@ -179,6 +179,12 @@ pub struct Program {
 }
 
 impl Program {
+    /// Number of inputs, with those that loops give their bodies besides the function's.
+    pub(crate) fn inputs(&self) -> usize {
+        let number = |b: &Buffer| if let Place::Input(i) = b.place { i + 1 } else { 0 };
+        self.buffers.iter().map(number).max().unwrap_or(0)
+    }
+
     /// This program and those of its regions, inner ones before those around them.
     pub fn all(&self) -> Vec<&Self> {
         let mut all = Vec::new();

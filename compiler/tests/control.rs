@@ -1,7 +1,10 @@
 //! Loops and branches as they are compiled: size of the code, errors and interrupts inside of them.
 
+use graphc_compiler::program::Program;
 use graphc_compiler::{CompileOptions, compile, compile_stages};
-use graphc_ir::{Bindings, DType, Initializer, Module, ModuleBuilder, ScanOptions, gradients};
+use graphc_ir::{
+    Bindings, DType, Initializer, Literal, Module, ModuleBuilder, Scalar, ScanOptions, evaluate, gradients,
+};
 use graphc_runtime::{Executable, RunContext, RuntimeError, State, ThreadPool, Value, ValueMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +49,47 @@ fn a_million_steps_take_no_more_code_than_ten() {
     )
     .unwrap();
     assert!(dw.iter().all(|v| v.is_finite() && *v != 0.0), "{dw:?}");
+}
+
+/// Recurrent weights that are read across are written anew once for all steps, in panels where their number
+/// allows it.
+#[test]
+fn weights_of_a_recurrence_are_packed_before_it() {
+    const BATCH: usize = 8;
+    for hidden in [6, 64, 256] {
+        let m = ModuleBuilder::new("m");
+        m.function("f", |f| {
+            let h = f.input("h", DType::F32, [BATCH, hidden]);
+            let w = f.input("w", DType::F32, [hidden, hidden]);
+            let options = ScanOptions { length: Some(3.into()), ..ScanOptions::default() };
+            let scanned = f.scan_with(&options, &[h], &[], |_, h, _| {
+                (vec![h[0].dot_general(w, (&[], &[]), (&[1], &[1])).tanh()], vec![])
+            });
+            f.output("y", scanned.carries[0]);
+        });
+        let module = m.build().unwrap();
+        let (exe, stages) =
+            compile_stages(&module, "f", &Bindings::new(), &CompileOptions::default()).unwrap();
+        let program = &stages.assembled.program;
+        let packs = |p: &Program| p.kernels.iter().filter(|k| k.name.ends_with("_rhs0")).count();
+        let body = &program.controls.values().next().unwrap().bodies[0].assembled.program;
+        assert_eq!((packs(program), packs(body)), (1, 0), "{hidden}");
+        let numbers = |seed: usize, n: usize| -> Vec<f32> {
+            (0..n).map(|i| ((i * 37 + seed) % 101) as f32 / 500.0 - 0.1).collect()
+        };
+        let (h, w) = (numbers(1, BATCH * hidden), numbers(2, hidden * hidden));
+        let literal =
+            |dims: [usize; 2], v: &[f32]| Literal::from_fn(DType::F32, &dims, |i| Scalar::F32(v[i]));
+        let inputs = [literal([BATCH, hidden], &h), literal([hidden, hidden], &w)];
+        let expected = evaluate(module.function("f").unwrap(), &inputs, |_| unreachable!("no state"));
+        let mut y = vec![0f32; BATCH * hidden];
+        let mut state = State::zeros(exe.state_layout().clone()).unwrap();
+        let given = [Value::from(&h[..]), Value::from(&w[..])];
+        exe.run(&mut context(&exe), &mut state, &given, &mut [ValueMut::from(&mut y[..])]).unwrap();
+        let expected = &expected.unwrap().outputs[0];
+        let different = (0..y.len()).find(|&i| expected.get(i) != Scalar::F32(y[i]));
+        assert_eq!(different, None, "{hidden}");
+    }
 }
 
 #[test]

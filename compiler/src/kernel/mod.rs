@@ -302,6 +302,9 @@ pub struct ContractionPart {
     pub lhs: Factor,
     /// Right factor.
     pub rhs: Factor,
+    /// Columns of a panel, if the right factor is a load from a buffer of panels, `[batch.., n / panel, k..,
+    /// n % panel]`: what a tile reads lies in one run of memory.
+    pub panel: Option<i64>,
     /// Index of the result element, one expression per variable of the kernel's space.
     pub out: Vec<IndexExpr>,
 }

@@ -16,7 +16,8 @@ use crate::operands::{ALIAS_BYTES, ALIAS_LEAST};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
-use graphc_ir::{CmpKind, DType, IndexExpr, MAX_ELEMENTS, Scalar, ScalarBuilder};
+use graphc_ir::{Atom, CmpKind, DType, IndexExpr, MAX_ELEMENTS, Scalar, ScalarBuilder};
+use std::ops::RangeInclusive;
 
 /// A k of at most this many positions is one block.
 const K_WHOLE: i64 = 2048;
@@ -177,7 +178,11 @@ impl Shape {
             used.flat_map(|(_, e)| e.op.index_exprs()).any(|x| own.clone().any(|v| x.uses(v as u32)));
         // A vector of the left factor for each row goes with one of the right.
         let widest = if lhs_along_n { 1 } else { MAX_VECTORS };
-        let tile = Tile::best(&m, &strides, n, dtype, target, widest);
+        let columns = match part.panel {
+            Some(columns) => columns..=columns,
+            None => 1..=widest * i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64,
+        };
+        let tile = Tile::best(&m, &strides, n, dtype, target, columns);
         let copies_panels = copying_pays(part, buffers, &space, m.iter().product(), &k);
         let (whole, most) = if copies_panels { (2 * COPY_BLOCK, COPY_BLOCK) } else { (K_WHOLE, K_BLOCK) };
         // From the innermost dimension outwards, as many as fit a block.
@@ -468,7 +473,14 @@ impl Tile {
     /// The tile that takes the least time for all of m and n, in halves of a cycle for a position of
     /// k: two multiply-adds or two loads begin in a cycle, a multiply-add takes four cycles, and the
     /// loop costs something for each tile.
-    fn best(m: &[i64], strides: &[i64], n: i64, dtype: DType, target: &Target, widest: i64) -> Self {
+    fn best(
+        m: &[i64],
+        strides: &[i64],
+        n: i64,
+        dtype: DType,
+        target: &Target,
+        columns: RangeInclusive<i64>,
+    ) -> Self {
         let per_register = (i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(1);
         // Truth values that go with the lanes come in fours.
         let lane_step = per_register.max(4);
@@ -480,7 +492,9 @@ impl Tile {
         let mut limit = i64::MAX;
         for row_dim in dims {
             let extent = m[row_dim];
-            for step in 1..=(widest * per_register / lane_step).max(1) {
+            let steps = (1..=MAX_VECTORS * per_register / lane_step)
+                .filter(|step| *step == 1 && *columns.start() == 1 || columns.contains(&(step * lane_step)));
+            for step in steps {
                 let lanes = if n == 1 { 1 } else { step * lane_step };
                 let vectors = ceil_div(lanes, per_register);
                 let most = (i64::from(target.registers) - 2 - vectors) / vectors;
@@ -1074,9 +1088,18 @@ impl Part<'_, '_> {
             }
             None => {
                 let (buffer, index) = Self::load_of(&self.part.rhs);
-                let index = self.linear(buffer, index);
-                let first = self.fixed(&here(self, &index), MAX_ELEMENTS as i64).add(&at.column);
-                (Base::Buffer(buffer), first, along_k(&index))
+                let linear = self.linear(buffer, index);
+                let first = self.fixed(&here(self, &linear), MAX_ELEMENTS as i64);
+                let column = match self.part.panel {
+                    None => at.column.clone(),
+                    Some(columns) => {
+                        let number = |e: &IndexExpr| e.terms().iter().any(|t| matches!(t.0, Atom::Div(..)));
+                        let d = index.iter().position(number).expect("panels have a dimension");
+                        let stride = self.buffers[buffer as usize].strides[d] as i64;
+                        self.b.cx().div(&at.first, columns).scale(stride).add(&at.lane())
+                    }
+                };
+                (Base::Buffer(buffer), first.add(&column), along_k(&linear))
             }
         };
         let terms = Terms {
@@ -1226,7 +1249,7 @@ mod tests {
     use crate::{kernel, optimize, vector};
     use graphc_ir::ops::ConvConfig;
     use graphc_ir::{Literal, Module, ModuleBuilder, evaluate, gradients};
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     /// 128, 256 and 512 bits.
     const TARGETS: [Target; 3] = [Target::V128, Target::of(Isa::Avx2, 2), Target::of(Isa::Avx512, 3)];
@@ -1246,7 +1269,7 @@ mod tests {
         let mut names = Vec::new();
         for target in &TARGETS {
             let mut fused = fuse(&optimized, Fusion::Full);
-            make_direct(&mut fused);
+            make_direct(&mut fused, &HashSet::new(), target);
             let limits = Limits { threads: 3, budget: None };
             let assembled = assemble(&optimized, fused, HashMap::new(), ("", 1), &layout, target, limits);
             let p = assembled.unwrap().program;
@@ -1386,7 +1409,7 @@ mod tests {
     #[test]
     fn tiles_fill_the_registers() {
         let tile = |m: i64, n: i64, target: &Target| {
-            let t = Tile::best(&[m], &[1], n, DType::F32, target, MAX_VECTORS);
+            let t = Tile::best(&[m], &[1], n, DType::F32, target, 1..=128);
             (t.rows, t.lanes)
         };
         assert_eq!(TARGETS.map(|t| tile(840, 1024, &t)), [(5, 8), (6, 16), (14, 32)]);

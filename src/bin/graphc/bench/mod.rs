@@ -118,7 +118,8 @@ fn operations(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Fa
     }
     let selected = |name: &str| args.names.is_empty() || args.names.iter().any(|n| name.starts_with(n));
     if args.module {
-        for operation in all.iter().filter(|m| !args.names.is_empty() && selected(&m.name)) {
+        // A module is a file: the names are whole.
+        for operation in all.iter().filter(|m| args.names.contains(&m.name)) {
             write!(out, "{}", operation.module()?)?;
         }
         return Ok(());
