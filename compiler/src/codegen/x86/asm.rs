@@ -708,7 +708,9 @@ mod tests {
     fn rows_between_registers_and_memory() {
         let at = Rm::Mem(Mem::at(RSI, 32));
         let y = Width::Y;
-        let rows: &[(bool, Ins, Width, (u8, u8), Rm, &str)] = &[
+        // Whether EVEX, instruction, width, first and second register, last operand, text.
+        type Row = (bool, Ins, Width, (u8, u8), Rm, &'static str);
+        let rows: &[Row] = &[
             (false, table::MOVUPS_LOAD, y, (1, 0), at, "vmovups ymm1,[rsi+20h]"),
             (false, table::MOVUPS_STORE, y, (1, 0), at, "vmovups [rsi+20h],ymm1"),
             (true, table::MOVUPD_LOAD, y, (1, 0), at, "vmovupd ymm1,[rsi+20h]"),
@@ -792,7 +794,9 @@ mod tests {
         for (evex, i, digit, expected) in shifts {
             assert_eq!(vector(*evex, *i, Width::Y, (*digit, 2), Rm::Reg(3), Some(5), NONE), *expected);
         }
-        let masks: &[(Ins, u8, (u8, u8), Rm, Option<u8>, &str)] = &[
+        // Instruction, length bit, first and second register, last operand, immediate, text.
+        type Row = (Ins, u8, (u8, u8), Rm, Option<u8>, &'static str);
+        let masks: &[Row] = &[
             (table::KMOVW, 0, (1, 0), Rm::Reg(3), None, "kmovw k1,k3"),
             (table::KMOVW, 0, (1, 0), Rm::Mem(Mem::at(RSP, 8)), None, "kmovw k1,[rsp+8]"),
             (table::KMOVW_STORE, 0, (1, 0), Rm::Mem(Mem::at(RSP, 8)), None, "kmovw [rsp+8],k1"),
