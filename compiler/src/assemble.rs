@@ -168,7 +168,7 @@ impl<'a> Assembler<'a> {
             // Overwritten below, all of them.
             _ => Place::Arena(0),
         };
-        let buffers = fused
+        let mut buffers: Vec<Buffer> = fused
             .buffers
             .iter()
             .map(|b| Buffer {
@@ -179,7 +179,6 @@ impl<'a> Assembler<'a> {
                 node: b.node,
             })
             .collect();
-        let mut buffers: Vec<Buffer> = buffers;
         for (i, &port) in fused.ports.iter().enumerate() {
             buffers[port as usize].place = Place::Input(f.inputs.len() + i);
         }

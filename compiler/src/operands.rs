@@ -171,15 +171,12 @@ fn panel_columns(part: &ContractionPart, target: &Target) -> Option<i64> {
     let [_, m, n, _] = groups(part);
     let extents =
         |mut vars: Range<Var>| vars.try_fold(1i64, |p, v| p.checked_mul(part.space.extents[v as usize]));
-    let columns: Vec<i64> = n.map(|v| part.space.extents[v as usize]).filter(|&e| e > 1).collect();
+    let columns: Vec<i64> = n.clone().map(|v| part.space.extents[v as usize]).filter(|&e| e > 1).collect();
     let dtype = part.rhs.exprs.get(part.rhs.value).dtype;
     let vector = (i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(4);
     let &[columns] = &columns[..] else { return None };
-    let [_, _, n, _] = groups(part);
-    let lhs = part.lhs.exprs.needed(&[part.lhs.value]);
-    let mut lhs = part.lhs.exprs.iter().filter(|(id, _)| lhs[*id as usize]);
     // Lanes of both factors take a narrower tile.
-    if lhs.any(|(_, e)| e.op.index_exprs().iter().any(|x| n.clone().any(|v| x.uses(v)))) {
+    if n.clone().any(|v| part.lhs.uses(v)) {
         return None;
     }
     let fits = |lanes: &i64| columns % lanes == 0 && columns > *lanes;
@@ -203,17 +200,11 @@ fn pack_panels(
     columns: i64,
     buffers: &mut Vec<FusedBuffer>,
 ) -> Kernel {
-    let [batch, _, n, k] = groups(part);
-    let factor = &part.rhs;
-    let needed = factor.exprs.needed(&[factor.value]);
-    let used = |v: &Var| {
-        let mut exprs = factor.exprs.iter().filter(|(id, _)| needed[*id as usize]);
-        exprs.any(|(_, e)| e.op.index_exprs().iter().any(|x| x.uses(*v)))
-    };
+    let [batch, _, mut n, k] = groups(part);
     let extent = |v: Var| part.space.extents[v as usize] as usize;
-    let column = n.clone().find(|&v| extent(v) > 1).expect("there are several columns");
-    let batch: Vec<Var> = batch.filter(used).collect();
-    let k: Vec<Var> = k.filter(used).collect();
+    let column = n.find(|&v| extent(v) > 1).expect("there are several columns");
+    let batch: Vec<Var> = batch.filter(|&v| part.rhs.uses(v)).collect();
+    let k: Vec<Var> = k.filter(|&v| part.rhs.uses(v)).collect();
     // Over batch, panel, k and the column in the panel.
     let mut space = IndexCx::default();
     let mut vars = vec![IndexExpr::default(); part.space.extents.len()];
@@ -225,30 +216,13 @@ fn pack_panels(
         vars[v as usize] = space.var(extent(v));
     }
     vars[column as usize] = panel.scale(columns).add(&space.var(columns as usize));
-    let dims: Vec<usize> = space.extents.iter().map(|&e| e as usize).collect();
-    let dtype = factor.exprs.get(factor.value).dtype;
-    let buffer = buffers.len() as BufferId;
-    let strides = row_major_strides(&dims);
-    buffers.push(FusedBuffer { node, ty: StaticType { dtype, dims }, strides });
-    let mut exprs = Exprs::default();
-    let over_own = |e: &IndexExpr| e.substitute(&space, &|v| vars[v as usize].clone());
-    let value = factor.exprs.copy_into(&mut exprs, &[factor.value], &over_own, &mut |_, _| None)[0];
     let at = IndexExpr::var(column);
     let place = batch.iter().map(|&v| IndexExpr::var(v)).chain([part.space.div(&at, columns)]);
     let place = place.chain(k.iter().map(|&v| IndexExpr::var(v))).chain([part.space.rem(&at, columns)]);
-    let mut direct = Exprs::default();
-    let load = direct.load(buffer, place.collect(), Vec::new(), dtype);
-    part.rhs = Factor { exprs: direct, value: load };
+    let place = place.collect();
+    let dims: Vec<usize> = space.extents.iter().map(|&e| e as usize).collect();
     part.panel = Some(columns);
-    let index = (0..space.extents.len() as Var).map(IndexExpr::var).collect();
-    Kernel {
-        name,
-        exprs,
-        body: KernelBody::Loop { outer: space.extents.len(), reductions: Vec::new() },
-        space,
-        stores: vec![Store { buffer, index, value, inner: false }],
-        sources: vec![node],
-    }
+    written((name, node), &mut part.rhs, (space, &vars), row_major_strides(&dims), place, buffers)
 }
 
 /// A kernel that writes a factor to a new buffer over its own variables, in this order; the factor
@@ -261,40 +235,54 @@ fn pack(
     part: &IndexCx,
     buffers: &mut Vec<FusedBuffer>,
 ) -> Kernel {
-    let needed = factor.exprs.needed(&[factor.value]);
-    let used = |v: &Var| {
-        let mut exprs = factor.exprs.iter().filter(|(id, _)| needed[*id as usize]);
-        exprs.any(|(_, e)| e.op.index_exprs().iter().any(|x| x.uses(*v)))
-    };
     let [_, _, row] = &order;
     // Each lane has an element of its own even where all are equal.
-    let vars: Vec<Var> = order.iter().cloned().flatten().filter(|v| row.contains(v) || used(v)).collect();
-    let dims: Vec<usize> = vars.iter().map(|&v| part.extents[v as usize] as usize).collect();
-    let dtype = factor.exprs.get(factor.value).dtype;
+    let own: Vec<Var> =
+        order.iter().cloned().flatten().filter(|v| row.contains(v) || factor.uses(*v)).collect();
+    let dims: Vec<usize> = own.iter().map(|&v| part.extents[v as usize] as usize).collect();
+    let size = factor.exprs.get(factor.value).dtype.size_bytes();
     let mut strides = row_major_strides(&dims);
-    let columns: usize = vars.iter().zip(&dims).filter(|(v, _)| row.contains(v)).map(|(_, d)| d).product();
-    if (columns * dtype.size_bytes()).is_multiple_of(ALIAS_BYTES) {
-        for (stride, _) in strides.iter_mut().zip(&vars).filter(|(_, v)| !row.contains(v)) {
+    let columns: usize = own.iter().zip(&dims).filter(|(v, _)| row.contains(v)).map(|(_, d)| d).product();
+    if (columns * size).is_multiple_of(ALIAS_BYTES) {
+        for (stride, _) in strides.iter_mut().zip(&own).filter(|(_, v)| !row.contains(v)) {
             *stride = *stride / columns * (columns + ALIAS_GAP);
         }
     }
+    let mut space = IndexCx::default();
+    let mut vars = vec![IndexExpr::default(); part.extents.len()];
+    for (&v, &extent) in own.iter().zip(&dims) {
+        vars[v as usize] = space.var(extent);
+    }
+    let place = own.iter().map(|&v| IndexExpr::var(v)).collect();
+    written((name, node), factor, (space, &vars), strides, place, buffers)
+}
+
+/// A kernel that writes a factor to a new buffer, over a space in which the factor's variables are `vars`;
+/// the factor becomes a load from `place` in it.
+fn written(
+    (name, node): (String, NodeId),
+    factor: &mut Factor,
+    (space, vars): (IndexCx, &[IndexExpr]),
+    strides: Vec<usize>,
+    place: Vec<IndexExpr>,
+    buffers: &mut Vec<FusedBuffer>,
+) -> Kernel {
+    let dtype = factor.exprs.get(factor.value).dtype;
+    let dims = space.extents.iter().map(|&e| e as usize).collect();
     let buffer = buffers.len() as BufferId;
     buffers.push(FusedBuffer { node, ty: StaticType { dtype, dims }, strides });
-    let mut space = IndexCx::default();
-    let index: Vec<IndexExpr> = vars.iter().map(|&v| space.var(part.extents[v as usize] as usize)).collect();
-    let own =
-        |v: Var| vars.iter().position(|&u| u == v).map_or_else(IndexExpr::default, |i| index[i].clone());
     let mut exprs = Exprs::default();
-    let over_own = |e: &IndexExpr| e.substitute(&space, &own);
+    let over_own = |e: &IndexExpr| e.substitute(&space, &|v| vars[v as usize].clone());
     let value = factor.exprs.copy_into(&mut exprs, &[factor.value], &over_own, &mut |_, _| None)[0];
     let mut direct = Exprs::default();
-    let place = vars.iter().map(|&v| IndexExpr::var(v)).collect();
     let load = direct.load(buffer, place, Vec::new(), dtype);
     *factor = Factor { exprs: direct, value: load };
+    let outer = space.extents.len();
+    let index = (0..outer as Var).map(IndexExpr::var).collect();
     Kernel {
         name,
         exprs,
-        body: KernelBody::Loop { outer: space.extents.len(), reductions: Vec::new() },
+        body: KernelBody::Loop { outer, reductions: Vec::new() },
         space,
         stores: vec![Store { buffer, index, value, inner: false }],
         sources: vec![node],

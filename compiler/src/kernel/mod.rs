@@ -3,7 +3,7 @@
 
 use crate::narrow::lane_type;
 use graphc_ir::{
-    Atom, Combine, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Window,
+    Atom, Combine, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Var, Window,
 };
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
@@ -288,6 +288,15 @@ pub struct Factor {
     pub exprs: Exprs,
     /// The value.
     pub value: ExprId,
+}
+
+impl Factor {
+    /// Whether it depends on a variable.
+    pub(crate) fn uses(&self, v: Var) -> bool {
+        let needed = self.exprs.needed(&[self.value]);
+        let mut exprs = self.exprs.iter().filter(|(id, _)| needed[*id as usize]);
+        exprs.any(|(_, e)| e.op.index_exprs().iter().any(|x| x.uses(v)))
+    }
 }
 
 /// Sums of products over an index space, see [`graphc_ir::Contraction`]. The left factor may vary along n

@@ -171,16 +171,13 @@ impl Shape {
         let n = dims(2).iter().product();
         let dtype = part.lhs.exprs.get(part.lhs.value).dtype;
         let strides = lhs_strides(part, buffers, &space, m.len());
-        let own = nb + nm..nb + nm + nn;
-        let needed = part.lhs.exprs.needed(&[part.lhs.value]);
-        let used = part.lhs.exprs.iter().filter(|(id, _)| needed[*id as usize]);
-        let lhs_along_n =
-            used.flat_map(|(_, e)| e.op.index_exprs()).any(|x| own.clone().any(|v| x.uses(v as u32)));
+        let lhs_along_n = (nb + nm..nb + nm + nn).any(|v| part.lhs.uses(v as u32));
         // A vector of the left factor for each row goes with one of the right.
         let widest = if lhs_along_n { 1 } else { MAX_VECTORS };
         let columns = match part.panel {
             Some(columns) => columns..=columns,
-            None => 1..=widest * i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64,
+            // Lanes come in fours at least.
+            None => 1..=(widest * i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(4),
         };
         let tile = Tile::best(&m, &strides, n, dtype, target, columns);
         let copies_panels = copying_pays(part, buffers, &space, m.iter().product(), &k);
@@ -492,9 +489,8 @@ impl Tile {
         let mut limit = i64::MAX;
         for row_dim in dims {
             let extent = m[row_dim];
-            let steps = (1..=MAX_VECTORS * per_register / lane_step)
-                .filter(|step| *step == 1 && *columns.start() == 1 || columns.contains(&(step * lane_step)));
-            for step in steps {
+            let steps = 1..=MAX_VECTORS * per_register / lane_step;
+            for step in steps.filter(|step| columns.contains(&(step * lane_step))) {
                 let lanes = if n == 1 { 1 } else { step * lane_step };
                 let vectors = ceil_div(lanes, per_register);
                 let most = (i64::from(target.registers) - 2 - vectors) / vectors;
@@ -519,27 +515,37 @@ impl Tile {
     }
 }
 
-/// Distance in memory of neighbours in the left factor along each of the `n` dimensions of m.
-fn lhs_strides(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, n: usize) -> Vec<i64> {
-    let ExprOp::Load { buffer, index, .. } = &part.lhs.exprs.get(part.lhs.value).op else {
-        return vec![0; n];
-    };
+/// Distance in memory of neighbours in a factor along each collapsed dimension of a group, where the factor
+/// is a load; `None` along a dimension where it is not the same everywhere.
+fn strides(
+    factor: &Factor,
+    part: &ContractionPart,
+    buffers: &[Buffer],
+    space: &Collapsed,
+    group: usize,
+) -> Option<Vec<Option<i64>>> {
+    let ExprOp::Load { buffer, index, .. } = &factor.exprs.get(factor.value).op else { return None };
     let linear = buffers[*buffer as usize].linear(index);
     let linear = linear.substitute(&part.space, &|v| space.vars[v as usize].clone());
-    let first = space.first(1);
-    (first..first + n).map(|v| linear.coefficient(v as u32).unwrap_or(i64::MAX).saturating_abs()).collect()
+    let own = (space.first(group)..).take(space.extents[group].len());
+    Some(own.map(|v| linear.coefficient(v as u32)).collect())
+}
+
+/// Distance in memory of neighbours in the left factor along each of the `n` dimensions of m.
+fn lhs_strides(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, n: usize) -> Vec<i64> {
+    let found = strides(&part.lhs, part, buffers, space, 1).unwrap_or_default();
+    let mut found: Vec<i64> = found.into_iter().map(|c| c.unwrap_or(i64::MAX).saturating_abs()).collect();
+    found.resize(n, 0);
+    found
 }
 
 /// Whether positions of k are so far apart in the right factor that what a unit needs of it had
 /// better be copied, for `rows` of the result.
 fn copying_pays(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, rows: i64, k: &[i64]) -> bool {
-    let ExprOp::Load { buffer, index, .. } = &part.rhs.exprs.get(part.rhs.value).op else { return false };
-    let linear = buffers[*buffer as usize].linear(index);
-    let linear = linear.substitute(&part.space, &|v| space.vars[v as usize].clone());
-    let first = space.first(3);
-    let strides = (first..first + space.extents[3].len()).map(|v| linear.coefficient(v as u32));
+    let Some(strides) = strides(&part.rhs, part, buffers, space, 3) else { return false };
     let size = part.lhs.exprs.get(part.lhs.value).dtype.size_bytes() as i64;
-    let bytes: Vec<i64> = strides.map(|c| c.unwrap_or(0).saturating_abs().saturating_mul(size)).collect();
+    let bytes = strides.into_iter().map(|c| c.unwrap_or(0).saturating_abs().saturating_mul(size));
+    let bytes: Vec<i64> = bytes.collect();
     let span = bytes.iter().zip(k).map(|(b, k)| b.saturating_mul(*k)).max().unwrap_or(0);
     let collide = bytes.iter().any(|b| b % ALIAS_BYTES as i64 == 0);
     bytes.iter().min().is_some_and(|&b| b >= FAR_ROWS.0)

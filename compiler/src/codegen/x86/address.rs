@@ -10,7 +10,7 @@ use super::asm::{Alu, Cond, Gpr, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RD
 use super::{Active, Emitter, Mode, Node};
 use crate::program;
 use crate::vector::{Base, Bound, Loop, MemRef, Stmt, VOp};
-use graphc_ir::{Atom, DType, Guard, IndexExpr, Var};
+use graphc_ir::{Atom, Guard, IndexExpr, Var};
 use std::collections::HashMap;
 
 /// Registers that callers expect unchanged.
@@ -114,8 +114,7 @@ impl Emitter<'_> {
         let mut accesses = Vec::new();
         self.accesses(body, &HashMap::new(), var.is_some(), &mut accesses);
         self.regions.push(region);
-        for (base, dtype, index) in accesses {
-            let mem = MemRef { base, dtype, index };
+        for mem in accesses {
             if var.is_none() && self.pointed(&mem).is_some() {
                 continue;
             }
@@ -484,11 +483,11 @@ impl Emitter<'_> {
         body: &[Node<'_>],
         inner: &HashMap<Var, IndexExpr>,
         deep: bool,
-        all: &mut Vec<(Base, DType, IndexExpr)>,
+        all: &mut Vec<MemRef>,
     ) {
         for n in body {
             if let Some(mem) = memory_of(n) {
-                all.push((mem.base, mem.dtype, self.in_outer(&mem.index, inner)));
+                all.push(MemRef { index: self.in_outer(&mem.index, inner), ..mem.clone() });
             }
             if let (Stmt::Loop(l), true) = (n.stmt, deep && self.tail_depth == 0)
                 && let Some(at) = runs_once(l)

@@ -270,7 +270,20 @@ impl Emitter<'_> {
         if matches!(op, ScalarOp::Min | ScalarOp::Max)
             && let Some(limit) = self.limit(args)
         {
-            self.limited(op, dtype, width, dst, args, p, limit);
+            // The constant comes first: Intel's gives the second operand where either is NaN, and where both
+            // are equal. Of equal operands the second counts, which tells apart zeros only.
+            if limit != Limit::First {
+                std::mem::swap(&mut x, &mut y);
+            }
+            let c = self.register(x, p);
+            let b = self.last(y, p);
+            let d = self.destination(dst, p, &[y]);
+            let code = if op == ScalarOp::Min { table::MIN } else { table::MAX };
+            self.v(table::float(dtype, code), width, d, c, b);
+            if limit == Limit::SecondIsZero {
+                // Of the zeros, the sum is the positive one; all else stays.
+                self.v(table::float(dtype, table::ADD), width, d, d, c);
+            }
             return Ok(());
         }
         let a = self.register(x, p);
@@ -288,32 +301,6 @@ impl Emitter<'_> {
             (_, Some(c)) if c == 0.0 && c.is_sign_positive() => Some(Limit::SecondIsZero),
             (_, Some(c)) if !c.is_nan() && c != 0.0 => Some(Limit::Second),
             _ => None,
-        }
-    }
-
-    /// A minimum or maximum of floats with a constant, which comes first: Intel's gives the second
-    /// operand where either is NaN, and where both are equal. Of equal operands the second counts,
-    /// which tells apart zeros only.
-    #[expect(clippy::too_many_arguments, reason = "an operation, its type and its operands")]
-    fn limited(
-        &mut self,
-        op: ScalarOp,
-        dtype: DType,
-        width: Width,
-        dst: Val,
-        args: &[Val],
-        p: usize,
-        limit: Limit,
-    ) {
-        let (constant, x) = if limit == Limit::First { (args[0], args[1]) } else { (args[1], args[0]) };
-        let c = self.register(constant, p);
-        let b = self.last(x, p);
-        let d = self.destination(dst, p, &[x]);
-        let code = if op == ScalarOp::Min { table::MIN } else { table::MAX };
-        self.v(table::float(dtype, code), width, d, c, b);
-        if limit == Limit::SecondIsZero {
-            // Of the zeros, the sum is the positive one; all else stays.
-            self.v(table::float(dtype, table::ADD), width, d, d, c);
         }
     }
 
