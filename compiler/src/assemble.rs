@@ -12,6 +12,7 @@ use crate::lower::{self, Target};
 use crate::memory::{self, BufferReq, MemoryPlan};
 use crate::program::{Body, Buffer, Control, ControlKind, Place, Program, Scheduled, Step};
 use crate::recompute::{Home, Item, Schedule, Written};
+use crate::stacked;
 use graphc_ir::{DType, Function, IndexCx, IndexExpr, Literal, NodeId, Op, StateId};
 use graphc_runtime::abi::Context;
 use graphc_runtime::{SLACK_BYTES, StateLayout};
@@ -133,6 +134,7 @@ fn control_kind(op: &Op) -> ControlKind {
             carries: s.carries,
             sequences: s.sequences,
             reverse: s.reverse,
+            stacked: stacked::sources(s),
         },
         Op::While(w) => ControlKind::While { carries: w.carries },
         Op::Cond(_) => ControlKind::Cond,

@@ -14,6 +14,7 @@ use crate::operands;
 use crate::pass::{OptLevel, PassOptions, PassRecord};
 use crate::pipeline::optimize;
 use crate::program::Program;
+use crate::stacked;
 use crate::vector;
 use graphc_ir::{Bindings, Function, Module, Op};
 use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout};
@@ -241,7 +242,10 @@ impl Scheduler<'_> {
             let regions = f.graph.op(node).regions();
             let mut programs = Vec::with_capacity(regions.len());
             for (i, region) in regions.iter().enumerate() {
-                let body = region.function().clone();
+                let body = match f.graph.op(node) {
+                    Op::Scan(s) => stacked::body(s),
+                    _ => region.function().clone(),
+                };
                 let path = if regions.len() > 1 { format!("{path}{i}.") } else { path.clone() };
                 // What a scan gives its body after carries and sequences.
                 let same = match f.graph.op(node) {

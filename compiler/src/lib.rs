@@ -19,6 +19,7 @@ mod pipeline;
 pub mod program;
 mod recompute;
 mod split;
+mod stacked;
 pub mod vector;
 
 pub use assemble::Assembled;

@@ -2,6 +2,7 @@
 
 use crate::assemble::Assembled;
 use crate::kernel::{BufferId, Kernel};
+pub use crate::stacked::Stacked;
 use crate::vector::VFunc;
 use graphc_ir::{DType, Function, IndexExpr, NodeId};
 use std::collections::BTreeMap;
@@ -95,6 +96,8 @@ pub enum ControlKind {
         sequences: usize,
         /// From the last step to the first.
         reverse: bool,
+        /// Where each stacked value comes from.
+        stacked: Vec<Stacked>,
     },
     /// The second as long as the first gives true, see [`graphc_ir::ops::While`].
     While {

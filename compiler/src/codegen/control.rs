@@ -1,10 +1,11 @@
 //! Kernels with regions: functions that run the programs of regions, each with a context of its own in
 //! the workspace of the kernel. Step by step they only move pointers: elements of sequences are read
-//! and stacked values written where they are, carries alternate between two places.
+//! and stacked values written where they are, carries alternate between two places or lie among the
+//! stacked values.
 
 use super::functions::{address, flags};
 use crate::kernel::KernelBody;
-use crate::program::{Body, Control, ControlKind, Program};
+use crate::program::{Body, Control, ControlKind, Program, Stacked};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, BlockArg, FuncRef, InstBuilder, Value, types};
 use cranelift_frontend::FunctionBuilder;
@@ -30,12 +31,13 @@ pub(super) fn emit(b: &mut FunctionBuilder<'_>, program: &Program, k: usize, ent
     let control = &program.controls[&k];
     let mut e = Emit { b, cx, workspace, control, entries, failed };
     let contexts: Vec<Value> = control.bodies.iter().map(|body| e.context(body)).collect();
-    match control.kind {
+    match &control.kind {
         ControlKind::Call => e.call(0, contexts[0], &operands, &results),
         ControlKind::Cond => e.cond(&contexts, &operands, &results),
-        ControlKind::While { carries } => e.while_loop(&contexts, carries, &operands, &results),
-        ControlKind::Scan { length, carries, sequences, reverse } => {
-            e.scan(contexts[0], (length, carries, sequences), reverse, &operands, &results);
+        ControlKind::While { carries } => e.while_loop(&contexts, *carries, &operands, &results),
+        ControlKind::Scan { length, carries, sequences, reverse, stacked } => {
+            let counts = (*length, *carries, *sequences);
+            e.scan(contexts[0], counts, *reverse, stacked, &operands, &results);
         }
     }
     let ok = b.ins().iconst(types::I32, 0);
@@ -153,6 +155,7 @@ impl Emit<'_, '_> {
         context: Value,
         (length, carries, sequences): (usize, usize, usize),
         reverse: bool,
+        stacked: &[Stacked],
         operands: &[Value],
         results: &[Value],
     ) {
@@ -161,16 +164,32 @@ impl Emit<'_, '_> {
         let bytes = |node| g.ty(node).size_bytes().expect("regions are bound");
         let elements: Vec<usize> =
             body.function.inputs[carries..carries + sequences].iter().map(|&i| bytes(i)).collect();
-        let stacked: Vec<usize> = body.function.outputs[carries..].iter().map(|o| bytes(o.node)).collect();
+        let outputs: Vec<usize> = body.function.outputs.iter().map(|o| bytes(o.node)).collect();
+        // For each carry the stacked value that it lies in, by number.
+        let among = |c: usize| {
+            let is = |s: &Stacked| matches!(*s, Stacked::Next(own) | Stacked::Before(own) if own == c);
+            stacked.iter().position(is).map(|s| (results[carries + s], stacked[s]))
+        };
+        let homes: Vec<Option<(Value, Stacked)>> = (0..carries).map(among).collect();
+        let mut start = vec![self.number(0)];
+        for (c, home) in homes.iter().enumerate() {
+            start.push(match *home {
+                Some((base, Stacked::Before(_))) => {
+                    let first = if reverse { (length - 1) * outputs[c] } else { 0 };
+                    let place = self.b.ins().iadd_imm_s(base, first as i64);
+                    self.copy(operands[c], place, outputs[c]);
+                    place
+                }
+                _ => operands[c],
+            });
+        }
         for (i, &pointer) in operands.iter().enumerate().skip(carries + sequences) {
             self.set_input(0, i, pointer);
         }
         let (head, done) = (self.b.create_block(), self.b.create_block());
         let step = self.b.append_block_param(head, types::I64);
         let current: Vec<Value> = (0..carries).map(|_| self.b.append_block_param(head, types::I64)).collect();
-        let zero = self.number(0);
-        let start: Vec<BlockArg> =
-            std::iter::once(zero).chain(operands[..carries].iter().copied()).map(BlockArg::from).collect();
+        let start: Vec<BlockArg> = start.into_iter().map(BlockArg::from).collect();
         self.b.ins().jump(head, &start);
         self.b.switch_to_block(head);
         self.check_interrupt(context);
@@ -181,9 +200,22 @@ impl Emit<'_, '_> {
         let mut next = Vec::with_capacity(carries);
         for (i, &pointer) in current.iter().enumerate() {
             self.set_input(0, i, pointer);
-            let (a, b) = (self.place(self.control.slots[2 * i]), self.place(self.control.slots[2 * i + 1]));
-            let other = self.b.ins().select(odd, b, a);
-            let to = self.b.ins().select(is_last, results[i], other);
+            let size = outputs[i] as i64;
+            let to = match homes[i] {
+                Some((base, Stacked::Next(_))) => {
+                    let offset = self.b.ins().imul_imm_s(t, size);
+                    self.b.ins().iadd(base, offset)
+                }
+                Some(_) => {
+                    let other = self.b.ins().iadd_imm_s(pointer, if reverse { -size } else { size });
+                    self.b.ins().select(is_last, results[i], other)
+                }
+                None => {
+                    let [a, b] = [0, 1].map(|k| self.place(self.control.slots[2 * i + k]));
+                    let other = self.b.ins().select(odd, b, a);
+                    self.b.ins().select(is_last, results[i], other)
+                }
+            };
             self.set_output(0, i, to);
             next.push(to);
         }
@@ -192,16 +224,24 @@ impl Emit<'_, '_> {
             let pointer = self.b.ins().iadd(operands[carries + i], offset);
             self.set_input(0, carries + i, pointer);
         }
-        for (i, &size) in stacked.iter().enumerate() {
-            let offset = self.b.ins().imul_imm_s(t, size as i64);
+        for (i, source) in stacked.iter().enumerate() {
+            let Stacked::Output(output) = *source else { continue };
+            let offset = self.b.ins().imul_imm_s(t, outputs[output] as i64);
             let pointer = self.b.ins().iadd(results[carries + i], offset);
-            self.set_output(0, carries + i, pointer);
+            self.set_output(0, output, pointer);
         }
         self.run(0, context);
         let following = self.b.ins().iadd_imm_s(step, 1);
         let again: Vec<BlockArg> = std::iter::once(following).chain(next).map(BlockArg::from).collect();
         self.b.ins().brif(is_last, done, &[], head, &again);
         self.b.switch_to_block(done);
+        for (c, home) in homes.iter().enumerate() {
+            if let Some((base, Stacked::Next(_))) = *home {
+                let last = if reverse { 0 } else { (length - 1) * outputs[c] };
+                let place = self.b.ins().iadd_imm_s(base, last as i64);
+                self.copy(place, results[c], outputs[c]);
+            }
+        }
     }
 
     fn while_loop(&mut self, contexts: &[Value], carries: usize, operands: &[Value], results: &[Value]) {

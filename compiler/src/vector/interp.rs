@@ -7,7 +7,7 @@
 use super::{Base, Bound, Loop, MemRef, Stmt, VFunc, VOp, Val};
 use crate::kernel::KernelBody;
 use crate::narrow::lane_type;
-use crate::program::{Control, ControlKind, Place, Program, Step};
+use crate::program::{Control, ControlKind, Place, Program, Stacked, Step};
 use graphc_ir::{Atom, DType, Guard, IndexExpr, Literal, Scalar, ScalarOp, Var};
 use smallvec::{SmallVec, smallvec};
 
@@ -208,7 +208,7 @@ fn run_control(program: &Program, k: usize, memory: &mut Memory, pieces: u64) ->
             x.truncate(carries);
             x
         }
-        ControlKind::Scan { length, carries, sequences, reverse } => {
+        ControlKind::Scan { length, carries, sequences, reverse, stacked: ref sources } => {
             let (mut current, mut stacked) =
                 (x[..carries].to_vec(), vec![Vec::new(); results.len() - carries]);
             for step in 0..length {
@@ -217,7 +217,13 @@ fn run_control(program: &Program, k: usize, memory: &mut Memory, pieces: u64) ->
                 let constants = x[carries + sequences..].iter().cloned();
                 let inputs: Vec<Literal> = current.into_iter().chain(elements).chain(constants).collect();
                 current = run(0, &inputs)?;
-                stacked.iter_mut().zip(current.drain(carries..)).for_each(|(all, value)| all.push(value));
+                for (all, &source) in stacked.iter_mut().zip(sources) {
+                    all.push(match source {
+                        Stacked::Output(i) | Stacked::Next(i) => current[i].clone(),
+                        Stacked::Before(i) => inputs[i].clone(),
+                    });
+                }
+                current.truncate(carries);
             }
             for mut all in stacked {
                 if reverse {

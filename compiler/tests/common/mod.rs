@@ -203,8 +203,22 @@ pub(crate) fn control_cases() -> Vec<Case> {
             f.output("next", s.stacked[0]);
         })
     };
+    // One carry is stacked before and after each step, one only after it, one only before.
+    let stacked = |name, reverse| {
+        case(name, vec![of(&[6, 9], 8), of(&[9], 9)], |f, x| {
+            let options = ScanOptions { reverse, ..plain() };
+            let s = f.scan_with(&options, &[x[1]; 3], &[x[0]], |_, c, e| {
+                let next = [c[0] * e[0] + c[1], c[1] - e[0], c[2] * c[0]];
+                (next.to_vec(), vec![next[0], c[0], c[2], next[1], next[0]])
+            });
+            s.carries.iter().enumerate().for_each(|(i, &c)| f.output(&format!("c{i}"), c));
+            s.stacked.iter().enumerate().for_each(|(i, &y)| f.output(&format!("y{i}"), y));
+        })
+    };
     vec![
         recurrent("recurrent", plain()),
+        stacked("carries_among_the_stacked", false),
+        stacked("carries_among_the_stacked_reverse", true),
         recurrent("recurrent_reverse", ScanOptions { reverse: true, ..plain() }),
         recurrent("recurrent_recomputed", ScanOptions { save_every: 1, ..plain() }),
         recurrent("recurrent_in_blocks", ScanOptions { save_every: 3, ..plain() }),

@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 /// Makes the bodies of scans smaller, without changing a bit:
 ///
 /// - Results that nobody uses are not computed, and carries that only they need are not carried. A carry
-///   that never changes becomes a constant operand. Operands given twice are given once.
+///   that never changes becomes a constant operand. Operands given twice are given once, and what is
+///   stacked twice is stacked once.
 /// - What is the same in every step is computed once, before the loop.
 /// - A product of an element of a sequence with such a value becomes one product for all steps before
 ///   the loop (the input projections of a recurrent network), and one that is only stacked becomes one
@@ -206,18 +207,25 @@ impl<'a> Smaller<'a> {
             values[i] = Some(self.operands[i]);
         }
         // Stacked products are replaced by their left factor, and multiplied afterwards.
-        let mut late: HashMap<usize, &DotGeneral> = HashMap::new();
+        let mut late: Vec<(usize, &DotGeneral)> = Vec::new();
         let mut outputs: Vec<(usize, NodeId)> = Vec::new();
+        // What is stacked again, with the output that stacks it already.
+        let mut repeated: Vec<(usize, usize)> = Vec::new();
         for i in (0..self.body.outputs.len()).filter(|&i| self.live[i]) {
-            let node = self.body.outputs[i].node;
+            let mut node = self.body.outputs[i].node;
             let once = self.body.graph.users(node).next().is_none()
                 && self.body.outputs.iter().filter(|o| o.node == node).count() == 1;
-            match self.product(node) {
-                Some((d, [factor, constant])) if i >= carries && once && self.is_constant(constant) => {
-                    late.insert(i, d);
-                    outputs.push((i, factor));
-                }
-                _ => outputs.push((i, node)),
+            if let Some((d, [factor, constant])) = self.product(node)
+                && i >= carries
+                && once
+                && self.is_constant(constant)
+            {
+                late.push((i, d));
+                node = factor;
+            }
+            match outputs.iter().find(|o| o.0.min(i) >= carries && o.1 == node) {
+                Some(&(earlier, _)) => repeated.push((i, earlier)),
+                None => outputs.push((i, node)),
             }
         }
         let needed = self.needed(&outputs);
@@ -294,6 +302,9 @@ impl<'a> Smaller<'a> {
             for ((i, _), result) in outputs.into_iter().zip(results) {
                 values[i] = Some(result);
             }
+        }
+        for (i, earlier) in repeated {
+            values[i] = values[earlier];
         }
         for (i, d) in late {
             let [_, factor] = self.product(self.body.outputs[i].node).expect("it is a product").1;
@@ -396,6 +407,22 @@ mod tests {
         let (after, body) = moved(&f);
         assert_eq!((count(&after, "exp"), count(&body, "exp"), count(&body, "sin")), (1, 0, 0));
         assert_eq!(body.outputs.len(), 1);
+    }
+
+    #[test]
+    fn what_is_stacked_twice_is_stacked_once() {
+        let f = function(|f| {
+            let x = f.input("x", DType::F32, [5, 3]);
+            let a = f.input("a", DType::F32, [3]);
+            let s = f.scan(&[a], &[x], |_, h, x| {
+                let next = h[0] * x[0];
+                (vec![next], vec![next, h[0], next])
+            });
+            (0..3).for_each(|i| f.output(&format!("y{i}"), s.stacked[i]));
+        });
+        let (after, body) = moved(&f);
+        // The carry, and two different values to stack.
+        assert_eq!((body.outputs.len(), after.outputs[0].node), (3, after.outputs[2].node));
     }
 
     #[test]
