@@ -699,8 +699,9 @@ impl<'a> Assembler<'a> {
 fn read_before(kernel: &Kernel, store: &Store, buffer: BufferId) -> bool {
     let loads = kernel.exprs.loads(&kernel.roots());
     let mut own = loads.iter().filter(|l| l.0 == buffer);
-    own.all(|(_, index, guards)| *index == store.index && guards.is_empty())
-        && (!store.inner || in_last_stage(kernel, store))
+    own.all(|(_, index, guards)| {
+        *index == store.index && guards.is_empty() && kernel.stores_once(store.buffer)
+    }) && (!store.inner || in_last_stage(kernel, store))
 }
 
 /// Whether a scatter reads `buffer` after its store.

@@ -93,6 +93,9 @@ const LARGEST: usize = 256;
 /// Earlier kernels with which it is tried to merge a kernel, at most.
 const CANDIDATES: usize = 16;
 
+/// Elements of a row of which tensors are joined part by part, at least.
+const LEAST_ROW: usize = 16;
+
 /// A node whose value takes more instructions than this is not computed twice.
 const CHEAP: usize = 2;
 
@@ -320,6 +323,19 @@ impl<'a> Fuser<'a> {
                 ct: self.buffer_of[&operands[1]],
                 out: buffer,
             },
+            Pattern::Injective(_) if self.joins_equal_parts(id).is_some() => {
+                let axis = self.joins_equal_parts(id).expect("just asked");
+                space = IndexCx::default();
+                let part = self.ty(operands[0]).dims.clone();
+                let at: Vec<IndexExpr> = part.iter().map(|&d| space.var(d)).collect();
+                for (i, &operand) in operands.iter().enumerate() {
+                    let value = self.value(operand, &at, &[], &space, &mut exprs, &mut memo);
+                    let mut index = at.clone();
+                    index[axis] = at[axis].offset((i * part[axis]) as i64);
+                    stores.push(Store { buffer, index, value, inner: false });
+                }
+                KernelBody::Loop { outer: part.len(), reductions: Vec::new() }
+            }
             Pattern::Elementwise(_)
             | Pattern::Generate { .. }
             | Pattern::Injective(_)
@@ -333,6 +349,18 @@ impl<'a> Fuser<'a> {
         self.kernels.push(Kernel { name, space, exprs, body, stores, sources: vec![id] });
         // Only now: the node's own kernel computes it, later ones load it.
         self.buffer_of.insert(id, buffer);
+    }
+
+    /// The axis along which a node joins several tensors of one shape: a map over that shape then stores
+    /// an element of each, without asking at every element of the result where it comes from. Not where
+    /// rows would be shorter than vectors.
+    fn joins_equal_parts(&self, id: NodeId) -> Option<usize> {
+        let Op::Concatenate(c) = self.f.graph.op(id) else { return None };
+        let operands = self.f.graph.operands(id);
+        let part = &self.ty(operands[0]).dims;
+        let row = *part.last()?;
+        let equal = operands.len() > 1 && operands.iter().all(|&o| self.ty(o).dims == *part);
+        (equal && product(part) > 0 && row >= LEAST_ROW).then_some(c.axis)
     }
 
     /// A new buffer for what a node computes.
@@ -784,16 +812,14 @@ fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<K
         let Some(store) = p.stores.iter().find(|s| s.buffer == *buffer) else { continue };
         let level = if store.inner { vars.len() } else { outer };
         // A map that `p` has absorbed may be stored under another order of the variables.
-        if *index != vars[..level.min(vars.len())]
+        if !p.stores_once(*buffer)
+            || *index != vars[..level.min(vars.len())]
             || *index != store.index
             || !guards.is_empty()
             || store.inner && !inside[id as usize]
         {
             return None;
         }
-    }
-    if p.writes().len() != p.stores.len() {
-        return None;
     }
     let mut merged = p.clone();
     let q_space_is_larger = q.space.extents.len() > p.space.extents.len();
@@ -833,7 +859,7 @@ fn absorb(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel> {
         if !written.contains(buffer) {
             continue;
         }
-        if !guards.is_empty() || point.is_some_and(|at| at != *index) {
+        if !guards.is_empty() || !p.stores_once(*buffer) || point.is_some_and(|at| at != *index) {
             return None;
         }
         point = Some(index);

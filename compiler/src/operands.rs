@@ -25,6 +25,8 @@ const ALIAS_ROWS: i64 = 16;
 const PANEL_ROWS: i64 = 4;
 /// Positions of a batch dimension along which lanes may run instead of columns.
 const LEAST_LANES: i64 = 4;
+/// Kernels between two uses of one copy, at most.
+const NEAR: usize = 8;
 /// Times that each element of a colliding factor is used at least for a copy to pay.
 const ALIAS_REUSE: i64 = 32;
 
@@ -44,7 +46,8 @@ pub(crate) fn make_direct(fused: &mut Fused, same: &HashSet<BufferId>, target: &
                 if !is_direct_lhs(part, &fused.buffers) {
                     let own = [batch.clone(), m, k.clone()];
                     let name = format!("{name}_lhs{i}");
-                    kernels.push(pack(name, node, &mut part.lhs, own, &part.space, &mut fused.buffers));
+                    let copy = pack(name, node, &mut part.lhs, own, &part.space, &mut fused.buffers);
+                    push_once(&mut kernels, copy, &mut part.lhs, &fused.buffers);
                 }
                 let name = format!("{name}_rhs{i}");
                 let panel = panel_columns(part, target);
@@ -64,6 +67,23 @@ pub(crate) fn make_direct(fused: &mut Fused, same: &HashSet<BufferId>, target: &
         kernels.push(kernel);
     }
     fused.kernels = kernels;
+}
+
+/// Adds a kernel that writes a factor, unless one of the kernels just before writes the same: then the
+/// factor reads that. Copies of long ago are not kept in memory until now.
+fn push_once(kernels: &mut Vec<Kernel>, copy: Kernel, factor: &mut Factor, buffers: &[FusedBuffer]) {
+    let to = |k: &Kernel| &buffers[k.stores[0].buffer as usize];
+    let same = |k: &&Kernel| {
+        matches!((&k.body, &k.stores[..]), (KernelBody::Loop { .. }, [store]) if store.index == copy.stores[0].index)
+            && k.space.extents == copy.space.extents
+            && k.exprs.iter().eq(copy.exprs.iter())
+            && (to(k).strides == to(&copy).strides)
+            && k.stores[0].value == copy.stores[0].value
+    };
+    match kernels.iter().rev().take(NEAR).find(same) {
+        Some(k) => factor.exprs.rename(copy.stores[0].buffer, k.stores[0].buffer),
+        None => kernels.push(copy),
+    }
 }
 
 /// Makes the last batch dimension one of n where that has no columns and the left factor lies side by

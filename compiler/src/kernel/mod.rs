@@ -192,7 +192,7 @@ impl Exprs {
     }
 
     /// Loads buffer `to` wherever `from` was loaded.
-    fn rename(&mut self, from: BufferId, to: BufferId) {
+    pub(crate) fn rename(&mut self, from: BufferId, to: BufferId) {
         for e in &mut self.nodes {
             match &mut e.op {
                 ExprOp::Load { buffer, .. } if *buffer == from => *buffer = to,
@@ -500,9 +500,14 @@ impl Kernel {
         reads
     }
 
-    /// Buffers written.
+    /// Buffers written, each once.
     pub fn writes(&self) -> Vec<BufferId> {
-        let mut writes: Vec<BufferId> = self.stores.iter().map(|s| s.buffer).collect();
+        let mut writes: Vec<BufferId> = Vec::with_capacity(self.stores.len());
+        for s in &self.stores {
+            if !writes.contains(&s.buffer) {
+                writes.push(s.buffer);
+            }
+        }
         match &self.body {
             KernelBody::ArgReduce { out, .. }
             | KernelBody::ArgSort { out, .. }
@@ -516,6 +521,11 @@ impl Kernel {
             _ => {}
         }
         writes
+    }
+
+    /// Whether one store writes all of a buffer; there are several where tensors are joined.
+    pub(crate) fn stores_once(&self, buffer: BufferId) -> bool {
+        self.stores.iter().filter(|s| s.buffer == buffer).count() == 1
     }
 
     /// About how long it takes: instructions of one lane, of which a vector instruction does many.

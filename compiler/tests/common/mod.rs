@@ -215,7 +215,23 @@ pub(crate) fn control_cases() -> Vec<Case> {
             s.stacked.iter().enumerate().for_each(|(i, &y)| f.output(&format!("y{i}"), y));
         })
     };
+    // The gradient joins the gates, slices of one product.
+    let gates = vec![of(&[4, 6, 68], 1), of(&[6, 17], 2), of(&[6, 17], 3), of(&[17, 68], 4)];
+    let gated = case("gates", gates, |f, x| {
+        let s = f.scan(&x[1..3], &x[..1], |f, c, e| {
+            let z = e[0] + c[0].dot(x[3]);
+            let gate = |i: usize| z.slice(&[0..6, 17 * i..17 * (i + 1)], &[1, 1]);
+            let cell = gate(0).sigmoid() * gate(1).tanh() + gate(2).sigmoid() * c[1];
+            let h = gate(3).sigmoid() * cell.tanh();
+            (vec![h, cell], vec![h, f.concatenate(&[h, z.slice(&[0..6, 3..20], &[1, 1]), -h], 0)])
+        });
+        let loss = s.stacked[0].square().reduce_sum(&[0, 1, 2]) + s.carries[1].reduce_sum(&[0, 1]);
+        f.output("loss", loss);
+        f.output("joined", s.stacked[1]);
+        gradients(loss, x).into_iter().enumerate().for_each(|(i, g)| f.output(&format!("d{i}"), g));
+    });
     vec![
+        gated,
         recurrent("recurrent", plain()),
         stacked("carries_among_the_stacked", false),
         stacked("carries_among_the_stacked_reverse", true),

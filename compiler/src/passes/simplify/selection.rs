@@ -2,7 +2,7 @@
 //! Values are only moved, so these rules are exact for every element type.
 
 use crate::passes::rewrite::{Expr, Rule, View};
-use graphc_ir::ops::{Broadcast, Concatenate, Iota, Reshape, Reverse, Slice};
+use graphc_ir::ops::{Add, Broadcast, Concatenate, Iota, Pad, Reshape, Reverse, Slice};
 use graphc_ir::{Dim, NodeId, Op, Scalar};
 
 pub(super) const RULES: &[Rule] = &[
@@ -12,6 +12,7 @@ pub(super) const RULES: &[Rule] = &[
     ("slice_concatenate", slice_concatenate),
     ("pad_nothing", pad_nothing),
     ("pad_splat", pad_splat),
+    ("add_pads", add_pads),
     ("concatenate_one", concatenate_one),
     ("concatenate_empty", concatenate_empty),
     ("concatenate_splats", concatenate_splats),
@@ -107,6 +108,63 @@ fn pad_splat(v: &View<'_>) -> Option<Expr> {
     let Op::Pad(_) = v.op else { return None };
     let value = v.splat(v.operands[1])?;
     (v.splat(v.operands[0])? == value).then(|| Expr::splat(value, v.ty))
+}
+
+/// A tensor among zeros along one axis.
+struct Band {
+    x: NodeId,
+    axis: usize,
+    /// Zeros before and after.
+    around: [i64; 2],
+    len: i64,
+}
+
+fn band(v: &View<'_>, id: NodeId) -> Option<Band> {
+    let Op::Pad(p) = v.op_of(id) else { return None };
+    let operands = v.operands_of(id);
+    v.is(operands[1], 0.0).then_some(())?;
+    let padded = |a: &usize| (p.low[*a], p.high[*a]) != (0, 0);
+    let axis = (0..p.low.len()).find(padded)?;
+    let around = [p.low[axis], p.high[axis]];
+    let alone = (axis + 1..p.low.len()).find(padded).is_none() && p.interior.iter().all(|&n| n == 0);
+    let len = v.ty_of(operands[0]).shape[axis].as_const()? as i64;
+    (alone && around.iter().all(|&n| n >= 0)).then_some(Band { x: operands[0], axis, around, len })
+}
+
+/// `pad(x) + pad(y) => concatenate(x + 0.0, y + 0.0)`, padded with what zeros remain, where both are zero
+/// but in neighbouring ranges of an axis: the gradient of slices. A sum with zero is the value itself but
+/// for -0, so that it stays a sum; not for integers.
+fn add_pads(v: &View<'_>) -> Option<Expr> {
+    let Op::Add(_) = v.op else { return None };
+    let (mut first, mut second) = (band(v, v.operands[0])?, band(v, v.operands[1])?);
+    if first.around[0] > second.around[0] {
+        std::mem::swap(&mut first, &mut second);
+    }
+    (first.axis == second.axis && first.around[0] + first.len == second.around[0]).then_some(())?;
+    let axis = first.axis;
+    let integer = !v.dtype().is_float();
+    let sum = |x: NodeId| {
+        let sum_already = matches!(v.op_of(x), Op::Add(_)) && v.is(v.operands_of(x)[1], 0.0);
+        if integer || sum_already {
+            return Expr::from(x);
+        }
+        let zero = Expr::splat(Scalar::from_f64(v.dtype(), 0.0), v.ty_of(x));
+        Expr::apply(Add {}, [x.into(), zero])
+    };
+    let parts = |x: NodeId| match v.op_of(x) {
+        Op::Concatenate(c) if c.axis == axis => v.operands_of(x),
+        _ => vec![x],
+    };
+    let joined = [first.x, second.x].into_iter().flat_map(parts).map(sum);
+    let joined = Expr::apply(Concatenate { axis }, joined);
+    let (low, high) = (first.around[0], second.around[1]);
+    if (low, high) == (0, 0) {
+        return Some(joined);
+    }
+    let rank = v.ty.rank();
+    let along = |n: i64| (0..rank).map(|a| if a == axis { n } else { 0 }).collect();
+    let pad = Pad { low: along(low), high: along(high), interior: vec![0; rank] };
+    Some(Expr::apply(pad, [joined, Expr::splat(Scalar::from_f64(v.dtype(), 0.0), &v.ty.with_shape(vec![]))]))
 }
 
 /// `concatenate(x) => x`
@@ -323,6 +381,77 @@ mod tests {
                 %2 = constant {2.0} : f32[]
                 %3 = broadcast %2 {shape = [8], axes = []} : f32[8]
                 return out %3
+            "#]],
+        );
+    }
+
+    #[test]
+    fn sums_of_pads() {
+        // As the gradient of slices gives them: the last first.
+        rule(
+            |m, _| {
+                let zero = m.builder().scalar(DType::F32, 0.0);
+                let at = |low: i64, high: i64| (-m).pad(zero, &[low, 0], &[high, 0], &[0, 0]);
+                at(8, 0) + at(4, 4) + at(0, 8)
+            },
+            expect![[r#"
+                %0 = input : f32[4, 3]
+                %1 = input : f32[3]
+                %2 = constant {0.0} : f32[]
+                %3 = broadcast %2 {shape = [4, 3], axes = []} : f32[4, 3]
+                %4 = sub %3 %0 : f32[4, 3]
+                %5 = constant {0.0} : f32[]
+                %6 = broadcast %5 {shape = [4, 3], axes = []} : f32[4, 3]
+                %7 = sub %6 %0 : f32[4, 3]
+                %8 = constant {0.0} : f32[]
+                %9 = broadcast %8 {shape = [4, 3], axes = []} : f32[4, 3]
+                %10 = sub %9 %0 : f32[4, 3]
+                %11 = constant {0.0} : f32[]
+                %12 = broadcast %11 {shape = [4, 3], axes = []} : f32[4, 3]
+                %13 = add %4 %12 : f32[4, 3]
+                %14 = constant {0.0} : f32[]
+                %15 = broadcast %14 {shape = [4, 3], axes = []} : f32[4, 3]
+                %16 = add %7 %15 : f32[4, 3]
+                %17 = concatenate %10 %13 %16 {axis = 0} : f32[12, 3]
+                return out %17
+            "#]],
+        );
+        // Zeros remain after them, or between them.
+        rule(
+            |m, _| {
+                let zero = m.builder().scalar(DType::F32, 0.0);
+                let at = |low: i64, high: i64| m.pad(zero, &[0, low], &[0, high], &[0, 0]);
+                at(0, 7) + at(3, 4)
+            },
+            expect![[r#"
+                %0 = input : f32[4, 3]
+                %1 = input : f32[3]
+                %2 = constant {0.0} : f32[]
+                %3 = broadcast %2 {shape = [4, 3], axes = []} : f32[4, 3]
+                %4 = add %0 %3 : f32[4, 3]
+                %5 = constant {0.0} : f32[]
+                %6 = broadcast %5 {shape = [4, 3], axes = []} : f32[4, 3]
+                %7 = add %0 %6 : f32[4, 3]
+                %8 = concatenate %4 %7 {axis = 1} : f32[4, 6]
+                %9 = constant {0.0} : f32[]
+                %10 = pad %8 %9 {low = [0, 0], high = [0, 4], interior = [0, 0]} : f32[4, 10]
+                return out %10
+            "#]],
+        );
+        rule(
+            |m, _| {
+                let zero = m.builder().scalar(DType::F32, 0.0);
+                let at = |low: i64, high: i64| m.pad(zero, &[0, low], &[0, high], &[0, 0]);
+                at(0, 4) + at(4, 0)
+            },
+            expect![[r#"
+                %0 = input : f32[4, 3]
+                %1 = input : f32[3]
+                %2 = constant {0.0} : f32[]
+                %3 = pad %0 %2 {low = [0, 0], high = [0, 4], interior = [0, 0]} : f32[4, 7]
+                %4 = pad %0 %2 {low = [0, 4], high = [0, 0], interior = [0, 0]} : f32[4, 7]
+                %5 = add %3 %4 : f32[4, 7]
+                return out %5
             "#]],
         );
     }
