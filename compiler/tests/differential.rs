@@ -233,7 +233,7 @@ fn stages_over_rows_give_the_interpreters_bits() {
 
 #[test]
 fn long_reductions_give_the_interpreters_bits() {
-    for c in common::long_cases() {
+    for c in common::long_cases().into_iter().chain(common::column_cases()) {
         check_case(&c, "of all");
     }
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{SHAPES, control_cases, long_cases, numbers, row_cases};
+use common::{SHAPES, column_cases, control_cases, long_cases, numbers, row_cases};
 use graphc_compiler::kernel::print::{print_kernel, print_program};
 use graphc_compiler::program::Place;
 use graphc_compiler::vector::interp::{InterpError, run_program};
@@ -186,6 +186,13 @@ fn the_last_stage_overwrites_what_is_not_read_again() {
     let (_, stages) = compile_stages(&module, "f", &Bindings::new(), &CompileOptions::default()).unwrap();
     let bytes = stages.assembled.program.planned_bytes;
     assert!(bytes < 2 * 12 * 64 * 4, "{bytes} bytes for one matrix");
+}
+
+#[test]
+fn long_columns() {
+    for c in column_cases() {
+        check_function(&c.module, &c.inputs, &[]).unwrap_or_else(|e| panic!("{}: {e}", c.name));
+    }
 }
 
 #[test]

@@ -26,8 +26,17 @@ const CHUNK: i64 = 2048;
 /// Rows shorter than this are walked one vector at a time, all rows of a unit for each.
 const SHORT: i64 = 128;
 
+/// Rows that a unit reads across: neighbours in memory come in as several cache lines at once.
+const ACROSS: i64 = 64;
+
 /// Positions of an outer dimension with lanes along it that make one unit of parallel work.
 const STRIP: i64 = 64;
+
+/// Columns of a strip whose rows are read as a whole: their virtual lanes stay in the first-level cache.
+const WIDE: i64 = 256;
+
+/// Units of such strips, at least, if there are columns enough.
+const UNITS: i64 = 4;
 
 /// Points of an inner space that may be run through several times with lanes along an outer
 /// dimension: what 16 lanes read stays in the first-level cache.
@@ -378,7 +387,7 @@ impl<'a> Schedule<'a> {
         // Rows that are read across: a few at a time, so that what one of them brings into the cache
         // serves the others.
         let across = lanes > 1 && self.reads_across(last);
-        let chunk = if across { LANES } else { CHUNK / extent };
+        let chunk = if across { ACROSS } else { CHUNK / extent };
         let RowUnits { units, unit, at, lo, hi } = self.open_rows(&lead, chunk);
         let rows = Along { var: last - 1, lo, hi, lanes: 1 };
         let hi = Bound::Expr(IndexExpr::constant(extent));
@@ -650,7 +659,15 @@ impl<'a> Schedule<'a> {
         let (last, lead) =
             self.outer.split_last().map(|(&l, r)| (l, r.to_vec())).expect("an outer dimension has lanes");
         let lanes = if last >= LANES { Reduce::LANES as u16 } else { 4 };
+        let wide = self.wide_strips(last, inner_points);
         if lead.is_empty() {
+            if let Some(width) = wide {
+                // All threads have some.
+                let width = width.min((last / UNITS / LANES * LANES).max(2 * LANES));
+                let (units, lo, hi) = self.unit_range(last, width);
+                self.wide_strip(&[], (lo, hi), width, inner_points);
+                return units;
+            }
             // A vector of columns is a unit if it is long.
             let strip = if inner_points < BLOCK { STRIP } else { LANES };
             let (units, lo, hi) = self.unit_range(last, strip);
@@ -661,8 +678,11 @@ impl<'a> Schedule<'a> {
             self.open_rows(&lead, CHUNK / last.saturating_mul(inner_points));
         let row = self.b.open(lo, hi, 1, 1, &[]);
         at.push(row.var.clone());
-        let hi = Bound::Expr(IndexExpr::constant(last));
-        self.column_strip(&at, IndexExpr::default(), hi, lanes, inner_points);
+        let (lo, hi) = (IndexExpr::default(), Bound::Expr(IndexExpr::constant(last)));
+        match wide {
+            Some(width) => self.wide_strip(&at, (lo, hi), width, inner_points),
+            None => self.column_strip(&at, lo, hi, lanes, inner_points),
+        }
         self.b.close(row, &[]);
         self.b.close(unit, &[]);
         units
@@ -693,6 +713,114 @@ impl<'a> Schedule<'a> {
         self.outer_stores(&mut e);
         e.close();
         self.b.close(v, &[]);
+    }
+
+    /// Columns of the strips of [`Self::wide_strip`], if the kernel may be run that way.
+    fn wide_strips(&self, last: i64, inner_points: i64) -> Option<i64> {
+        let stages = self.stages();
+        let reduces = stages.len() == 1 && stages[0].stores.is_empty() && !stages[0].reductions.is_empty();
+        (reduces && last >= 2 * LANES && inner_points >= BLOCK)
+            .then(|| ((last + LANES - 1) / LANES * LANES).min(WIDE))
+    }
+
+    /// Strips of `width` columns, of which each row is read as a whole before the next row: rows lie far
+    /// apart, and all of what a strip holds of a row comes in together. The virtual lanes of all its columns
+    /// are accumulated in scratch memory.
+    fn wide_strip(&mut self, at: &[IndexExpr], (lo, hi): (IndexExpr, Bound), width: i64, inner_points: i64) {
+        let last = *self.outer.last().expect("a dimension has the columns");
+        let stage = self.stages().pop().expect("there is one");
+        let mut e = self.emit(at);
+        let inside = self.inside(at.len()..at.len() + 1 + self.inner.len());
+        e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
+        let open = self.b.open(lo, hi, width, 1, &[]);
+        let end = open.var.offset(width);
+        let strip = Strip {
+            at: at.to_vec(),
+            lo: open.var.clone(),
+            hi: if last % width == 0 { Bound::Expr(end) } else { Bound::Min(end, IndexExpr::constant(last)) },
+            slots: self.partials(&stage, LANES, width),
+        };
+        let (whole, rest) = (inner_points / BLOCK, inner_points % BLOCK);
+        let n = whole + i64::from(rest > 0);
+        let parts = self.partials(&stage, n, width);
+        let block = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(whole)), 1, 1, &[]);
+        self.wide_block(&mut e, &stage, &strip, (block.var.scale(BLOCK), BLOCK), (&parts, block.var.clone()));
+        self.b.close(block, &[]);
+        if rest > 0 {
+            let from = IndexExpr::constant(whole * BLOCK);
+            self.wide_block(&mut e, &stage, &strip, (from, rest), (&parts, IndexExpr::constant(whole)));
+        }
+        self.along_strip(&mut e, &strip, |s, e, column, lane| {
+            let parts: Vec<Partial> = parts.iter().map(|p| p.lane(lane)).collect();
+            let results = s.pairwise(&stage, &parts, n);
+            s.set_vars(e, column);
+            e.reduced.extend(stage.reductions.iter().copied().zip(results));
+            s.outer_stores(e);
+        });
+        self.b.close(open, &[]);
+    }
+
+    /// A loop over the columns of a strip, 16 at a time; `each` gets the position and that in the strip.
+    fn along_strip(
+        &mut self,
+        e: &mut Emit<'a>,
+        strip: &Strip,
+        each: impl FnOnce(&mut Self, &mut Emit<'a>, &[IndexExpr], &IndexExpr),
+    ) {
+        let v = self.b.open(strip.lo.clone(), strip.hi.clone(), LANES, Reduce::LANES as u16, &[]);
+        e.open();
+        let column: Vec<IndexExpr> = strip.at.iter().cloned().chain([v.var.clone()]).collect();
+        each(self, e, &column, &v.var.add(&strip.lo.scale(-1)));
+        e.close();
+        self.b.close(v, &[]);
+    }
+
+    /// Rows `from..from + n` of a strip, a block of the inner space; the results go to place `to` of `parts`.
+    fn wide_block(
+        &mut self,
+        e: &mut Emit<'a>,
+        stage: &Stage<'a>,
+        strip: &Strip,
+        (from, n): (IndexExpr, i64),
+        (parts, to): (&[Partial], IndexExpr),
+    ) {
+        let used = LANES.min(n);
+        let all = |n: i64| Bound::Expr(IndexExpr::constant(n));
+        let j = self.b.open(IndexExpr::default(), all(used), 1, 1, &[]);
+        self.along_strip(e, strip, |s, _, _, lane| {
+            let lanes = s.b.lanes();
+            for (slot, v) in strip.slots.iter().zip(s.identities(stage, lanes)) {
+                s.b.store(slot.lane(lane).at(&j.var), v);
+            }
+        });
+        self.b.close(j, &[]);
+        let accumulate = |s: &mut Self, e: &mut Emit<'a>, from: &IndexExpr, n: i64| {
+            let j = s.b.open(IndexExpr::default(), all(n), 1, 1, &[]);
+            s.along_strip(e, strip, |s, e, column, lane| {
+                let slots: Vec<Partial> = strip.slots.iter().map(|p| p.lane(lane)).collect();
+                let before: Vec<Val> = slots.iter().map(|p| s.b.load(p.at(&j.var), &[])).collect();
+                let after = s.point(e, stage, column, &from.add(&j.var), &before);
+                for (slot, v) in slots.iter().zip(after) {
+                    s.b.store(slot.at(&j.var), v);
+                }
+            });
+            s.b.close(j, &[]);
+        };
+        let r = self.b.open(IndexExpr::default(), all(n / LANES), 1, 1, &[]);
+        accumulate(self, e, &from.add(&r.var.scale(LANES)), LANES);
+        self.b.close(r, &[]);
+        if n % LANES > 0 {
+            accumulate(self, e, &from.offset(n / LANES * LANES), n % LANES);
+        }
+        self.along_strip(e, strip, |s, _, _, lane| {
+            let load = |s: &mut Self, j: i64| -> Vec<Val> {
+                strip.slots.iter().map(|p| s.b.load(p.lane(lane).at(&IndexExpr::constant(j)), &[])).collect()
+            };
+            let loaded: Vec<Vec<Val>> = (0..used).map(|j| load(s, j)).collect();
+            for (part, v) in parts.iter().zip(s.fold_lanes(stage, loaded)) {
+                s.b.store(part.lane(lane).at(&to), v);
+            }
+        });
     }
 
     /// A stage at one outer position, or one vector of them at position `lane` within it: no lanes run
@@ -839,7 +967,22 @@ struct Partial {
     lane: IndexExpr,
 }
 
+/// Columns of a reduction with lanes along an outer dimension.
+struct Strip {
+    /// The position in the dimensions before that of the columns.
+    at: Vec<IndexExpr>,
+    lo: IndexExpr,
+    hi: Bound,
+    /// The 16 virtual lanes of each reduction, for every column.
+    slots: Vec<Partial>,
+}
+
 impl Partial {
+    /// The same at another lane.
+    fn lane(&self, lane: &IndexExpr) -> Self {
+        Self { lane: lane.clone(), ..self.clone() }
+    }
+
     fn at(&self, i: &IndexExpr) -> MemRef {
         MemRef {
             base: Base::Scratch(self.offset),

@@ -144,6 +144,22 @@ pub(crate) fn long_cases() -> Vec<Case> {
     cases
 }
 
+/// Reductions of long columns: wide strips of them, whole blocks of rows and part of one.
+pub(crate) fn column_cases() -> Vec<Case> {
+    let of = |rows: usize, columns: usize| {
+        let x = numbers(DType::F32, &[rows, columns], 38);
+        case("columns", vec![x, numbers(DType::F32, &[columns], 39)], |f, x| {
+            let centered = x[0] - x[1].broadcast(x[0].shape(), &[1]);
+            f.output("sum", centered.reduce_sum(&[0]).tanh() * x[1]);
+            f.output("greatest", centered.reduce_max(&[0]));
+        })
+    };
+    let batched = case("batched", vec![numbers(DType::F32, &[3, 1024, 35], 40)], |f, x| {
+        f.output("sum", x[0].square().reduce_sum(&[1]));
+    });
+    vec![of(1030, 70), of(2050, 300), batched]
+}
+
 /// Extents around those of vectors and blocks.
 pub(crate) const SHAPES: [(usize, usize); 13] = [
     (3, 0),
