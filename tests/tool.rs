@@ -190,7 +190,7 @@ fn mistakes_are_named() {
 
     let (message, code) = failure(&["dump", "examples/mlp.gir", "--fn", "lost"]);
     assert!(message.contains("no function `lost`") && message.contains("`predict`, `loss`"), "{message}");
-    assert_eq!(code, 1);
+    assert_eq!(code, 2);
     assert!(
         failure(&["dump", "examples/mlp.gir", "--emit", "passes", "--bind", "C=4"])
             .0
@@ -236,7 +236,7 @@ fn unknown_workloads_and_operations_are_named() {
         message.starts_with("error: there is no workload `mlp_tiny`; there are `mlp_small`, "),
         "{message}"
     );
-    assert_eq!(code, 1);
+    assert_eq!(code, 2);
     let (message, _) = failure(&["bench", "--micro", "fft"]);
     assert!(message.starts_with("error: no operation begins with `fft`; there are `gemm_32_"), "{message}");
 }

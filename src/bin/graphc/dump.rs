@@ -1,6 +1,6 @@
 //! `graphc dump`: the stages of the compiler as text.
 
-use super::{Failure, load};
+use super::{Failure, Out, load};
 use clap::ValueEnum;
 use graphc::compiler::kernel::print::{print_kernel, print_program};
 use graphc::compiler::vector::print::print_function as print_vector;
@@ -9,6 +9,7 @@ use graphc::compiler::{
 };
 use graphc::ir::{gradient_function, print_function};
 use graphc::{CompileOptions, Function, Isa, Module, OptLevel};
+use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,11 @@ enum Emit {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  graphc dump model.gir
+  graphc dump model.gir --fn loss.grad --emit kernels --bind B=64
+  graphc dump model.gir --fn loss --emit asm --isa avx2")]
 pub(super) struct Args {
     #[command(flatten)]
     selection: load::Selection,
@@ -69,40 +75,44 @@ pub(super) fn level(opt: u8) -> OptLevel {
     [OptLevel::O0, OptLevel::O1, OptLevel::O2, OptLevel::O3][usize::from(opt.min(3))]
 }
 
-pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let module = load::module(&args.selection.file)?;
     let functions = args.selection.functions(&module)?;
-    match args.emit {
-        Emit::Graph if args.selection.function.is_none() => write!(out, "{module}")?,
-        Emit::Graph => {
-            for f in &functions {
-                write!(out, "{}", print_function(&module, f))?;
-            }
-        }
-        Emit::Grad => gradients(&module, args, &functions, out)?,
-        Emit::Dot => {
-            for f in &functions {
-                dot(&module, f, out)?;
-            }
-        }
-        Emit::Object => match functions.as_slice() {
-            [f] => object_file(&module, f, args, out)?,
-            _ => {
-                let message = "an object file has one function: name it with `--fn`";
-                return Err(Failure::Other(message.to_owned()));
-            }
-        },
-        _ => {
-            for f in &functions {
-                stages(&module, f, args, out)?;
-            }
+    if args.emit == Emit::Object {
+        return match functions.as_slice() {
+            [f] => object_file(&module, f, args, out),
+            _ => Err(Failure::Usage("an object file has one function: name it with `--fn`".to_owned())),
+        };
+    }
+    if args.emit == Emit::Graph && args.selection.function.is_none() && !out.json() {
+        return Ok(write!(out, "{module}")?);
+    }
+    let functions = if args.emit == Emit::Grad { gradients(&module, args, functions)? } else { functions };
+    for f in &functions {
+        if out.json() {
+            let mut text = Vec::new();
+            stage(&module, f, args, &mut text)?;
+            let text = String::from_utf8_lossy(&text);
+            let emit = args.emit.to_possible_value().map(|v| v.get_name().to_owned());
+            out.value(&json!({ "function": *f.name, "emit": emit, "text": text }))?;
+        } else {
+            stage(&module, f, args, out)?;
         }
     }
     Ok(())
 }
 
+/// Shows one stage of a function.
+fn stage(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+    match args.emit {
+        Emit::Graph | Emit::Grad => Ok(write!(out, "{}", print_function(module, f))?),
+        Emit::Dot => dot(module, f, out),
+        _ => compiled(module, f, args, out),
+    }
+}
+
 /// Writes the object file of a function.
-fn object_file(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+fn object_file(module: &Module, f: &Function, args: &Args, out: &mut Out) -> Result<(), Failure> {
     let bindings = args.selection.bindings(module, f)?;
     let options = CompileOptions {
         passes: PassOptions::at(level(args.opt)),
@@ -115,40 +125,37 @@ fn object_file(module: &Module, f: &Function, args: &Args, out: &mut impl Write)
     let path = args.output.as_deref().unwrap_or(Path::new("graphc.o"));
     std::fs::write(path, &bytes)
         .map_err(|e| Failure::Other(format!("cannot write {}: {e}", path.display())))?;
+    if out.json() {
+        let entry = format!("entry.{}", f.name);
+        return out
+            .value(&json!({ "file": path.display().to_string(), "bytes": bytes.len(), "entry": entry }));
+    }
     writeln!(out, "{}: {} bytes for {}, entry `entry.{}`", path.display(), bytes.len(), args.target, f.name)?;
     Ok(())
 }
 
 /// The gradient of each function that has one; a function asked for by name must have one.
-fn gradients(
-    module: &Module,
-    args: &Args,
-    functions: &[Function],
-    out: &mut impl Write,
-) -> Result<(), Failure> {
-    let has_loss = |f: &&Function| {
+fn gradients(module: &Module, args: &Args, functions: Vec<Function>) -> Result<Vec<Function>, Failure> {
+    let has_loss = |f: &Function| {
         f.outputs
             .first()
             .is_some_and(|o| f.graph.ty(o.node).rank() == 0 && f.graph.ty(o.node).dtype.is_float())
     };
-    let mut any = false;
-    for f in functions.iter().filter(|f| args.selection.function.is_some() || has_loss(f)) {
-        let gradient = match f.name.strip_suffix(".grad") {
-            Some(_) => f.clone(),
-            None => gradient_function(module, &f.name).map_err(Failure::other)?,
-        };
-        write!(out, "{}", print_function(module, &gradient))?;
-        any = true;
+    let named = args.selection.function.is_some();
+    let gradient = |f: Function| match f.name.strip_suffix(".grad") {
+        Some(_) if named => Ok(f),
+        _ => gradient_function(module, &f.name).map_err(Failure::other),
+    };
+    let gradients: Vec<Function> =
+        functions.into_iter().filter(|f| named || has_loss(f)).map(gradient).collect::<Result<_, _>>()?;
+    if gradients.is_empty() {
+        return Err(Failure::Other("no function has a float scalar as its first output".to_owned()));
     }
-    if any {
-        Ok(())
-    } else {
-        Err(Failure::Other("no function has a float scalar as its first output".to_owned()))
-    }
+    Ok(gradients)
 }
 
 /// Compiles a function and shows one stage.
-fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+fn compiled(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
     let bindings = args.selection.bindings(module, f)?;
     let passes = PassOptions { dump_after: args.dump_after.clone(), ..PassOptions::at(level(args.opt)) };
     let options = CompileOptions {
@@ -228,7 +235,7 @@ fn stages(module: &Module, f: &Function, args: &Args, out: &mut impl Write) -> R
                 write!(out, "{}", report(&a.plan, &a.requests))?;
             }
         }
-        Emit::Graph | Emit::Grad | Emit::Dot | Emit::Object => unreachable!("shown without compiling"),
+        Emit::Graph | Emit::Grad | Emit::Dot | Emit::Object => unreachable!("made without this"),
     }
     writeln!(out)?;
     Ok(())

@@ -2,11 +2,17 @@
 
 use super::Failure;
 use graphc::ir::{gradient_function, verify};
-use graphc::{Bindings, Function, Module};
+use graphc::{Bindings, Function, Module, ThreadPool};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Number that a named dimension gets if the command line does not say.
 const DEFAULT_EXTENT: usize = 32;
+
+/// Larger files are not read: no module comes near, and a device never ends.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// Arguments that select functions of a module.
 #[derive(clap::Args)]
@@ -27,16 +33,44 @@ fn binding(text: &str) -> Result<(String, usize), String> {
     Ok((name.to_owned(), extent))
 }
 
-/// Reads, parses and verifies a module.
-pub(super) fn module(path: &Path) -> Result<Module, Failure> {
+/// Reads a module in the text form: its text and what it says, verified.
+pub(super) fn text_and_module(path: &Path) -> Result<(String, Module), Failure> {
     let name = path.display().to_string();
-    let text = std::fs::read(path).map_err(|e| Failure::File(format!("cannot read {name}: {e}")))?;
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut text));
+    read.map_err(|e| Failure::File(format!("cannot read {name}: {e}")))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(Failure::File(format!(
+            "{name} is not a module: it is larger than {} MiB",
+            MAX_BYTES >> 20
+        )));
+    }
     let text = String::from_utf8(text).map_err(|e| {
         Failure::File(format!("{name} is not a module: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
     })?;
     let module = Module::parse(&name, &text).map_err(|e| Failure::File(e.to_string()))?;
     verify(&module).map_err(|e| Failure::File(e.to_string()))?;
-    Ok(module)
+    Ok((text, module))
+}
+
+/// Reads, parses and verifies a module.
+pub(super) fn module(path: &Path) -> Result<Module, Failure> {
+    text_and_module(path).map(|m| m.1)
+}
+
+/// The pool of so many threads, or of all of the machine.
+pub(super) fn pool(threads: Option<usize>) -> Result<Arc<ThreadPool>, Failure> {
+    match threads {
+        Some(n) => ThreadPool::new(n).map(Arc::new),
+        None => ThreadPool::global(),
+    }
+    .map_err(Failure::other)
+}
+
+/// Names as messages list them.
+pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.into_iter().map(|n| format!("`{n}`")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 impl Selection {
@@ -51,19 +85,25 @@ impl Selection {
         {
             return Ok(vec![gradient_function(module, of).map_err(Failure::other)?]);
         }
-        let known: Vec<String> = module.functions.iter().map(|f| format!("`{}`", f.name)).collect();
-        Err(Failure::Other(format!("there is no function `{name}`; the module has {}", known.join(", "))))
+        let known = list(module.functions.iter().map(|f| &*f.name));
+        Err(Failure::Usage(format!("there is no function `{name}`; the module has {known}")))
     }
 
     /// Numbers for all open dimensions of `f`.
     pub(super) fn bindings(&self, module: &Module, f: &Function) -> Result<Bindings, Failure> {
         let open = module.open_dims(f);
         if let Some((unknown, _)) = self.bind.iter().find(|(n, _)| !self.known_dim(module, n)) {
-            return Err(Failure::Other(format!("no function of the module has a dimension `{unknown}`")));
+            return Err(Failure::Usage(format!("no function of the module has a dimension `{unknown}`")));
         }
         let given =
             |name: &str| self.bind.iter().rev().find(|(n, _)| n == name).map_or(DEFAULT_EXTENT, |b| b.1);
         Ok(open.iter().map(|name| (&**name, given(name))).collect())
+    }
+
+    /// The only function that is selected: the first of the module unless one is named.
+    pub(super) fn first(&self, module: &Module) -> Result<Function, Failure> {
+        let first = self.functions(module)?.into_iter().next();
+        first.ok_or_else(|| Failure::Usage("the module has no function".to_owned()))
     }
 
     fn known_dim(&self, module: &Module, name: &str) -> bool {

@@ -1,25 +1,39 @@
 //! The `graphc` tool: checks, shows and runs modules in the text form, and measures the compiler.
+//!
+//! Each command is a file with its `Args` and a function that takes them and [`Out`]. Exit codes are 0
+//! if all went well, 1 for a failed check or any other error, and 2 for a file that cannot be used or a
+//! command line that names what does not exist.
 
 #![deny(unsafe_code)]
 
 mod bench;
 mod check;
+mod completions;
 mod dump;
 mod load;
+mod output;
 mod plan;
 mod run;
 
 use clap::{Parser, Subcommand};
+use output::Out;
 use std::io::Write;
 use std::process::ExitCode;
 
 /// Checks, shows, runs and measures graphc modules.
 #[derive(Parser)]
-#[command(name = "graphc", version, about, arg_required_else_help = true)]
+#[command(name = "graphc", version, about, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
+    /// Prints results as JSON, one value per line
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
+
+const EXIT_CODES: &str = "\
+Exit code: 0 if all went well; 1 if a check failed or on any other error; 2 for a file that cannot be \
+used, or a command line that is wrong.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -33,16 +47,20 @@ enum Command {
     Run(run::Args),
     /// Measures training steps and single operations
     Bench(bench::Args),
+    /// Prints a script that completes command lines in a shell
+    Completions(completions::Args),
 }
 
-/// Why a command failed: printed after `error: `; the exit code is 1, or 2 for a file that cannot be
-/// read or is no module.
+/// Why a command failed: printed after `error: `. See the module for exit codes.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     /// The file cannot be used.
     #[error("{0}")]
     File(String),
-    /// Anything else.
+    /// The command line names what does not exist.
+    #[error("{0}")]
+    Usage(String),
+    /// Anything else, such as a check that failed.
     #[error("{0}")]
     Other(String),
     /// Standard output cannot be written.
@@ -54,19 +72,28 @@ impl Failure {
     fn other(e: impl std::fmt::Display) -> Self {
         Self::Other(e.to_string())
     }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::File(_) | Self::Usage(_) => 2,
+            Self::Other(_) | Self::Output(_) => 1,
+        }
+    }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = Out::new(cli.json);
     let result = match cli.command {
         Command::Check(args) => check::run(&args, &mut out),
         Command::Dump(args) => dump::run(&args, &mut out),
-        Command::Plan(args) => plan::show(&args, &mut out),
+        Command::Plan(args) => plan::run(&args, &mut out),
         Command::Run(args) => run::run(&args, &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
+        Command::Completions(args) => completions::run(&args, &mut out),
     };
-    let result = result.and_then(|()| Ok(out.flush()?));
+    // What was found before a failure is shown too.
+    let result = result.and(out.flush().map_err(Failure::from));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has seen enough, such as `head`, is no error.
@@ -74,8 +101,12 @@ fn main() -> ExitCode {
         Err(e) => {
             // Errors of a text module begin with the word already.
             let message = e.to_string();
-            eprintln!("error: {}", message.strip_prefix("error: ").unwrap_or(&message));
-            ExitCode::from(if matches!(e, Failure::File(_)) { 2 } else { 1 })
+            anstream::eprintln!(
+                "{s}error:{s:#} {}",
+                message.strip_prefix("error: ").unwrap_or(&message),
+                s = output::BAD.bold()
+            );
+            ExitCode::from(e.exit_code())
         }
     }
 }

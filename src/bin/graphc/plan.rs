@@ -1,6 +1,6 @@
 //! `graphc plan`: the memory of a function's run, and what budgets of memory cost.
 
-use super::{Failure, load, run};
+use super::{Failure, Out, load, run};
 use bytesize::ByteSize;
 use graphc::compiler::{CompileError, Stages, compile_function, report, state_layout};
 use graphc::{Bindings, CompileOptions, Function, Module, Session, ThreadPool, Value};
@@ -27,12 +27,9 @@ pub(super) struct Args {
     threads: Option<usize>,
 }
 
-pub(super) fn show(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let module = load::module(&args.selection.file)?;
-    let pool = match args.threads {
-        Some(n) => Arc::new(ThreadPool::new(n).map_err(Failure::other)?),
-        None => ThreadPool::global().map_err(Failure::other)?,
-    };
+    let pool = load::pool(args.threads)?;
     for f in args.selection.functions(&module)? {
         let bindings = args.selection.bindings(&module, &f)?;
         let job = Job { module: &module, f: &f, bindings, pool: &pool };

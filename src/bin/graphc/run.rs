@@ -1,13 +1,17 @@
 //! `graphc run`: compiles a function and runs it on given or made-up inputs.
 
-use super::{Failure, dump, load};
+use super::{Failure, Out, dump, load};
 use graphc::ir::{Native, Scalar, ScalarBuilder, math};
 use graphc::runtime::Elements;
-use graphc::{CompileOptions, Function, Module, Session, ThreadPool, Value};
+use graphc::{CompileOptions, Function, Module, Session, Value};
+use serde_json::json;
 use std::io::Write;
-use std::sync::Arc;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  graphc run model.gir --fn predict --bind B=1
+  graphc run model.gir --fn train_step --steps 20 --input y=0,1,2")]
 pub(super) struct Args {
     #[command(flatten)]
     selection: load::Selection,
@@ -36,20 +40,16 @@ fn values(text: &str) -> Result<(String, Vec<f64>), String> {
     if numbers.is_empty() { Err("no values".to_owned()) } else { Ok((name.to_owned(), numbers)) }
 }
 
-pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let mut module = load::module(&args.selection.file)?;
-    let selected = args.selection.functions(&module)?;
-    let Some(f) = selected.into_iter().next() else {
-        return Err(Failure::Other("the module has no function".to_owned()));
-    };
+    let f = args.selection.first(&module)?;
     let bindings = args.selection.bindings(&module, &f)?;
     if let Some((unknown, _)) =
         args.input.iter().find(|(n, _)| !f.inputs.iter().any(|&i| f.input_name(i) == n))
     {
-        let known: Vec<String> = f.inputs.iter().map(|&i| format!("`{}`", f.input_name(i))).collect();
-        let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(Failure::Other(format!(
-            "function `{}` has no input `{unknown}`; its inputs: {list}",
+        let known = load::list(f.inputs.iter().map(|&i| f.input_name(i)));
+        return Err(Failure::Usage(format!(
+            "function `{}` has no input `{unknown}`; its inputs: {known}",
             f.name
         )));
     }
@@ -65,6 +65,11 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
         let outputs = session.run_with(&f.name, &dims, &named).map_err(Failure::other)?;
         for (name, ty, value) in outputs.iter() {
             let ty = graphc::TensorType::new(ty.dtype, ty.dims.as_slice());
+            if out.json() {
+                let ty = ty.to_string();
+                out.value(&json!({ "step": step, "name": name, "type": ty, "values": numbers(value) }))?;
+                continue;
+            }
             if args.steps > 1 {
                 write!(out, "step {step}: ")?;
             }
@@ -75,10 +80,7 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
 }
 
 fn session(args: &Args, module: Module) -> Result<Session, Failure> {
-    let pool = match args.threads {
-        Some(n) => Arc::new(ThreadPool::new(n).map_err(Failure::other)?),
-        None => ThreadPool::global().map_err(Failure::other)?,
-    };
+    let pool = load::pool(args.threads)?;
     Session::with(module, args.seed, pool, CompileOptions::at(dump::level(args.opt))).map_err(Failure::other)
 }
 
@@ -127,5 +129,19 @@ fn summary(value: Value<'_>) -> String {
         Value::U8(v) => list(v),
         Value::BF16(v) => list(v),
         Value::F16(v) => list(v),
+    }
+}
+
+/// All elements of a value; what is not finite becomes null.
+fn numbers(value: Value<'_>) -> serde_json::Value {
+    match value {
+        Value::F32(v) => v.into(),
+        Value::F64(v) => v.into(),
+        Value::I32(v) => v.into(),
+        Value::I64(v) => v.into(),
+        Value::Bool(v) => v.into(),
+        Value::U8(v) => v.into(),
+        Value::BF16(v) => v.iter().map(|x| x.to_f32()).collect(),
+        Value::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
     }
 }

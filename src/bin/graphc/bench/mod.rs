@@ -7,14 +7,18 @@ mod prepared;
 mod timing;
 mod workloads;
 
-use super::Failure;
-use graphc::{Isa, ThreadPool};
+use super::{Failure, Out, load};
+use graphc::Isa;
 use prepared::Setup;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::sync::Arc;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  graphc bench mlp cnn --threads 1
+  graphc bench --micro gemm --isa avx2
+  graphc bench gpt_nano --module > gpt.gir")]
 pub(super) struct Args {
     /// Workloads; with `--micro` how names of operations begin (all unless given)
     names: Vec<String>,
@@ -31,9 +35,6 @@ pub(super) struct Args {
     /// Prints the modules of the named workloads or operations in the text form instead, for `graphc dump`
     #[arg(long)]
     module: bool,
-    /// Prints a line of JSON for each measurement instead of a table
-    #[arg(long)]
-    json: bool,
     /// Shortest time of each measurement (1.5 for training steps, 0.5 for operations unless given)
     #[arg(long)]
     seconds: Option<f64>,
@@ -72,20 +73,17 @@ const OPERATIONS: [Column; 7] = [
     ("other_cpus", "other CPUs", 11, 2),
 ];
 
-pub(super) fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
-    let pool = match args.threads {
-        Some(n) => Arc::new(ThreadPool::new(n).map_err(Failure::other)?),
-        None => ThreadPool::global().map_err(Failure::other)?,
-    };
+pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
+    let pool = load::pool(args.threads)?;
     let setup = Setup { pool, isa: args.isa.unwrap_or_default() };
     if args.micro { operations(args, &setup, out) } else { steps(args, &setup, out) }
 }
 
-fn steps(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Failure> {
+fn steps(args: &Args, setup: &Setup, out: &mut Out) -> Result<(), Failure> {
     for name in &args.names {
         if !workloads::ALL.iter().any(|w| w.name == name) {
-            let known = workloads::ALL.map(|w| format!("`{}`", w.name)).join(", ");
-            return Err(Failure::Other(format!("there is no workload `{name}`; there are {known}")));
+            let known = load::list(workloads::ALL.iter().map(|w| w.name));
+            return Err(Failure::Usage(format!("there is no workload `{name}`; there are {known}")));
         }
     }
     if args.module {
@@ -94,7 +92,7 @@ fn steps(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Failure
         }
         return Ok(());
     }
-    title(args, &STEPS, out)?;
+    title(&STEPS, out)?;
     let mut wrong = Vec::new();
     let selected = |name: &str| args.names.is_empty() || args.names.iter().any(|n| n == name);
     for workload in workloads::ALL.iter().filter(|w| selected(w.name)) {
@@ -105,15 +103,12 @@ fn steps(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Failure
     if wrong.is_empty() { Ok(()) } else { Err(Failure::Other(wrong.join("\n"))) }
 }
 
-fn operations(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Failure> {
+fn operations(args: &Args, setup: &Setup, out: &mut Out) -> Result<(), Failure> {
     let all = micro::all();
     for name in &args.names {
         if !all.iter().any(|m| m.name.starts_with(name)) {
-            let known: Vec<String> = all.iter().map(|m| format!("`{}`", m.name)).collect();
-            return Err(Failure::Other(format!(
-                "no operation begins with `{name}`; there are {}",
-                known.join(", ")
-            )));
+            let known = load::list(all.iter().map(|m| &*m.name));
+            return Err(Failure::Usage(format!("no operation begins with `{name}`; there are {known}")));
         }
     }
     let selected = |name: &str| args.names.is_empty() || args.names.iter().any(|n| name.starts_with(n));
@@ -126,7 +121,7 @@ fn operations(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Fa
     }
     let peak = peak::measure(setup.pool.num_threads());
     let row = json!({ "micro": "peak", "gflops": round(peak.gflops, 1), "gb_s": round(peak.gb_s, 1) });
-    title(args, &OPERATIONS, out)?;
+    title(&OPERATIONS, out)?;
     print(args, setup, &OPERATIONS, row, out)?;
     for operation in all.iter().filter(|m| selected(&m.name)) {
         let row = operation.measure(setup, &peak, args.seconds.unwrap_or(0.5))?;
@@ -135,8 +130,8 @@ fn operations(args: &Args, setup: &Setup, out: &mut impl Write) -> Result<(), Fa
     Ok(())
 }
 
-fn title(args: &Args, columns: &[Column], out: &mut impl Write) -> Result<(), Failure> {
-    if args.json { Ok(()) } else { line(columns, |column| column.1.to_owned(), out) }
+fn title(columns: &[Column], out: &mut Out) -> Result<(), Failure> {
+    if out.json() { Ok(()) } else { line(columns, |column| column.1.to_owned(), out) }
 }
 
 /// Prints a row as soon as it is there.
@@ -145,9 +140,9 @@ fn print(
     setup: &Setup,
     columns: &[Column],
     mut row: Value,
-    out: &mut impl Write,
+    out: &mut Out,
 ) -> Result<(), Failure> {
-    if args.json {
+    if out.json() {
         row["engine"] = match &args.isa {
             Some(isa) => format!("graphc-{isa}").into(),
             None => "graphc".into(),
@@ -167,7 +162,7 @@ fn print(
 }
 
 /// A line of the table: the first column to the left, the others to the right.
-fn line(columns: &[Column], cell: impl Fn(&Column) -> String, out: &mut impl Write) -> Result<(), Failure> {
+fn line(columns: &[Column], cell: impl Fn(&Column) -> String, out: &mut Out) -> Result<(), Failure> {
     for (i, column) in columns.iter().enumerate() {
         let (width, cell) = (column.2, cell(column));
         if i == 0 { write!(out, "{cell:<width$}")? } else { write!(out, "{cell:>width$}")? }

@@ -1,0 +1,52 @@
+//! Standard output as all commands write it: text, or JSON with `--json`; colours on a terminal only.
+
+use super::Failure;
+use anstyle::{AnsiColor, Style};
+use std::io::{BufWriter, StdoutLock, Write};
+
+/// Titles of tables and names of what a paragraph is about.
+pub(super) const HEADING: Style = Style::new().bold();
+/// What is wrong, and what is gone.
+pub(super) const BAD: Style = AnsiColor::Red.on_default();
+
+/// Buffered standard output.
+pub(super) struct Out {
+    stdout: BufWriter<StdoutLock<'static>>,
+    colour: bool,
+    json: bool,
+}
+
+impl Out {
+    /// Standard output; `json` is the flag `--json`. There are colours if it is a terminal and the
+    /// environment (`NO_COLOR`, `CLICOLOR_FORCE`, ..) does not say otherwise.
+    pub(super) fn new(json: bool) -> Self {
+        let stdout = std::io::stdout();
+        let colour = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
+        Self { stdout: BufWriter::new(stdout.lock()), colour: colour && !json, json }
+    }
+
+    /// Whether results are to be JSON: one value per line.
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Writes a line of JSON.
+    pub(super) fn value(&mut self, value: &serde_json::Value) -> Result<(), Failure> {
+        Ok(writeln!(self, "{value}")?)
+    }
+
+    /// `style` where there are colours: `{s}text{s:#}` in a format string.
+    pub(super) fn style(&self, style: Style) -> Style {
+        if self.colour { style } else { Style::new() }
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stdout.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stdout.flush()
+    }
+}
