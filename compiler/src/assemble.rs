@@ -10,16 +10,16 @@ use crate::fuse::{Fused, FusedBuffer, IndexCheck};
 use crate::kernel::{BufferId, Exprs, Kernel, KernelBody, Store};
 use crate::lower::{self, Target};
 use crate::memory::{self, BufferReq, MemoryPlan};
+use crate::order::Dependences;
 use crate::program::{Body, Buffer, Control, ControlKind, Place, Program, Scheduled, Step};
 use crate::recompute::{Home, Item, Schedule, Written};
 use crate::stacked;
+use crate::threads::on_all_threads;
 use graphc_ir::{DType, Function, IndexCx, IndexExpr, Literal, NodeId, Op, StateId};
 use graphc_runtime::abi::Context;
 use graphc_runtime::{SLACK_BYTES, StateLayout};
 use half::{bf16, f16};
-use petgraph::graph::{DiGraph, NodeIndex};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Zero bytes at the start of the constants: what a load reads whose guard fails, of at most eight
 /// 512-bit registers.
@@ -355,22 +355,16 @@ impl<'a> Assembler<'a> {
             .collect();
         let good: Vec<(StateId, BufferId)> =
             candidates.iter().copied().filter(|&(s, b)| self.in_place_in_kernel(s, b)).collect();
-        let mut in_place = good.clone();
-        if self.sorted(&in_place).is_none() {
-            in_place.clear();
-            for c in good {
-                in_place.push(c);
-                if self.sorted(&in_place).is_none() {
-                    in_place.pop();
-                }
-            }
-        }
+        let failing = self.controls.iter().filter(|(_, c)| can_fail(c)).map(|(&k, _)| k);
+        let mut dependences = Dependences::new(&self.kernels, &self.checks, self.first_site, failing);
+        let in_place: Vec<(StateId, BufferId)> =
+            good.into_iter().filter(|&(s, b)| dependences.overwrite(b, &self.old_buffers(s))).collect();
         for &(_, buffer) in candidates.iter().filter(|c| !in_place.contains(c)) {
             let place = self.buffers[buffer as usize].place;
             self.buffers[buffer as usize].place = Place::Arena(0);
             late.push(Late { kernel: self.copy_kernel(buffer, place) });
         }
-        let mut steps = self.sorted(&in_place).expect("without updates in place the order of nodes will do");
+        let mut steps = dependences.order();
         for l in late {
             steps.push(Step::Run(self.kernels.len()));
             self.kernels.push(l.kernel);
@@ -403,89 +397,16 @@ impl<'a> Assembler<'a> {
         old.filter(|&i| self.buffers[i].place == own).map(|i| i as BufferId).collect()
     }
 
-    /// Checks and kernels in an order that respects their dependences and, for updates in place,
-    /// runs the writer last; `None` if there is none.
-    fn sorted(&self, in_place: &[(StateId, BufferId)]) -> Option<Vec<Step>> {
-        let mut graph: DiGraph<Step, ()> = DiGraph::new();
-        let mut writer: HashMap<BufferId, NodeIndex> = HashMap::new();
-        let mut readers: HashMap<BufferId, Vec<NodeIndex>> = HashMap::new();
-        let kernels: Vec<NodeIndex> = (0..self.kernels.len()).map(|k| graph.add_node(Step::Run(k))).collect();
-        for (k, &at) in self.kernels.iter().zip(&kernels) {
-            k.writes()
-                .into_iter()
-                .for_each(|b| assert!(writer.insert(b, at).is_none(), "a buffer has one writer"));
-            k.reads().into_iter().for_each(|b| readers.entry(b).or_default().push(at));
-        }
-        let checks: Vec<NodeIndex> = self
-            .checks
-            .iter()
-            .enumerate()
-            .map(|(i, c)| {
-                let site = (self.first_site + i) as u64;
-                let step = Step::Check { buffer: c.buffer, bound: c.bound as i64, site };
-                let at = graph.add_node(step);
-                readers.entry(c.buffer).or_default().push(at);
-                at
-            })
-            .collect();
-        // Edges only decide what is possible; the order of adding them changes nothing.
-        for (buffer, readers) in &readers {
-            let Some(&w) = writer.get(buffer) else { continue };
-            for &r in readers.iter().filter(|&&r| r != w) {
-                graph.add_edge(w, r, ());
-            }
-        }
-        // An index is checked before a kernel uses it.
-        for (check, &at) in self.checks.iter().zip(&checks) {
-            for &r in &readers[&check.buffer] {
-                if r != at && !checks.contains(&r) {
-                    graph.add_edge(at, r, ());
-                }
-            }
-        }
-        for &(state, buffer) in in_place {
-            let w = *writer.get(&buffer)?;
-            let old = self.old_buffers(state);
-            for &r in old.iter().filter_map(|b| readers.get(b)).flatten() {
-                if r != w {
-                    graph.add_edge(r, w, ());
-                }
-            }
-            let failing = self.controls.iter().filter(|(_, c)| can_fail(c)).map(|(&k, _)| kernels[k]);
-            for c in checks.iter().copied().chain(failing).filter(|&c| c != w) {
-                graph.add_edge(c, w, ());
-            }
-        }
-        // Checks first, then kernels as they were declared, as early as dependences allow.
-        let rank = |n: NodeIndex| match graph[n] {
-            Step::Check { site, .. } => (0, site as usize),
-            Step::Run(k) => (1, k),
-        };
-        let mut missing: Vec<usize> =
-            graph.node_indices().map(|n| graph.neighbors_directed(n, petgraph::Incoming).count()).collect();
-        let mut ready: BinaryHeap<Reverse<((usize, usize), NodeIndex)>> =
-            graph.node_indices().filter(|n| missing[n.index()] == 0).map(|n| Reverse((rank(n), n))).collect();
-        let mut steps = Vec::with_capacity(graph.node_count());
-        while let Some(Reverse((_, n))) = ready.pop() {
-            steps.push(graph[n]);
-            for m in graph.neighbors(n) {
-                missing[m.index()] -= 1;
-                if missing[m.index()] == 0 {
-                    ready.push(Reverse((rank(m), m)));
-                }
-            }
-        }
-        (steps.len() == graph.node_count()).then_some(steps)
-    }
-
     /// Plans the arena and schedules the kernels.
     fn plan(&mut self, order: Vec<Step>, target: &Target) -> Planned {
         let (requests, plan, owners) = self.plan_memory(&order);
         for (request, &buffer) in owners.iter().enumerate() {
             self.buffers[buffer].place = Place::Arena(plan.offsets[request]);
         }
-        let scheduled: Vec<_> =
-            self.kernels.iter().map(|k| lower::schedule(k, &self.buffers, target)).collect();
+        let schedule = |k: usize| lower::schedule(&self.kernels[k], &self.buffers, target);
+        let all: Vec<usize> = (0..self.kernels.len()).collect();
+        let scheduled = on_all_threads(&all, schedule).into_iter().enumerate();
+        let scheduled: Vec<Scheduled> = scheduled.map(|(k, s)| s.unwrap_or_else(|| schedule(k))).collect();
         let scratch = scheduled.iter().map(|s| s.scratch).max().unwrap_or(0);
         let scratch_stride = scratch.next_multiple_of(64) + 64;
         Planned { order, requests, plan, scheduled, scratch_stride, again: 0 }

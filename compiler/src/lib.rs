@@ -13,6 +13,7 @@ mod memory;
 mod memory_check;
 pub mod narrow;
 mod operands;
+mod order;
 mod pass;
 mod passes;
 mod pipeline;
@@ -20,6 +21,7 @@ pub mod program;
 mod recompute;
 mod split;
 mod stacked;
+mod threads;
 pub mod vector;
 
 pub use assemble::Assembled;

@@ -7,6 +7,7 @@ use super::emit::Emitter;
 use super::x86::{self, Code};
 use crate::error::CompileError;
 use crate::program::{Buffer, Place, Program, Scheduled, Step};
+use crate::threads::on_all_threads;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -18,8 +19,6 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
 use graphc_runtime::abi;
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Code of one function, for dumps.
 #[derive(Clone, Debug)]
@@ -143,29 +142,6 @@ fn wide_kernels(programs: &[&Program], isa: Isa) -> Vec<Vec<Option<Code>>> {
     .into_iter()
     .map(Option::flatten);
     programs.iter().map(|p| code.by_ref().take(p.scheduled.len()).collect()).collect()
-}
-
-/// `work` of every index in `order`, begun in that order on all threads; results are by index.
-/// Missing ones are those of a thread that ended early.
-fn on_all_threads<T: Send>(order: &[usize], work: impl Fn(usize) -> T + Sync) -> Vec<Option<T>> {
-    let results: Vec<Mutex<Option<T>>> = order.iter().map(|_| Mutex::new(None)).collect();
-    let next = AtomicUsize::new(0);
-    let run = || {
-        while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = work(i);
-            if let Ok(mut slot) = results[i].lock() {
-                *slot = Some(result);
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(order.len());
-    std::thread::scope(|s| {
-        for _ in 1..threads {
-            s.spawn(run);
-        }
-        run();
-    });
-    results.into_iter().map(|r| r.into_inner().ok().flatten()).collect()
 }
 
 /// Compiles the functions on all threads; the results are in the order of the jobs.

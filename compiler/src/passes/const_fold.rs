@@ -31,11 +31,18 @@ impl Pass for ConstFold {
     fn run(&self, function: &Function, _: &PassCx) -> Result<Function, CompileError> {
         let graph = &function.graph;
         let mut rebuilder = Rebuilder::new(function);
-        let mut values: Vec<Option<Literal>> = Vec::with_capacity(graph.len());
+        let mut known: Vec<Known> = Vec::with_capacity(graph.len());
         for id in graph.ids() {
-            let value = evaluate(function, id, &values);
-            match &value {
-                Some(value) if !stays(graph.op(id)) => {
+            let later = can_be_known(function, id, &known);
+            if later {
+                graph.operands(id).iter().for_each(|&o| evaluate(function, o, &mut known));
+            }
+            known.push(if later { Known::Later } else { Known::Never });
+            if !stays(graph.op(id)) {
+                evaluate(function, id, &mut known);
+            }
+            match &known[id.index()] {
+                Known::Value(value) if !stays(graph.op(id)) => {
                     let new = emit(&mut rebuilder, value, &graph.node(id).origin)?;
                     rebuilder.replace(id, new);
                 }
@@ -43,10 +50,19 @@ impl Pass for ConstFold {
                     rebuilder.keep(id);
                 }
             }
-            values.push(value);
         }
         Ok(rebuilder.finish())
     }
+}
+
+/// What is known of a node's value.
+enum Known {
+    /// It depends on what is not constant, or takes too long.
+    Never,
+    /// It can be computed; nothing has asked for it.
+    Later,
+    /// The value.
+    Value(Literal),
 }
 
 /// True for operations that are kept although their value is known.
@@ -54,29 +70,47 @@ fn stays(op: &Op) -> bool {
     matches!(op, Op::Constant(_) | Op::Broadcast(_) | Op::Iota(_))
 }
 
-/// The value of a node, if it depends on constants alone and is cheap.
-fn evaluate(function: &Function, id: NodeId, values: &[Option<Literal>]) -> Option<Literal> {
+/// Whether a node depends on constants alone and is cheap.
+fn can_be_known(function: &Function, id: NodeId, known: &[Known]) -> bool {
     let graph = &function.graph;
     let op = graph.op(id);
-    if matches!(op, Op::Input(_) | Op::ReadState(_)) || graph.ty(id).size_bytes()? > MAX_BYTES {
-        return None;
-    }
-    if let Op::Constant(c) = op {
-        return Some(c.value.clone());
-    }
-    if matches!(op, Op::Iota(_)) && graph.ty(id).size_bytes()? > MAX_IOTA_BYTES {
-        return None;
+    let largest = if matches!(op, Op::Iota(_)) { MAX_IOTA_BYTES } else { MAX_BYTES };
+    if matches!(op, Op::Input(_) | Op::ReadState(_)) || graph.ty(id).size_bytes().is_none_or(|n| n > largest)
+    {
+        return false;
     }
     let operands = graph.operands(id);
-    let operands: Vec<&Literal> =
-        operands.iter().map(|o| values[o.index()].as_ref()).collect::<Option<_>>()?;
-    let types: Vec<StaticType> = operands.iter().map(|l| StaticType::of(&l.ty())).collect::<Option<_>>()?;
-    let out = StaticType::of(graph.ty(id))?;
-    // Before the pattern is asked for: an elementary function's is long.
-    let work = |pattern| work(op, pattern, &types, &out);
-    (out.len() <= MAX_WORK && work(&op.pattern(&types, &out))? <= MAX_WORK).then_some(())?;
-    // An index out of range is the user's error when the program runs, if it runs.
-    op.eval(&operands, &out).ok()
+    if matches!(op, Op::Constant(_)) {
+        return true;
+    }
+    let known = |o: &NodeId| !matches!(known[o.index()], Known::Never);
+    let types = || operands.iter().map(|&o| StaticType::of(graph.ty(o))).collect::<Option<Vec<_>>>();
+    let cheap = |types: Vec<StaticType>| {
+        let out = StaticType::of(graph.ty(id))?;
+        // Before the pattern is asked for: an elementary function's is long.
+        (out.len() <= MAX_WORK).then_some(())?;
+        Some(work(op, &op.pattern(&types, &out), &types, &out)? <= MAX_WORK)
+    };
+    operands.iter().all(known) && types().and_then(cheap) == Some(true)
+}
+
+/// Computes the value of a node, if it can be known; its operands have been evaluated.
+fn evaluate(function: &Function, id: NodeId, known: &mut [Known]) {
+    let Known::Later = known[id.index()] else { return };
+    let graph = &function.graph;
+    let value = match graph.op(id) {
+        Op::Constant(c) => Some(c.value.clone()),
+        op => {
+            let value = |o: &NodeId| match &known[o.index()] {
+                Known::Value(value) => Some(value),
+                Known::Never | Known::Later => None,
+            };
+            let operands: Option<Vec<&Literal>> = graph.operands(id).iter().map(value).collect();
+            // An index out of range is the user's error when the program runs, if it runs.
+            operands.zip(StaticType::of(graph.ty(id))).and_then(|(x, out)| op.eval(&x, &out).ok())
+        }
+    };
+    known[id.index()] = value.map_or(Known::Never, Known::Value);
 }
 
 /// Element operations that the interpreter needs, or `None` for what is not folded.
