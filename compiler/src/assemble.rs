@@ -19,7 +19,8 @@ use graphc_ir::{DType, Function, IndexCx, IndexExpr, Literal, NodeId, Op, StateI
 use graphc_runtime::abi::Context;
 use graphc_runtime::{SLACK_BYTES, StateLayout};
 use half::{bf16, f16};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
 
 /// Zero bytes at the start of the constants: what a load reads whose guard fails, of at most eight
 /// 512-bit registers.
@@ -59,7 +60,7 @@ pub(crate) struct Limits {
 pub(crate) fn assemble(
     f: &Function,
     fused: Fused,
-    bodies: HashMap<NodeId, Vec<(Function, Assembled)>>,
+    bodies: FxHashMap<NodeId, Vec<(Function, Assembled)>>,
     (path, first_site): (&str, usize),
     layout: &StateLayout,
     target: &Target,
@@ -151,7 +152,7 @@ struct Assembler<'a> {
     f: &'a Function,
     layout: &'a StateLayout,
     buffers: Vec<Buffer>,
-    buffer_of: HashMap<NodeId, BufferId>,
+    buffer_of: FxHashMap<NodeId, BufferId>,
     kernels: Vec<Kernel>,
     checks: Vec<IndexCheck>,
     path: &'a str,
@@ -191,7 +192,7 @@ impl<'a> Assembler<'a> {
     }
 
     /// Gives each kernel with regions their programs and memory for them.
-    fn regions(&mut self, mut bodies: HashMap<NodeId, Vec<(Function, Assembled)>>, workers: usize) {
+    fn regions(&mut self, mut bodies: FxHashMap<NodeId, Vec<(Function, Assembled)>>, workers: usize) {
         for k in 0..self.kernels.len() {
             let KernelBody::Region { .. } = self.kernels[k].body else { continue };
             let node = self.kernels[k].sources[0];
@@ -273,7 +274,7 @@ impl<'a> Assembler<'a> {
 
     /// Gives each output its place: the buffer itself, or a copy if the value has a place already.
     fn outputs(&mut self) {
-        let mut placed: HashSet<BufferId> = HashSet::new();
+        let mut placed: FxHashSet<BufferId> = FxHashSet::default();
         for (i, output) in self.f.outputs.iter().enumerate() {
             let buffer = self.buffer_of[&output.node];
             if self.is_leaf(output.node) || !placed.insert(buffer) {
@@ -286,7 +287,8 @@ impl<'a> Assembler<'a> {
 
     /// Gives each new state value its place. Returns copies that run after all else.
     fn updates(&mut self) -> Vec<Late> {
-        let mut placed: HashSet<BufferId> = self.f.outputs.iter().map(|o| self.buffer_of[&o.node]).collect();
+        let mut placed: FxHashSet<BufferId> =
+            self.f.outputs.iter().map(|o| self.buffer_of[&o.node]).collect();
         let mut late = Vec::new();
         for u in &self.f.updates {
             let place = Place::State(self.layout.entries()[u.state.index()].offset);
@@ -445,7 +447,7 @@ impl<'a> Assembler<'a> {
 
     /// The order as the search for a smaller one sees it.
     fn schedule(&self, order: &[Step]) -> Schedule {
-        let written: HashSet<BufferId> = self.kernels.iter().flat_map(Kernel::writes).collect();
+        let written: FxHashSet<BufferId> = self.kernels.iter().flat_map(Kernel::writes).collect();
         let home = |(i, b): (usize, &Buffer)| match b.place {
             Place::Arena(_) => Home::Arena,
             Place::State(at) if written.contains(&(i as BufferId)) => Home::NewState(at),
@@ -556,7 +558,7 @@ impl<'a> Assembler<'a> {
         }
         let in_arena = |b: usize| matches!(self.buffers[b].place, Place::Arena(_)) && first[b] != usize::MAX;
         let owners: Vec<usize> = (0..self.buffers.len()).filter(|&b| in_arena(b)).collect();
-        let number: HashMap<usize, usize> = owners.iter().enumerate().map(|(i, &b)| (b, i)).collect();
+        let number: FxHashMap<usize, usize> = owners.iter().enumerate().map(|(i, &b)| (b, i)).collect();
         let mut requests: Vec<BufferReq> = owners
             .iter()
             .map(|&b| BufferReq {

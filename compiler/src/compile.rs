@@ -18,7 +18,7 @@ use crate::stacked;
 use crate::vector;
 use graphc_ir::{Bindings, Function, Module, Op};
 use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -229,7 +229,7 @@ impl Scheduler<'_> {
         operands::make_direct(&mut fused, &invariant, &self.target);
         lap("operands");
         let hoisted = hoist::take(f, &mut fused, same);
-        let mut bodies = HashMap::new();
+        let mut bodies = FxHashMap::default();
         let mut kernels = Vec::with_capacity(fused.kernels.len());
         for mut kernel in std::mem::take(&mut fused.kernels) {
             kernel.name.insert_str(0, path);

@@ -20,7 +20,8 @@ use graphc_ir::{
     Access, Contraction, DType, Function, Guard, IndexCx, IndexExpr, NodeId, Op, Pattern, Reduce, Scalar,
     ScalarBuilder, ScalarOp, Start, StaticType, row_major_strides,
 };
-use std::collections::{BTreeSet, HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeSet;
 
 /// How much is fused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +70,7 @@ pub(crate) struct Fused {
     /// Buffers by number.
     pub buffers: Vec<FusedBuffer>,
     /// The buffer of each realized node.
-    pub buffer_of: HashMap<NodeId, BufferId>,
+    pub buffer_of: FxHashMap<NodeId, BufferId>,
     /// The kernels.
     pub kernels: Vec<Kernel>,
     /// Checks; each is made as soon as its buffer is there.
@@ -123,16 +124,16 @@ struct Fuser<'a> {
     patterns: Vec<Pattern>,
     realized: Vec<bool>,
     buffers: Vec<FusedBuffer>,
-    buffer_of: HashMap<NodeId, BufferId>,
+    buffer_of: FxHashMap<NodeId, BufferId>,
     kernels: Vec<Kernel>,
     checks: Vec<IndexCheck>,
     /// The least bound that each buffer of indices is checked for.
-    least_bound: HashMap<BufferId, usize>,
+    least_bound: FxHashMap<BufferId, usize>,
 }
 
 /// Memo of the expressions of one kernel.
 #[derive(Default)]
-struct Memo(HashMap<(NodeId, Vec<IndexExpr>, Vec<Guard>), ExprId>);
+struct Memo(FxHashMap<(NodeId, Vec<IndexExpr>, Vec<Guard>), ExprId>);
 
 impl<'a> Fuser<'a> {
     fn new(f: &'a Function) -> Self {
@@ -155,10 +156,10 @@ impl<'a> Fuser<'a> {
             patterns,
             realized: vec![false; g.len()],
             buffers: Vec::new(),
-            buffer_of: HashMap::new(),
+            buffer_of: FxHashMap::default(),
             kernels: Vec::new(),
             checks: Vec::new(),
-            least_bound: HashMap::new(),
+            least_bound: FxHashMap::default(),
         }
     }
 
@@ -169,7 +170,7 @@ impl<'a> Fuser<'a> {
     /// Decides which nodes are stored.
     fn realize(&mut self, fusion: Fusion) {
         let g = &self.f.graph;
-        let results: HashSet<NodeId> = self.f.results().collect();
+        let results: FxHashSet<NodeId> = self.f.results().collect();
         // Instructions to compute one element from memory.
         let mut cost = vec![0usize; g.len()];
         // Nodes between memory and it.
@@ -596,8 +597,8 @@ impl<'a> Fuser<'a> {
 
     /// Merges kernels into earlier ones.
     fn merge(&mut self) {
-        let mut writer: HashMap<BufferId, usize> = HashMap::new();
-        let mut readers: HashMap<BufferId, BTreeSet<usize>> = HashMap::new();
+        let mut writer: FxHashMap<BufferId, usize> = FxHashMap::default();
+        let mut readers: FxHashMap<BufferId, BTreeSet<usize>> = FxHashMap::default();
         let mut kept: Vec<Option<Kernel>> = Vec::new();
         for q in scalars_first(std::mem::take(&mut self.kernels)) {
             let mut at = kept.len();
@@ -624,8 +625,8 @@ impl<'a> Fuser<'a> {
         &self,
         kept: &[Option<Kernel>],
         at: usize,
-        writer: &HashMap<BufferId, usize>,
-        readers: &HashMap<BufferId, BTreeSet<usize>>,
+        writer: &FxHashMap<BufferId, usize>,
+        readers: &FxHashMap<BufferId, BTreeSet<usize>>,
     ) -> Option<(usize, Kernel)> {
         let q = kept[at].as_ref()?;
         let reads = q.reads();
@@ -645,9 +646,9 @@ impl<'a> Fuser<'a> {
 
     /// Removes stores of buffers that nobody loads and that are no results.
     fn drop_dead_stores(&mut self) {
-        let results: HashSet<BufferId> =
+        let results: FxHashSet<BufferId> =
             self.f.results().filter_map(|n| self.buffer_of.get(&n)).copied().collect();
-        let mut live: HashSet<BufferId> = self.kernels.iter().flat_map(Kernel::reads).collect();
+        let mut live: FxHashSet<BufferId> = self.kernels.iter().flat_map(Kernel::reads).collect();
         live.extend(results);
         live.extend(self.checks.iter().map(|c| c.buffer));
         for k in &mut self.kernels {
@@ -677,7 +678,7 @@ fn product(dims: &[usize]) -> usize {
 /// The kernels with those in front that compute single numbers from nothing but such: step counts and
 /// learning rates, which are then there for whatever they could be merged with.
 fn scalars_first(kernels: Vec<Kernel>) -> Vec<Kernel> {
-    let mut late: HashSet<BufferId> = HashSet::new();
+    let mut late: FxHashSet<BufferId> = FxHashSet::default();
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     for k in kernels {
         let single = matches!(&k.body, KernelBody::Loop { .. }) && k.space.extents.iter().all(|&e| e == 1);
@@ -852,7 +853,7 @@ fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<K
 /// points: `p`'s results are stored inside `q`'s loops.
 fn absorb(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel> {
     // The point of `p` as an index of `q`, from a load of one of its results.
-    let written: HashSet<BufferId> = p.writes().into_iter().collect();
+    let written: FxHashSet<BufferId> = p.writes().into_iter().collect();
     let loads = q.exprs.loads(&q.roots());
     let mut point: Option<&[IndexExpr]> = None;
     for (buffer, index, guards) in &loads {

@@ -7,7 +7,7 @@
 use crate::fuse::{Fused, FusedBuffer};
 use crate::kernel::{BufferId, Kernel, KernelBody};
 use graphc_ir::{Function, NodeId, row_major_strides};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::ops::Range;
 
 /// A kernel for outside of the loop, whose numbers of buffers are the body's.
@@ -21,7 +21,7 @@ pub(crate) struct Hoisted {
 
 /// Takes the kernels out of a body that read nothing but the inputs `same`, which are equal in all steps.
 pub(crate) fn take(body: &Function, fused: &mut Fused, same: Range<usize>) -> Vec<Hoisted> {
-    let given: HashMap<BufferId, usize> =
+    let given: FxHashMap<BufferId, usize> =
         same.filter_map(|i| Some((*fused.buffer_of.get(&body.inputs[i])?, i))).collect();
     let results: Vec<BufferId> = body.results().filter_map(|n| fused.buffer_of.get(&n).copied()).collect();
     let mut hoisted = Vec::new();

@@ -9,7 +9,7 @@ use crate::fuse::Fused;
 use crate::kernel::{BufferId, ContractionPart, Kernel, KernelBody};
 use graphc_ir::{Function, IndexExpr, NodeId, Op};
 use petgraph::unionfind::UnionFind;
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Sets the strides of the buffers of `fused`, the kernels of `f`.
 pub(crate) fn choose(f: &Function, fused: &mut Fused) {
@@ -33,7 +33,7 @@ pub(crate) fn choose(f: &Function, fused: &mut Fused) {
         }
     }
     channels_last.retain(|&b| free[b as usize]);
-    let chosen: HashSet<BufferId> = channels_last.into_iter().map(|b| groups.find(b)).collect();
+    let chosen: FxHashSet<BufferId> = channels_last.into_iter().map(|b| groups.find(b)).collect();
     for (i, b) in fused.buffers.iter_mut().enumerate() {
         let dims = &b.ty.dims;
         // With one channel or one position both orders are the same.
@@ -57,7 +57,7 @@ fn channels_last_strides(dims: &[usize]) -> Vec<usize> {
 
 /// Buffers whose order may be chosen.
 fn free_buffers(f: &Function, fused: &Fused) -> Vec<bool> {
-    let results: HashSet<NodeId> = f.results().collect();
+    let results: FxHashSet<NodeId> = f.results().collect();
     let given = |n| matches!(f.graph.op(n), Op::Input(_) | Op::ReadState(_) | Op::Constant(_));
     let of_buffer = |b: &crate::fuse::FusedBuffer| {
         // Index checks read integers as a whole.
@@ -73,7 +73,7 @@ fn free_buffers(f: &Function, fused: &Fused) -> Vec<bool> {
 
 /// Buffers that a kernel loads and stores at the same batch entry and channel, group by group.
 fn accessed_alike(k: &Kernel) -> Vec<Vec<BufferId>> {
-    let mut groups: HashMap<(usize, &[IndexExpr]), Vec<BufferId>> = HashMap::new();
+    let mut groups: FxHashMap<(usize, &[IndexExpr]), Vec<BufferId>> = FxHashMap::default();
     let loads = k.exprs.loads(&k.roots()).into_iter().map(|(buffer, index, _)| (buffer, index));
     let stores = k.stores.iter().map(|s| (s.buffer, s.index.as_slice()));
     for (buffer, index) in loads.chain(stores).filter(|(_, index)| index.len() > 2) {

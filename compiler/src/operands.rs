@@ -10,7 +10,7 @@ use crate::fuse::{Fused, FusedBuffer};
 use crate::kernel::{BufferId, ContractionPart, ExprOp, Exprs, Factor, Kernel, KernelBody, Store};
 use crate::lower::Target;
 use graphc_ir::{Atom, Guard, IndexCx, IndexExpr, NodeId, StaticType, Var, row_major_strides};
-use std::collections::HashSet;
+use rustc_hash::FxHashSet;
 use std::ops::Range;
 
 /// Rows at multiples of this many bytes collide in the first-level cache.
@@ -34,7 +34,7 @@ const ALIAS_REUSE: i64 = 32;
 ///
 /// `same` are buffers that have one value in all steps of the loop whose body this is: what is written of
 /// them alone leaves the loop, so a copy pays even where a factor could be read in place.
-pub(crate) fn make_direct(fused: &mut Fused, same: &HashSet<BufferId>, target: &Target) {
+pub(crate) fn make_direct(fused: &mut Fused, same: &FxHashSet<BufferId>, target: &Target) {
     let mut kernels = Vec::with_capacity(fused.kernels.len());
     for mut kernel in std::mem::take(&mut fused.kernels) {
         let (name, node) = (kernel.name.clone(), kernel.sources[0]);
@@ -205,7 +205,7 @@ fn panel_columns(part: &ContractionPart, target: &Target) -> Option<i64> {
 }
 
 /// Whether a factor is a load from one of these buffers and too large for the first-level caches.
-fn is_large(factor: &Factor, same: &HashSet<BufferId>, buffers: &[FusedBuffer]) -> bool {
+fn is_large(factor: &Factor, same: &FxHashSet<BufferId>, buffers: &[FusedBuffer]) -> bool {
     let ExprOp::Load { buffer, .. } = &factor.exprs.get(factor.value).op else { return false };
     let ty = &buffers[*buffer as usize].ty;
     same.contains(buffer) && ty.dims.iter().product::<usize>() * ty.dtype.size_bytes() >= ALIAS_LEAST

@@ -5,14 +5,15 @@ use crate::kernel::{BufferId, Kernel};
 use crate::program::Step;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::Dfs;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::BinaryHeap;
 
 /// Which kernels and checks must run before which.
 pub(crate) struct Dependences {
     graph: DiGraph<Step, ()>,
-    writer: HashMap<BufferId, NodeIndex>,
-    readers: HashMap<BufferId, Vec<NodeIndex>>,
+    writer: FxHashMap<BufferId, NodeIndex>,
+    readers: FxHashMap<BufferId, Vec<NodeIndex>>,
     /// Steps that may end the run: nothing is overwritten before them.
     failing: Vec<NodeIndex>,
 }
@@ -27,8 +28,8 @@ impl Dependences {
         failing: impl Iterator<Item = usize>,
     ) -> Self {
         let mut graph: DiGraph<Step, ()> = DiGraph::new();
-        let mut writer: HashMap<BufferId, NodeIndex> = HashMap::new();
-        let mut readers: HashMap<BufferId, Vec<NodeIndex>> = HashMap::new();
+        let mut writer: FxHashMap<BufferId, NodeIndex> = FxHashMap::default();
+        let mut readers: FxHashMap<BufferId, Vec<NodeIndex>> = FxHashMap::default();
         let nodes: Vec<NodeIndex> = (0..kernels.len()).map(|k| graph.add_node(Step::Run(k))).collect();
         for (k, &at) in kernels.iter().zip(&nodes) {
             k.writes()
@@ -68,7 +69,7 @@ impl Dependences {
     pub(crate) fn overwrite(&mut self, buffer: BufferId, old: &[BufferId]) -> bool {
         let Some(&w) = self.writer.get(&buffer) else { return false };
         let readers = old.iter().filter_map(|b| self.readers.get(b)).flatten();
-        let before: HashSet<NodeIndex> =
+        let before: FxHashSet<NodeIndex> =
             readers.chain(&self.failing).copied().filter(|&step| step != w).collect();
         let mut after = Dfs::new(&self.graph, w);
         while let Some(step) = after.next(&self.graph) {

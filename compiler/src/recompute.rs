@@ -7,7 +7,7 @@
 
 use crate::kernel::BufferId;
 use crate::program::Step;
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Kernels that are run again for one value, at most.
 const CHAIN: usize = 24;
@@ -190,7 +190,7 @@ impl Schedule {
         for (at, item) in self.items.iter().enumerate() {
             alive += change[at];
             // What is overwritten in place is counted once.
-            let mut taken: HashSet<BufferId> = HashSet::new();
+            let mut taken: FxHashSet<BufferId> = FxHashSet::default();
             let mut twice = 0;
             for &(to, from) in &item.reuse {
                 let dies = last[from as usize] == at && self.homes[from as usize] == Home::Arena;
@@ -243,8 +243,8 @@ impl Schedule {
     }
 
     /// For each offset in the state the step that overwrites what is there.
-    fn overwritten(&self) -> HashMap<usize, usize> {
-        let mut overwritten = HashMap::new();
+    fn overwritten(&self) -> FxHashMap<usize, usize> {
+        let mut overwritten = FxHashMap::default();
         for (at, w) in self.items.iter().enumerate().flat_map(|(at, i)| i.writes.iter().map(move |w| (at, w)))
         {
             if let Home::NewState(offset) = self.homes[w.buffer as usize] {
@@ -255,7 +255,7 @@ impl Schedule {
     }
 
     /// For each buffer the step that writes it, and which of the values that step writes it is.
-    fn writers(&self) -> HashMap<BufferId, (usize, usize)> {
+    fn writers(&self) -> FxHashMap<BufferId, (usize, usize)> {
         let writes = self.items.iter().enumerate();
         writes
             .flat_map(|(at, i)| i.writes.iter().enumerate().map(move |(n, w)| (w.buffer, (at, n))))
@@ -315,7 +315,7 @@ impl Schedule {
         }
         item.writes.retain(|w| w.buffer != buffer);
         item.reuse.retain(|r| r.0 != buffer);
-        let needed: HashSet<BufferId> = item.writes.iter().flat_map(|w| w.reads.iter().copied()).collect();
+        let needed: FxHashSet<BufferId> = item.writes.iter().flat_map(|w| w.reads.iter().copied()).collect();
         let (kept, unread): (Vec<BufferId>, Vec<BufferId>) =
             item.reads.iter().partition(|b| needed.contains(b));
         item.reads = kept;
@@ -366,7 +366,7 @@ impl Schedule {
     fn order(&self) -> Vec<(usize, usize)> {
         let writer = self.writers();
         let overwritten = self.overwritten();
-        let mut checked: HashMap<BufferId, Vec<usize>> = HashMap::new();
+        let mut checked: FxHashMap<BufferId, Vec<usize>> = FxHashMap::default();
         let mut pairs = Vec::new();
         for (at, item) in self.items.iter().enumerate() {
             for &b in &item.reads {
@@ -394,8 +394,8 @@ impl Schedule {
 struct Search<'a> {
     schedule: &'a Schedule,
     profile: &'a Profile,
-    overwritten: &'a HashMap<usize, usize>,
-    writer: &'a HashMap<BufferId, (usize, usize)>,
+    overwritten: &'a FxHashMap<usize, usize>,
+    writer: &'a FxHashMap<BufferId, (usize, usize)>,
     /// Before which step.
     at: usize,
 }
@@ -463,7 +463,7 @@ mod tests {
 
     /// Runs the steps on numbers: each makes one of what it reads. Gives what the last one makes.
     fn result(s: &Schedule) -> u64 {
-        let mut values: HashMap<BufferId, u64> = HashMap::new();
+        let mut values: FxHashMap<BufferId, u64> = FxHashMap::default();
         let mut last = 0;
         for item in &s.items {
             let Step::Run(k) = item.step else { unreachable!("there are no checks") };

@@ -9,8 +9,8 @@ use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
 use cranelift_frontend::FunctionBuilder;
 use graphc_ir::{Atom, DType, Guard, IndexExpr, Reduce, ReduceKind, ScalarOp, Var};
 use graphc_runtime::abi;
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
-use std::collections::HashMap;
 
 /// How the innermost vector loop is being emitted.
 #[derive(Clone, Copy)]
@@ -34,9 +34,9 @@ pub(super) struct Emitter<'a, 'b> {
     program: &'a Program,
     f: &'a VFunc,
     values: Vec<Parts>,
-    vars: HashMap<Var, Value>,
+    vars: FxHashMap<Var, Value>,
     /// Addresses of what is named in the open scopes, without the constant part.
-    addresses: Vec<HashMap<(Base, IndexExpr), Value>>,
+    addresses: Vec<FxHashMap<(Base, IndexExpr), Value>>,
     bases: Bases,
     mode: Mode,
     /// How many scalar tails of vector loops enclose the current point: there, vector values have one
@@ -50,7 +50,7 @@ struct Bases {
     state: Value,
     constants: Value,
     scratch: Value,
-    ports: HashMap<u32, Value>,
+    ports: FxHashMap<u32, Value>,
 }
 
 const fn flags() -> MemFlagsData {
@@ -73,7 +73,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let stride = b.ins().imul_imm_s(params[3], program.scratch_stride as i64);
         let scratch = b.ins().iadd(arena, stride);
         let scratch = b.ins().iadd_imm_s(scratch, program.scratch_offset as i64);
-        let mut ports = HashMap::new();
+        let mut ports = FxHashMap::default();
         for buffer in buffers_of(&f.body) {
             let (offset, i) = match program.buffers[buffer as usize].place {
                 Place::Input(i) => (abi::OFFSET_INPUTS, i),
@@ -90,8 +90,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
             program,
             f,
             values,
-            vars: HashMap::new(),
-            addresses: vec![HashMap::new()],
+            vars: FxHashMap::default(),
+            addresses: vec![FxHashMap::default()],
             bases,
             mode: Mode::Scalar,
             tail_depth: 0,
@@ -110,7 +110,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
 
     /// The body of a loop, in which its variable has a value of its own.
     fn scope(&mut self, body: &[Stmt]) {
-        self.addresses.push(HashMap::new());
+        self.addresses.push(FxHashMap::default());
         self.block(body);
         self.addresses.pop();
     }

@@ -18,7 +18,7 @@ use cranelift_codegen::{CompiledCode, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
 use graphc_runtime::abi;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Code of one function, for dumps.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ pub(super) fn define<M: Module>(
 ) -> Result<Defined, CompileError> {
     let programs = program.all();
     let mut g = Generator { module, linkage, jobs: Vec::new(), ready: Vec::new() };
-    let mut entries: HashMap<&str, FuncId> = HashMap::new();
+    let mut entries: FxHashMap<&str, FuncId> = FxHashMap::default();
     for (p, wide) in programs.iter().zip(wide_kernels(&programs, machine.vectors)) {
         let entry = g.functions(p, wide, &entries)?;
         entries.insert(&p.name, entry);
@@ -206,7 +206,7 @@ impl<M: Module> Generator<'_, M> {
         &mut self,
         program: &Program,
         wide: Vec<Option<Code>>,
-        entries: &HashMap<&str, FuncId>,
+        entries: &FxHashMap<&str, FuncId>,
     ) -> Result<FuncId, CompileError> {
         let mut kernels = Vec::new();
         for (k, (s, code)) in program.scheduled.iter().zip(wide).enumerate() {

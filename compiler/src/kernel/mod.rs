@@ -5,8 +5,8 @@ use crate::narrow::lane_type;
 use graphc_ir::{
     Atom, Combine, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Var, Window,
 };
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
-use std::collections::{HashMap, HashSet};
 
 pub mod print;
 pub mod verify;
@@ -54,7 +54,7 @@ pub struct Expr {
 #[derive(Clone, Debug, Default)]
 pub struct Exprs {
     nodes: Vec<Expr>,
-    known: HashMap<Expr, ExprId>,
+    known: FxHashMap<Expr, ExprId>,
     /// The values that dynamic index atoms stand for, as `I64` expressions with their exclusive
     /// upper bounds.
     pub dynamics: Vec<(ExprId, i64)>,
@@ -495,7 +495,7 @@ impl Kernel {
             KernelBody::Region { operands, .. } => reads.extend(operands),
             _ => {}
         }
-        let mut seen = HashSet::new();
+        let mut seen = FxHashSet::default();
         reads.retain(|b| seen.insert(*b));
         reads
     }

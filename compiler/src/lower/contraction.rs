@@ -1255,7 +1255,7 @@ mod tests {
     use crate::{kernel, optimize, vector};
     use graphc_ir::ops::ConvConfig;
     use graphc_ir::{Literal, Module, ModuleBuilder, evaluate, gradients};
-    use std::collections::{HashMap, HashSet};
+    use rustc_hash::{FxHashMap, FxHashSet};
 
     /// 128, 256 and 512 bits.
     const TARGETS: [Target; 3] = [Target::V128, Target::of(Isa::Avx2, 2), Target::of(Isa::Avx512, 3)];
@@ -1275,9 +1275,10 @@ mod tests {
         let mut names = Vec::new();
         for target in &TARGETS {
             let mut fused = fuse(&optimized, Fusion::Full);
-            make_direct(&mut fused, &HashSet::new(), target);
+            make_direct(&mut fused, &FxHashSet::default(), target);
             let limits = Limits { threads: 3, budget: None };
-            let assembled = assemble(&optimized, fused, HashMap::new(), ("", 1), &layout, target, limits);
+            let assembled =
+                assemble(&optimized, fused, FxHashMap::default(), ("", 1), &layout, target, limits);
             let p = assembled.unwrap().program;
             p.kernels.iter().for_each(|k| assert_eq!(kernel::verify::verify(k, &p.buffers), Ok(())));
             for s in &p.scheduled {

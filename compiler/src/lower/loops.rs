@@ -13,8 +13,9 @@ use crate::program::{Buffer, Layout, Place, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
 use graphc_ir::{DType, Guard, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
+use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// Bytes of a result that is written past the caches: the program does not read it again, and it would
 /// push out of them what is needed.
@@ -460,7 +461,7 @@ impl<'a> Schedule<'a> {
         self.keep(&mut stages, group * inner_points * width, width);
         let kernel = self.kernel;
         // What is reduced before the last stage, for all rows of a group.
-        let mut known: HashMap<u32, Partial> = HashMap::new();
+        let mut known: FxHashMap<u32, Partial> = FxHashMap::default();
         for &r in stages[..last].iter().flat_map(|s| &s.reductions) {
             let dtype = kernel.exprs.get(self.reductions[r as usize].1).dtype;
             known.insert(r, self.partial(dtype, group, 1));

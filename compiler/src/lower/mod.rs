@@ -13,8 +13,8 @@ use crate::vector::builder::VBuilder;
 use crate::vector::{Base, MemRef, VFunc, Val};
 use graphc_ir::{Atom, Guard, IndexExpr, ScalarBuilder, row_major_strides};
 pub(crate) use loops::suits_stages;
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
-use std::collections::HashMap;
 
 /// What the scheduler knows of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,18 +93,18 @@ struct Emit<'a> {
     /// What each variable of the kernel stands for.
     vars: Vec<IndexExpr>,
     /// Results of the kernel's reductions by number, once known.
-    reduced: HashMap<u32, Val>,
-    scopes: Vec<HashMap<ExprId, Val>>,
+    reduced: FxHashMap<u32, Val>,
+    scopes: Vec<FxHashMap<ExprId, Val>>,
 }
 
 impl<'a> Emit<'a> {
     fn new(exprs: &'a Exprs, buffers: &'a [Buffer], vars: Vec<IndexExpr>) -> Self {
-        Self { exprs, buffers, vars, reduced: HashMap::new(), scopes: vec![HashMap::new()] }
+        Self { exprs, buffers, vars, reduced: FxHashMap::default(), scopes: vec![FxHashMap::default()] }
     }
 
     /// Opens a scope, for a loop body.
     fn open(&mut self) {
-        self.scopes.push(HashMap::new());
+        self.scopes.push(FxHashMap::default());
     }
 
     /// Closes a scope.

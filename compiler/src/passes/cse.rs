@@ -3,8 +3,8 @@
 use crate::error::CompileError;
 use crate::pass::{Pass, PassCx, Rebuilder};
 use graphc_ir::{Function, NodeId, Op};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
-use std::collections::HashMap;
 
 /// Constants of more elements are not compared with each other: hashing them costs more time than
 /// sharing them saves memory.
@@ -25,7 +25,7 @@ impl Pass for Cse {
         let graph = &function.graph;
         let mut rebuilder = Rebuilder::new(function);
         // Only looked up, never iterated, so its order does not matter.
-        let mut known: HashMap<(&Op, SmallVec<[NodeId; 3]>), NodeId> = HashMap::new();
+        let mut known: FxHashMap<(&Op, SmallVec<[NodeId; 3]>), NodeId> = FxHashMap::default();
         for id in graph.ids() {
             let op = graph.op(id);
             let unique = match op {

@@ -6,8 +6,8 @@ use crate::narrow::lane_type;
 use graphc_ir::{
     DType, Guard, IndexCx, IndexExpr, MAX_ELEMENTS, ReduceKind, Scalar, ScalarBuilder, ScalarOp, Var,
 };
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
-use std::collections::HashMap;
 
 /// Appends statements to a function under construction.
 pub struct VBuilder {
@@ -26,7 +26,7 @@ pub struct VBuilder {
 struct Scope {
     body: Vec<Stmt>,
     /// Pure values of this scope by what they are.
-    known: HashMap<(VOp, SmallVec<[Val; 3]>), Val>,
+    known: FxHashMap<(VOp, SmallVec<[Val; 3]>), Val>,
     /// Vector variable of the innermost vector loop, with its lanes.
     vector: Option<(Var, u16)>,
 }

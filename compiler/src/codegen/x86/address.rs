@@ -11,7 +11,7 @@ use super::{Active, Emitter, Mode, Node};
 use crate::program;
 use crate::vector::{Base, Bound, Loop, MemRef, Stmt, VOp};
 use graphc_ir::{Atom, Guard, IndexExpr, Var};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Registers that callers expect unchanged.
 pub(super) const SAVED: [Gpr; 6] = [RBX, RBP, R12, R13, R14, R15];
@@ -37,7 +37,7 @@ pub(super) struct Bases {
     pub constants: i32,
     pub scratch: i32,
     /// Inputs and outputs by buffer.
-    pub ports: HashMap<u32, i32>,
+    pub ports: FxHashMap<u32, i32>,
 }
 
 /// The part of an address that a region computes at its entry.
@@ -112,7 +112,7 @@ impl Emitter<'_> {
         // How often each family occurs, in order of first occurrence.
         let mut families: Vec<(Family, usize)> = Vec::new();
         let mut accesses = Vec::new();
-        self.accesses(body, &HashMap::new(), var.is_some(), &mut accesses);
+        self.accesses(body, &FxHashMap::default(), var.is_some(), &mut accesses);
         self.regions.push(region);
         for mem in accesses {
             if var.is_none() && self.pointed(&mem).is_some() {
@@ -481,7 +481,7 @@ impl Emitter<'_> {
     fn accesses(
         &self,
         body: &[Node<'_>],
-        inner: &HashMap<Var, IndexExpr>,
+        inner: &FxHashMap<Var, IndexExpr>,
         deep: bool,
         all: &mut Vec<MemRef>,
     ) {
@@ -500,7 +500,7 @@ impl Emitter<'_> {
     }
 
     /// An index expression without the variables of loops that run once: the open ones, and `more`.
-    fn in_outer(&self, e: &IndexExpr, more: &HashMap<Var, IndexExpr>) -> IndexExpr {
+    fn in_outer(&self, e: &IndexExpr, more: &FxHashMap<Var, IndexExpr>) -> IndexExpr {
         let known = |v: &Var| more.get(v).or_else(|| self.once.get(v));
         let direct = e.terms().iter().any(|(atom, _)| matches!(atom, Atom::Var(v) if known(v).is_some()));
         if !direct {
@@ -517,13 +517,13 @@ impl Emitter<'_> {
 
     /// The variable of a loop that runs once is `at`, in terms of others.
     pub(super) fn enter_once(&mut self, var: Var, at: &IndexExpr) {
-        let at = self.in_outer(at, &HashMap::new());
+        let at = self.in_outer(at, &FxHashMap::default());
         self.once.insert(var, at);
     }
 
     /// An address by a pointer of the innermost regions that do not loop, or of the loop around them.
     fn pointed(&self, mem: &MemRef) -> Option<(&Region, Split, Place)> {
-        let index = self.in_outer(&mem.index, &HashMap::new());
+        let index = self.in_outer(&mem.index, &FxHashMap::default());
         let mem = MemRef { index, ..mem.clone() };
         for region in self.regions.iter().rev() {
             if let Some(split) = self.split(&mem, region)

@@ -2,7 +2,7 @@
 //! for AVX2, EVEX for AVX-512 (Intel, Software Developer's Manual, volume 2A, sections 2.3 and 2.7).
 //! The tests hold the rows against a disassembler.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// A general-purpose register by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -165,7 +165,7 @@ pub(super) struct Assembler {
     notes: Vec<(usize, String)>,
     /// Data behind the code, by content; all of it is aligned to its size.
     data: Vec<(Vec<u8>, Label)>,
-    known_data: HashMap<Vec<u8>, Label>,
+    known_data: FxHashMap<Vec<u8>, Label>,
 }
 
 impl Assembler {
@@ -177,7 +177,7 @@ impl Assembler {
             fixups: Vec::new(),
             notes: Vec::new(),
             data: Vec::new(),
-            known_data: HashMap::new(),
+            known_data: FxHashMap::default(),
         }
     }
 

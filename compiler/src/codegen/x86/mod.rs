@@ -21,7 +21,7 @@ use crate::program::Program;
 use crate::vector::{Bound, Loop, MemRef, Stmt, VFunc, VOp, Val};
 use graphc_ir::{Atom, DType, IndexExpr, ScalarOp, Var};
 use graphc_runtime::abi;
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Which vectors to use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,29 +118,29 @@ struct Emitter<'a> {
     /// The loop of a carried value.
     carried_by: Vec<Option<(u32, u32)>>,
     /// Carried values that must outlive their last use in the body.
-    kept: HashSet<Val>,
-    constants: HashSet<Val>,
+    kept: FxHashSet<Val>,
+    constants: FxHashSet<Val>,
     /// Values of the constants that are floats.
-    numbers: HashMap<Val, f64>,
+    numbers: FxHashMap<Val, f64>,
     /// Values in vector registers that are defined to be the same in all lanes.
-    uniform: HashSet<Val>,
+    uniform: FxHashSet<Val>,
     /// Scalar values that index expressions name, with their slots.
-    dynamic_slots: HashMap<Val, i32>,
+    dynamic_slots: FxHashMap<Val, i32>,
     /// Position of the definition of each value.
     defined: Vec<u32>,
     /// Scalar loads whose only uses are the splats that follow them.
-    broadcasts: HashMap<Val, MemRef>,
+    broadcasts: FxHashMap<Val, MemRef>,
     /// Loads whose only use is an instruction that follows, which can read memory itself.
-    foldable: HashSet<Val>,
+    foldable: FxHashSet<Val>,
     /// Of these, those pending: where, and whether one element goes to all lanes.
-    folded: HashMap<Val, (MemRef, bool)>,
+    folded: FxHashMap<Val, (MemRef, bool)>,
     position: u32,
     mode: Mode,
     /// How many scalar tails of vector loops enclose the current point.
     tail_depth: u32,
-    vars: HashMap<Var, Place>,
+    vars: FxHashMap<Var, Place>,
     /// Variables of loops that run once, in terms of those around them.
-    once: HashMap<Var, IndexExpr>,
+    once: FxHashMap<Var, IndexExpr>,
     regions: Vec<Region>,
     free_gprs: Vec<Gpr>,
     /// Slots that hold the pointers of the kernel's context.
@@ -172,20 +172,20 @@ impl<'a> Emitter<'a> {
             uses: vec![Vec::new(); n],
             live: vec![None; n],
             carried_by: vec![None; n],
-            kept: HashSet::new(),
-            constants: HashSet::new(),
-            numbers: HashMap::new(),
-            uniform: HashSet::new(),
-            dynamic_slots: HashMap::new(),
+            kept: FxHashSet::default(),
+            constants: FxHashSet::default(),
+            numbers: FxHashMap::default(),
+            uniform: FxHashSet::default(),
+            dynamic_slots: FxHashMap::default(),
             defined: vec![0; n],
-            broadcasts: HashMap::new(),
-            foldable: HashSet::new(),
-            folded: HashMap::new(),
+            broadcasts: FxHashMap::default(),
+            foldable: FxHashSet::default(),
+            folded: FxHashMap::default(),
             position: 0,
             mode: Mode::Scalar,
             tail_depth: 0,
-            vars: HashMap::new(),
-            once: HashMap::new(),
+            vars: FxHashMap::default(),
+            once: FxHashMap::default(),
             regions: Vec::new(),
             free_gprs: address::ALLOCATABLE.to_vec(),
             bases: address::Bases::default(),
@@ -282,15 +282,20 @@ impl<'a> Emitter<'a> {
 
     /// Numbers the statements and finds where values are used.
     fn analyze(&mut self, body: &'a [Stmt]) -> Emitted<Vec<Node<'a>>> {
-        let mut a =
-            Analysis { e: self, next: 1, loops: Vec::new(), depth: HashMap::new(), pending: Vec::new() };
+        let mut a = Analysis {
+            e: self,
+            next: 1,
+            loops: Vec::new(),
+            depth: FxHashMap::default(),
+            pending: Vec::new(),
+        };
         for &p in &a.e.f.params {
             a.depth.insert(p, 0);
         }
         let nodes = a.block(body)?;
         let pending = std::mem::take(&mut a.pending);
-        let mut ends = HashMap::new();
-        fn walk(nodes: &[Node<'_>], ends: &mut HashMap<u32, u32>) {
+        let mut ends = FxHashMap::default();
+        fn walk(nodes: &[Node<'_>], ends: &mut FxHashMap<u32, u32>) {
             for n in nodes {
                 ends.insert(n.begin, n.end);
                 walk(&n.body, ends);
@@ -712,7 +717,7 @@ struct Analysis<'e, 'a> {
     /// Begins of the open loops.
     loops: Vec<u32>,
     /// How many loops enclose the definition of a value.
-    depth: HashMap<Val, usize>,
+    depth: FxHashMap<Val, usize>,
     /// Uses at the ends of loops, by the loops' begins.
     pending: Vec<(Val, u32)>,
 }
@@ -855,7 +860,7 @@ impl<'a> Emitter<'a> {
             .map(|n| n.begin)
             .collect();
         let changed = |from: u32, to: u32| changes.iter().any(|&c| from < c && c < to);
-        let users: HashMap<Val, Vec<&Node<'_>>> = nodes.iter().fold(HashMap::new(), |mut map, n| {
+        let users: FxHashMap<Val, Vec<&Node<'_>>> = nodes.iter().fold(FxHashMap::default(), |mut map, n| {
             if let Stmt::Def { args, .. } = n.stmt {
                 args.iter().for_each(|&a| map.entry(a).or_insert_with(Vec::new).push(n));
             }

@@ -3,7 +3,7 @@
 use crate::error::CompileError;
 use crate::pass::{Pass, PassCx, Rebuilder};
 use graphc_ir::{Function, NodeId, Op, Origin};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Copies the nodes of a region in place of each `call` of it that says so, also of calls inside.
 pub struct Inline;
@@ -16,7 +16,7 @@ impl Pass for Inline {
     fn run(&self, function: &Function, _: &PassCx) -> Result<Function, CompileError> {
         let graph = &function.graph;
         let mut rebuilder = Rebuilder::new(function);
-        let mut results: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
+        let mut results: FxHashMap<NodeId, Vec<NodeId>> = FxHashMap::default();
         for id in graph.ids() {
             match graph.op(id) {
                 Op::Call(call) if call.inline => {
@@ -48,8 +48,8 @@ fn splice(
     inputs: &[NodeId],
     origin: &Origin,
 ) -> Result<Vec<NodeId>, CompileError> {
-    let mut map: HashMap<NodeId, NodeId> = f.inputs.iter().copied().zip(inputs.iter().copied()).collect();
-    let mut results: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
+    let mut map: FxHashMap<NodeId, NodeId> = f.inputs.iter().copied().zip(inputs.iter().copied()).collect();
+    let mut results: FxHashMap<NodeId, Vec<NodeId>> = FxHashMap::default();
     for id in f.graph.ids() {
         let node = f.graph.node(id);
         let operands: Vec<NodeId> = f.graph.operands(id).iter().map(|o| map[o]).collect();

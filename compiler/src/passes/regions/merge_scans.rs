@@ -5,7 +5,7 @@ use crate::error::CompileError;
 use crate::pass::{Pass, PassCx, Rebuilder};
 use graphc_ir::ops::Scan;
 use graphc_ir::{Dim, Function, NodeId, Op, Output, Region, TensorType};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Merges scans of the same operands whose carries go through the same values: one of them stacks what
 /// all did. Differentiation leaves such pairs, the scan that the user declared and one that also saves
@@ -32,15 +32,15 @@ struct Group {
 #[derive(Default)]
 struct Numbers {
     /// By operation and operands.
-    known: HashMap<(Op, Vec<usize>), usize>,
+    known: FxHashMap<(Op, Vec<usize>), usize>,
     /// The node of the common body for each number.
     nodes: Vec<NodeId>,
 }
 
 impl Numbers {
     /// Numbers of the nodes of `f`. What is new is appended to `body`, if `f` is not the body itself.
-    fn number(&mut self, f: &Function, body: Option<&mut Function>) -> HashMap<NodeId, usize> {
-        let mut map: HashMap<NodeId, usize> = f.inputs.iter().enumerate().map(|(i, &id)| (id, i)).collect();
+    fn number(&mut self, f: &Function, body: Option<&mut Function>) -> FxHashMap<NodeId, usize> {
+        let mut map: FxHashMap<NodeId, usize> = f.inputs.iter().enumerate().map(|(i, &id)| (id, i)).collect();
         let mut body = body;
         if self.nodes.is_empty() {
             self.nodes.clone_from(&f.inputs);
@@ -116,9 +116,9 @@ impl Pass for MergeScans {
     fn run(&self, function: &Function, _: &PassCx) -> Result<Function, CompileError> {
         let graph = &function.graph;
         // Only looked up, never iterated, so its order does not matter.
-        let mut known: HashMap<Key, Vec<usize>> = HashMap::new();
+        let mut known: FxHashMap<Key, Vec<usize>> = FxHashMap::default();
         let mut groups: Vec<Group> = Vec::new();
-        let mut group_of: HashMap<NodeId, usize> = HashMap::new();
+        let mut group_of: FxHashMap<NodeId, usize> = FxHashMap::default();
         for id in graph.ids() {
             let Op::Scan(s) = graph.op(id) else { continue };
             let key = (graph.operands(id).to_vec(), s.length.clone(), s.carries, s.sequences, s.reverse);
@@ -134,7 +134,7 @@ impl Pass for MergeScans {
             return Ok(function.clone());
         }
         let mut rebuilder = Rebuilder::new(function);
-        let mut results: HashMap<usize, Vec<NodeId>> = HashMap::new();
+        let mut results: FxHashMap<usize, Vec<NodeId>> = FxHashMap::default();
         for id in graph.ids() {
             let merged = |id: &NodeId| group_of.get(id).filter(|&&g| groups[g].members.len() > 1).copied();
             match (graph.op(id), merged(&id)) {

@@ -12,14 +12,15 @@ use crate::error::CompileError;
 use crate::pass::Rebuilder;
 use graphc_ir::ops::{Input, ResultOf};
 use graphc_ir::{Function, Graph, Node, NodeId, Op, Origin, Output, TensorType};
-use std::collections::{BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 
 /// A region's function over other inputs: `inputs` are nodes of `old`, which become the inputs in this
 /// order, `aliases` further nodes that are the same as one of them. What `outputs` need is copied.
 fn extract(
     old: &Function,
     inputs: &[NodeId],
-    aliases: &HashMap<NodeId, NodeId>,
+    aliases: &FxHashMap<NodeId, NodeId>,
     outputs: &[NodeId],
 ) -> Function {
     let mut needed: BTreeSet<NodeId> = BTreeSet::new();
@@ -30,7 +31,7 @@ fn extract(
         }
     }
     let mut graph = Graph::default();
-    let mut map: HashMap<NodeId, NodeId> = HashMap::new();
+    let mut map: FxHashMap<NodeId, NodeId> = FxHashMap::default();
     for (i, &id) in inputs.iter().enumerate() {
         let node = old.graph.node(id);
         // Names are unique in a function; only inputs keep theirs.

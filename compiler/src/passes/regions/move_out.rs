@@ -5,7 +5,8 @@ use crate::error::CompileError;
 use crate::pass::{Pass, PassCx, Rebuilder};
 use graphc_ir::ops::{DotGeneral, OpDef, Scan};
 use graphc_ir::{Function, NodeId, Op, Origin, Region, TensorType};
-use std::collections::{BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 
 /// Makes the bodies of scans smaller, without changing a bit:
 ///
@@ -26,7 +27,7 @@ impl Pass for MoveOut {
     fn run(&self, function: &Function, _: &PassCx) -> Result<Function, CompileError> {
         let graph = &function.graph;
         let mut rebuilder = Rebuilder::new(function);
-        let mut results: HashMap<NodeId, Vec<Option<NodeId>>> = HashMap::new();
+        let mut results: FxHashMap<NodeId, Vec<Option<NodeId>>> = FxHashMap::default();
         for id in graph.ids() {
             match graph.op(id) {
                 Op::Scan(scan) => {
@@ -174,7 +175,7 @@ impl<'a> Smaller<'a> {
         &self,
         id: NodeId,
         rebuilder: &mut Rebuilder<'_>,
-        moved: &mut HashMap<NodeId, NodeId>,
+        moved: &mut FxHashMap<NodeId, NodeId>,
     ) -> Result<NodeId, CompileError> {
         if let Some(&known) = moved.get(&id) {
             return Ok(known);
@@ -229,14 +230,14 @@ impl<'a> Smaller<'a> {
             }
         }
         let needed = self.needed(&outputs);
-        let mut moved: HashMap<NodeId, NodeId> = HashMap::new();
+        let mut moved: FxHashMap<NodeId, NodeId> = FxHashMap::default();
 
         let live_carries: Vec<usize> = (0..carries).filter(|&i| self.live[i]).collect();
         let mut inputs: Vec<NodeId> = live_carries.iter().map(|&i| self.body.inputs[i]).collect();
         let mut operands: Vec<NodeId> = live_carries.iter().map(|&i| self.operands[i]).collect();
-        let mut aliases: HashMap<NodeId, NodeId> = HashMap::new();
+        let mut aliases: FxHashMap<NodeId, NodeId> = FxHashMap::default();
         // An operand that is given twice is one input.
-        let mut given: HashMap<NodeId, NodeId> = HashMap::new();
+        let mut given: FxHashMap<NodeId, NodeId> = FxHashMap::default();
         let mut take = |id: NodeId, operand: NodeId, inputs: &mut Vec<NodeId>| match given.get(&operand) {
             Some(&same) => {
                 aliases.insert(id, same);
