@@ -33,7 +33,9 @@
 //! [`compiler`] the way to native code with every stage open to inspection, [`runtime`] what runs
 //! it, and the modules re-exported from graphc-train are layers, optimizers, data and checkpoints.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+pub mod machine;
 
 pub use graphc_compiler as compiler;
 pub use graphc_ir as ir;

@@ -11,6 +11,7 @@ mod check;
 mod completions;
 mod dump;
 mod load;
+mod machine;
 mod output;
 mod plan;
 mod run;
@@ -47,6 +48,8 @@ enum Command {
     Run(run::Args),
     /// Measures training steps and single operations
     Bench(bench::Args),
+    /// Shows what this machine can do at most: arithmetic by width of vectors, bytes by level of memory
+    Machine(machine::Args),
     /// Prints a script that completes command lines in a shell
     Completions(completions::Args),
 }
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args, &mut out),
         Command::Run(args) => run::run(&args, &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
+        Command::Machine(args) => machine::run(&args, &mut out),
         Command::Completions(args) => completions::run(&args, &mut out),
     };
     // What was found before a failure is shown too.

@@ -1,9 +1,8 @@
 //! Single operations, each in a function of its own.
 
 use super::generator::{Values, input};
-use super::peak::Peak;
 use super::prepared::{Prepared, Setup};
-use super::round;
+use super::{Peak, round};
 use crate::Failure;
 use graphc::optim::{Adam, LEARNING_RATE, Optimizer};
 use graphc::{DType, FunctionBuilder, Initializer, Module, ModuleBuilder, Tensor, vjp};

@@ -2,13 +2,13 @@
 
 mod generator;
 mod micro;
-mod peak;
 mod prepared;
 mod timing;
 mod workloads;
 
 use super::{Failure, Out, load};
 use graphc::Isa;
+use graphc::machine::{memory_gb_s, peak_gflops};
 use prepared::Setup;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -46,6 +46,14 @@ struct Report {
     row: Value,
     /// Results that are not what they should be.
     wrong: Vec<String>,
+}
+
+/// What so many threads of the machine can do.
+struct Peak {
+    /// See [`peak_gflops`].
+    gflops: f64,
+    /// See [`memory_gb_s`].
+    gb_s: f64,
 }
 
 /// A column of the table: key in the row, title, width, digits after the point.
@@ -119,7 +127,8 @@ fn operations(args: &Args, setup: &Setup, out: &mut Out) -> Result<(), Failure> 
         }
         return Ok(());
     }
-    let peak = peak::measure(setup.pool.num_threads());
+    let threads = setup.pool.num_threads();
+    let peak = Peak { gflops: peak_gflops(Isa::host(), threads), gb_s: memory_gb_s(threads) };
     let row = json!({ "micro": "peak", "gflops": round(peak.gflops, 1), "gb_s": round(peak.gb_s, 1) });
     title(&OPERATIONS, out)?;
     print(args, setup, &OPERATIONS, row, out)?;
