@@ -1,5 +1,6 @@
 //! `graphc bench`: time of training steps and of single operations.
 
+mod compile;
 mod generator;
 mod micro;
 mod prepared;
@@ -16,7 +17,8 @@ use std::io::Write;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  graphc bench mlp cnn --threads 1
+  graphc bench mlp lenet5 --threads 1
+  graphc bench --compile
   graphc bench --micro gemm --isa avx2
   graphc bench gpt_nano --module > gpt.gir")]
 pub(super) struct Args {
@@ -35,6 +37,13 @@ pub(super) struct Args {
     /// Prints the modules of the named workloads or operations in the text form instead, for `graphc dump`
     #[arg(long)]
     module: bool,
+    /// Measures how long workloads take to compile, and the size of their memory plans, instead of training
+    /// steps; fails where that is beyond the budget
+    #[arg(long, conflicts_with_all = ["micro", "module"])]
+    compile: bool,
+    /// With `--compile`: how many times its budget compiling may take, on a machine that is busy
+    #[arg(long, default_value_t = 1.0, requires = "compile")]
+    slack: f64,
     /// Shortest time of each measurement (1.5 for training steps, 0.5 for operations unless given)
     #[arg(long)]
     seconds: Option<f64>,
@@ -100,12 +109,22 @@ fn steps(args: &Args, setup: &Setup, out: &mut Out) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    title(&STEPS, out)?;
+    let columns: &[Column] = if args.compile { &compile::COLUMNS } else { &STEPS };
+    title(columns, out)?;
     let mut wrong = Vec::new();
     let selected = |name: &str| args.names.is_empty() || args.names.iter().any(|n| n == name);
     for workload in workloads::ALL.iter().filter(|w| selected(w.name)) {
-        let report = workload.measure(setup, args.seconds.unwrap_or(1.5))?;
-        print(args, setup, &STEPS, report.row, out)?;
+        let report = if args.compile {
+            compile::measure(workload, setup, args.slack)?
+        } else {
+            workload.measure(setup, args.seconds.unwrap_or(1.5))?
+        };
+        print(args, setup, columns, report.row, out)?;
+        wrong.extend(report.wrong);
+    }
+    if args.compile && selected(compile::DEEP) {
+        let report = compile::deep(setup, args.slack)?;
+        print(args, setup, columns, report.row, out)?;
         wrong.extend(report.wrong);
     }
     if wrong.is_empty() { Ok(()) } else { Err(Failure::Other(wrong.join("\n"))) }

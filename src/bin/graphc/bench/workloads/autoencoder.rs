@@ -8,6 +8,7 @@ use graphc::{DType, ModuleBuilder, mse};
 pub(super) const WORKLOAD: Workload = Workload {
     name: "autoencoder",
     flops: 282_066_944,
+    compile_ms: 25.0,
     data: &[Values::Uniform(0.0, 1.0)],
     losses: [
         (0, 0.088751409, 1e-5),

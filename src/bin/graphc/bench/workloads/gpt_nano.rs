@@ -10,6 +10,7 @@ use graphc::{DType, Initializer, ModuleBuilder, Tensor, cross_entropy};
 pub(super) const WORKLOAD: Workload = Workload {
     name: "gpt_nano",
     flops: 3_964_207_104,
+    compile_ms: 100.0,
     data: &[Values::Classes(65), Values::Classes(65)],
     losses: [
         (0, 4.345977297, 1e-5),
@@ -17,16 +18,17 @@ pub(super) const WORKLOAD: Workload = Workload {
         (10, 2.573973200, 1e-5),
         (50, 0.025999798, 1e-5),
     ],
-    declare,
+    declare: |m| declare(m, 4),
 };
 
 const WIDTH: usize = 128;
 
-fn declare(m: &ModuleBuilder) {
+/// The same of any depth.
+pub(in super::super) fn declare(m: &ModuleBuilder, layers: usize) {
     let init = Initializer::torch_default(WIDTH);
     let tokens = Embedding::with_init(m, "wte", 65, WIDTH, init);
     let positions = LearnedPositions::with_init(m, "wpe", 64, WIDTH, init);
-    let blocks: Vec<Block> = (0..4).map(|i| Block::new(m, &format!("h{i}"))).collect();
+    let blocks: Vec<Block> = (0..layers).map(|i| Block::new(m, &format!("h{i}"))).collect();
     let norm = LayerNorm::without_bias(m, "ln_f", WIDTH);
     let adam = Adam::with_decoupled_decay(1e-3, 0.1).betas(0.9, 0.99);
     // Gains do not decay.

@@ -8,6 +8,7 @@ use graphc::{DType, ModuleBuilder, cross_entropy};
 pub(super) const WORKLOAD: Workload = Workload {
     name: "gru_bidir",
     flops: 805_797_888,
+    compile_ms: 40.0,
     data: &[Values::Uniform(-1.0, 1.0), Values::Classes(10)],
     losses: [
         (0, 2.295142805, 1e-5),

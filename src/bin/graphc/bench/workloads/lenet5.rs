@@ -8,6 +8,7 @@ use graphc::{DType, ModuleBuilder, cross_entropy};
 pub(super) const WORKLOAD: Workload = Workload {
     name: "lenet5",
     flops: 144_890_880,
+    compile_ms: 40.0,
     data: &[Values::Uniform(0.0, 1.0), Values::Classes(10)],
     losses: [
         (0, 2.309014805, 1e-5),

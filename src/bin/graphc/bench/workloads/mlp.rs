@@ -8,6 +8,7 @@ use graphc::{DType, ModuleBuilder, cross_entropy};
 pub(super) const WORKLOAD: Workload = Workload {
     name: "mlp",
     flops: 410_779_648,
+    compile_ms: 15.0,
     data: &[Values::Uniform(-1.0, 1.0), Values::Classes(10)],
     losses: [
         (0, 2.302258917, 1e-5),

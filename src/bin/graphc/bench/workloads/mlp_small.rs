@@ -8,6 +8,7 @@ use graphc::{DType, ModuleBuilder, cross_entropy};
 pub(super) const WORKLOAD: Workload = Workload {
     name: "mlp_small",
     flops: 647_168,
+    compile_ms: 10.0,
     data: &[Values::Uniform(-1.0, 1.0), Values::Classes(10)],
     losses: [
         (0, 2.301695277, 1e-5),

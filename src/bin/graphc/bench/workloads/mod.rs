@@ -3,7 +3,7 @@
 //! used in every step.
 
 mod autoencoder;
-mod gpt_nano;
+pub(super) mod gpt_nano;
 mod gru_bidir;
 mod lenet5;
 mod lstm_char;
@@ -42,6 +42,8 @@ pub(super) struct Workload {
     pub(super) name: &'static str,
     /// Floating-point operations of the products and convolutions in one step.
     flops: u64,
+    /// How long compiling may take on two cores, in milliseconds.
+    pub(super) compile_ms: f64,
     /// What fills the inputs, in order.
     data: &'static [Values],
     /// Number of updates done, the loss of the forward pass that follows, computed in f64, and how far

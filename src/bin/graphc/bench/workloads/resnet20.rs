@@ -9,6 +9,7 @@ use graphc::{DType, ModuleBuilder, Tensor, cross_entropy};
 pub(super) const WORKLOAD: Workload = Workload {
     name: "resnet20",
     flops: 7_807_819_776,
+    compile_ms: 150.0,
     data: &[Values::Uniform(-1.0, 1.0), Values::Classes(10)],
     losses: [
         (0, 2.513442347, 1e-5),
