@@ -240,3 +240,114 @@ fn unknown_workloads_and_operations_are_named() {
     let (message, _) = failure(&["bench", "--micro", "fft"]);
     assert!(message.starts_with("error: no operation begins with `fft`; there are `gemm_32_"), "{message}");
 }
+
+#[test]
+fn a_profile_accounts_for_the_time_and_names_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace.json");
+    let profile = |args: &[&str]| -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_graphc"));
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).env("XDG_CACHE_HOME", dir.path());
+        let out = command.args(["--json", "profile", "--seconds", "0.2"]).args(args).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).unwrap()
+    };
+    let p = profile(&["--workload", "mlp", "--threads", "2", "--trace", trace.to_str().unwrap()]);
+    // On a quiet machine more than 0.99.
+    let accounted = p["accounted"].as_f64().unwrap();
+    assert!((0.9..=1.0).contains(&accounted), "{accounted}");
+    let steps = p["steps"].as_array().unwrap();
+    let sum: f64 = steps.iter().map(|s| s["share"].as_f64().unwrap()).sum();
+    assert!((sum - accounted).abs() < 1e-6, "{sum} and {accounted}");
+    assert_eq!(p["farthest_from_bound"].as_array().unwrap().len(), 3);
+    let products = steps.iter().filter(|s| s["gflops"].as_f64().unwrap() > 0.1 && s["limit"] != "");
+    assert!(products.count() >= 5, "{p}");
+
+    // The trace has both threads, each with events one after the other.
+    let events: serde_json::Value = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
+    let events = events["traceEvents"].as_array().unwrap();
+    for worker in [0, 1] {
+        let of: Vec<_> = events.iter().filter(|e| e["ph"] == "X" && e["tid"] == worker).collect();
+        assert!(of.len() > 10, "worker {worker}: {} events", of.len());
+        let time = |e: &serde_json::Value, key: &str| e[key].as_f64().unwrap();
+        // To the nanosecond, which is what is written.
+        assert!(of.windows(2).all(|w| time(w[0], "ts") + time(w[0], "dur") <= time(w[1], "ts") + 1e-3));
+    }
+
+    // Kernels of the body of a loop are there too, as often as it runs them.
+    let p = profile(&["examples/lstm.gir", "--fn", "train_step"]);
+    let inner = p["steps"].as_array().unwrap().iter().find(|s| s["name"].as_str().unwrap().contains('.'));
+    let inner = inner.expect("a step in a loop");
+    assert!(inner["count"].as_f64().unwrap() >= 63.0, "{inner}");
+    let sources = inner["sources"].as_array().unwrap();
+    assert!(sources.iter().all(|s| s.as_str().unwrap().contains(" at examples/lstm.gir:")), "{sources:?}");
+}
+
+#[test]
+fn the_guard_names_the_node_and_line_that_made_a_nan() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log.gir");
+    let text = "graphc 1\nmodule @m\nfn @f(%x: f32[4]) {\n  %y = log(%x) : f32[4]\n  %z = add(%y, %y) : f32[4]\n  return %z\n}\n";
+    std::fs::write(&path, text).unwrap();
+    let file = path.to_str().unwrap();
+    assert!(stdout(&["run", file, "--input", "x=1,-1"]).contains("NaN"));
+    let (error, code) = failure(&["run", file, "--nan-guard", "--input", "x=1,-1"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("the first NaN (element 1) is of %y = log : f32[4] at "), "{error}");
+    assert!(error.contains("log.gir:4:3, from -1.0 where %x = input : f32[4]"), "{error}");
+    let (error, _) = failure(&["run", file, "--nan-guard", "--input", "x=1,inf"]);
+    assert!(error.contains("its operand holds infinity (element 1) already: %x"), "{error}");
+    stdout(&["run", file, "--nan-guard", "--input", "x=1,2"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn perf_learns_of_kernels_their_code_and_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_graphc"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["run", "examples/mlp.gir", "--fn", "loss"]);
+    command.env("TMPDIR", dir.path()).env("GRAPHC_PERF_MAP", "1").env("GRAPHC_JITDUMP", "1");
+    let child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let id = child.id();
+    assert!(child.wait_with_output().unwrap().status.success());
+    let map = std::fs::read_to_string(dir.path().join(format!("perf-{id}.map"))).unwrap();
+    let dump = std::fs::read(dir.path().join(format!("jit-{id}.dump"))).unwrap();
+
+    // As tools/perf/Documentation/jitdump-specification.txt of Linux says.
+    let u32_at = |at: usize| u32::from_ne_bytes(dump[at..at + 4].try_into().unwrap());
+    let u64_at = |at: usize| u64::from_ne_bytes(dump[at..at + 8].try_into().unwrap());
+    let text_at = |at: usize| {
+        let end = dump[at..].iter().position(|&b| b == 0).unwrap();
+        std::str::from_utf8(&dump[at..at + end]).unwrap()
+    };
+    assert_eq!([u32_at(0), u32_at(4), u32_at(8), u32_at(20)], [0x4A69_5444, 1, 40, id]);
+    let (mut at, mut functions, mut lines) = (40, Vec::new(), 0);
+    let mut before = u64_at(24);
+    while at < dump.len() {
+        let (kind, size, time) = (u32_at(at), u32_at(at + 4) as usize, u64_at(at + 8));
+        assert!(time >= before && at + size <= dump.len());
+        before = time;
+        match kind {
+            0 => {
+                let (address, bytes, index) = (u64_at(at + 32), u64_at(at + 40), u64_at(at + 48));
+                let name = text_at(at + 56);
+                assert_eq!((u32_at(at + 16), index), (id, functions.len() as u64));
+                assert_eq!(size as u64, 56 + name.len() as u64 + 1 + bytes, "{name}");
+                functions.push(format!("{address:x} {bytes:x} {name}"));
+            }
+            2 => {
+                assert_eq!((u64_at(at + 16), u64_at(at + 24)), (u64_at(at + 32), 1));
+                assert_eq!(text_at(at + 48), "examples/mlp.gir");
+                assert!((24..54).contains(&u32_at(at + 40)), "line {}", u32_at(at + 40));
+                lines += 1;
+            }
+            other => panic!("record {other}"),
+        }
+        at += size;
+    }
+    assert_eq!(functions, map.lines().collect::<Vec<_>>(), "the map and the dump have the same functions");
+    assert!(
+        lines >= 5 && functions.iter().any(|f| f.contains("dot_general")),
+        "{lines} lines, {functions:?}"
+    );
+}

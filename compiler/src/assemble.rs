@@ -20,7 +20,7 @@ use graphc_runtime::abi::Context;
 use graphc_runtime::{SLACK_BYTES, StateLayout};
 use half::{bf16, f16};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Zero bytes at the start of the constants: what a load reads whose guard fails, of at most eight
 /// 512-bit registers.
@@ -39,6 +39,39 @@ pub struct Assembled {
     pub checks: Vec<IndexCheck>,
     /// Kernels that compute a value again, for the budget.
     pub again: usize,
+    /// The buffer of each node that has one, of its logical extents.
+    pub buffer_of: FxHashMap<NodeId, BufferId>,
+}
+
+impl Assembled {
+    /// The nodes that a kernel computes, in order: its own and those fused into it. `f` is the function.
+    /// Then what it computes them from: nodes with buffers.
+    pub fn nodes_of(&self, f: &Function, kernel: usize) -> (Vec<NodeId>, Vec<NodeId>) {
+        nodes_of(f, &self.program.kernels[kernel], &self.buffer_of)
+    }
+}
+
+fn nodes_of(
+    f: &Function,
+    kernel: &Kernel,
+    buffer_of: &FxHashMap<NodeId, BufferId>,
+) -> (Vec<NodeId>, Vec<NodeId>) {
+    let written = kernel.writes();
+    let own = |id: NodeId| buffer_of.get(&id).is_none_or(|b| written.contains(b));
+    let (mut computed, mut leaves) = (BTreeSet::new(), BTreeSet::new());
+    let mut work = kernel.sources.clone();
+    while let Some(id) = work.pop() {
+        if computed.insert(id) {
+            for operand in f.graph.operands(id) {
+                if own(operand) {
+                    work.push(operand);
+                } else {
+                    leaves.insert(operand);
+                }
+            }
+        }
+    }
+    (computed.into_iter().collect(), leaves.into_iter().collect())
 }
 
 /// What a program may use.
@@ -48,6 +81,8 @@ pub(crate) struct Limits {
     pub threads: usize,
     /// Largest arena, in bytes.
     pub budget: Option<u64>,
+    /// Whether what a kernel computes is to be found again from its operands ([`crate::guard`]).
+    pub guard: bool,
 }
 
 /// Assembles the program of `f`, a function whose dimensions are all numbers.
@@ -67,7 +102,7 @@ pub(crate) fn assemble(
     limits: Limits,
 ) -> Result<Assembled, CompileError> {
     let workers = limits.threads.max(1);
-    let mut a = Assembler::new(f, fused, layout, (path, first_site));
+    let mut a = Assembler::new(f, fused, layout, (path, first_site), limits.guard);
     a.constants();
     a.regions(bodies, workers);
     a.outputs();
@@ -103,7 +138,7 @@ pub(crate) fn assemble(
         scratch_offset: plan.bytes.next_multiple_of(64),
         scratch_stride,
     };
-    Ok(Assembled { program, requests, plan, checks: a.checks, again })
+    Ok(Assembled { program, requests, plan, checks: a.checks, again, buffer_of: a.buffer_of })
 }
 
 /// An order of steps with its memory and the kernels' schedules.
@@ -159,10 +194,17 @@ struct Assembler<'a> {
     first_site: usize,
     constants: Vec<u8>,
     controls: BTreeMap<usize, Control>,
+    guard: bool,
 }
 
 impl<'a> Assembler<'a> {
-    fn new(f: &'a Function, fused: Fused, layout: &'a StateLayout, at: (&'a str, usize)) -> Self {
+    fn new(
+        f: &'a Function,
+        fused: Fused,
+        layout: &'a StateLayout,
+        at: (&'a str, usize),
+        guard: bool,
+    ) -> Self {
         let place = |b: &FusedBuffer| match f.graph.op(b.node) {
             Op::Input(_) => Place::Input(
                 f.inputs.iter().position(|&i| i == b.node).expect("verified: every input is listed"),
@@ -188,7 +230,7 @@ impl<'a> Assembler<'a> {
         let Fused { buffer_of, kernels, checks, .. } = fused;
         let (constants, controls) = (vec![0; ZEROS], BTreeMap::new());
         let (path, first_site) = at;
-        Self { f, layout, buffers, buffer_of, kernels, checks, path, first_site, constants, controls }
+        Self { f, layout, buffers, buffer_of, kernels, checks, path, first_site, constants, controls, guard }
     }
 
     /// Gives each kernel with regions their programs and memory for them.
@@ -548,10 +590,13 @@ impl<'a> Assembler<'a> {
                 Step::Run(k) => {
                     let k = &self.kernels[*k];
                     k.writes().iter().for_each(|&b| first[b as usize] = first[b as usize].min(at));
-                    k.reads()
-                        .iter()
-                        .chain(&k.writes())
-                        .for_each(|&b| last[b as usize] = last[b as usize].max(at));
+                    let mut used = [k.reads(), k.writes()].concat();
+                    if self.guard {
+                        // Not only what it reads, such as a packed copy.
+                        let leaves = nodes_of(self.f, k, &self.buffer_of).1;
+                        used.extend(leaves.iter().map(|leaf| self.buffer_of[leaf]));
+                    }
+                    used.iter().for_each(|&b| last[b as usize] = last[b as usize].max(at));
                 }
                 Step::Check { buffer, .. } => last[*buffer as usize] = last[*buffer as usize].max(at),
             }
@@ -566,13 +611,13 @@ impl<'a> Assembler<'a> {
                 first: first[b],
                 last: last[b],
                 may_reuse: Vec::new(),
-                label: self.label(b),
+                label: self.f.label(self.buffers[b].node),
             })
             .collect();
         for step in order {
             let Step::Run(k) = step else { continue };
             let kernel = &self.kernels[*k];
-            for s in &kernel.stores {
+            for s in kernel.stores.iter().filter(|_| !self.guard) {
                 let Some(&to) = number.get(&(s.buffer as usize)) else { continue };
                 let size = self.buffers[s.buffer as usize].dtype.size_bytes();
                 for from in self.overwritable(kernel, s) {
@@ -602,17 +647,6 @@ impl<'a> Assembler<'a> {
                 && from.strides == to.strides
         });
         candidates
-    }
-
-    fn label(&self, buffer: usize) -> String {
-        let node = self.f.graph.node(self.buffers[buffer].node);
-        let name = node
-            .origin
-            .name
-            .clone()
-            .unwrap_or_else(|| format!("{}", self.buffers[buffer].node.index()).into());
-        let scope = node.origin.scope.as_ref().map_or(String::new(), |s| format!(" @{s}"));
-        format!("%{name} = {} : {}{scope}", node.op.name(), node.ty)
     }
 }
 

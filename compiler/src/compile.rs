@@ -5,7 +5,9 @@ use crate::assemble::{Assembled, Limits, assemble};
 use crate::codegen::{self, CompiledFunction, Isa};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
+use crate::guard;
 use crate::hoist::{self, Hoisted};
+use crate::kernel::cost::{Cost, cost};
 use crate::kernel::{self, KernelBody};
 use crate::layout;
 use crate::lower::Target;
@@ -13,11 +15,11 @@ use crate::memory_check::check_plan;
 use crate::operands;
 use crate::pass::{OptLevel, PassOptions, PassRecord};
 use crate::pipeline::optimize;
-use crate::program::Program;
+use crate::program::{Program, Step};
 use crate::stacked;
 use crate::vector;
-use graphc_ir::{Bindings, Function, Module, Op};
-use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout};
+use graphc_ir::{Bindings, Function, Module, NodeId, Op};
+use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout, StepInfo};
 use rustc_hash::FxHashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,6 +39,10 @@ pub struct CompileOptions {
     /// Largest arena, in bytes: what a run needs besides state, constants, inputs and outputs. To fit, steps
     /// are reordered and values computed again instead of kept, with the same bits in all results.
     pub budget: Option<u64>,
+    /// What kernels store is looked at: a run ends with
+    /// [`RuntimeError::NonFinite`](graphc_runtime::RuntimeError::NonFinite) at the first kernel that stores a NaN or
+    /// an infinity, and the error names the node that made it. The results keep their bits; the arena is larger.
+    pub nan_guard: bool,
 }
 
 impl Default for CompileOptions {
@@ -48,6 +54,7 @@ impl Default for CompileOptions {
             isa: Isa::default(),
             keep_code: false,
             budget: None,
+            nan_guard: false,
         }
     }
 }
@@ -79,10 +86,51 @@ pub struct Stages {
 }
 
 impl Stages {
+    /// The programs of the function and, before it, of its regions, each with its function. Its steps are
+    /// numbered in this order, see [`Executable::steps`].
+    pub fn programs(&self) -> Vec<(&Function, &Assembled)> {
+        programs(&self.optimized, &self.assembled)
+    }
+
     /// Time from the bound function to executable code.
     pub fn total_time(&self) -> Duration {
         self.times.iter().map(|t| t.1).sum()
     }
+}
+
+fn programs<'a>(f: &'a Function, assembled: &'a Assembled) -> Vec<(&'a Function, &'a Assembled)> {
+    let bodies = assembled.program.controls.values().flat_map(|c| &c.bodies);
+    let inner = bodies.flat_map(|b| programs(&b.function, &b.assembled));
+    inner.chain([(f, assembled)]).collect()
+}
+
+/// What is known of each step of a program.
+fn steps<'a>(f: &'a Function, assembled: &'a Assembled) -> impl Iterator<Item = StepInfo> + use<'a> {
+    let p = &assembled.program;
+    let label = |nodes: Vec<NodeId>| nodes.into_iter().map(|n| f.label_at(n)).collect();
+    let site = |step: &Step| if let Step::Check { site, .. } = step { Some(*site) } else { None };
+    let first_site = p.steps.iter().filter_map(site).min().unwrap_or(0);
+    p.steps.iter().map(move |step| match *step {
+        Step::Run(k) => {
+            let (kernel, nested) = (&p.kernels[k], p.controls.contains_key(&k));
+            let Cost { flops, bytes } = cost(kernel, &p.buffers);
+            let sources = label(assembled.nodes_of(f, k).0);
+            StepInfo {
+                name: kernel.name.clone(),
+                flops,
+                bytes,
+                sources,
+                parallel: p.scheduled[k].parallel,
+                nested,
+            }
+        }
+        Step::Check { buffer, site, .. } => StepInfo {
+            name: format!("check{site}"),
+            bytes: p.buffers[buffer as usize].bytes() as u64,
+            sources: label(vec![assembled.checks[(site - first_site) as usize].node]),
+            ..StepInfo::default()
+        },
+    })
 }
 
 /// Layout of a module's state in memory: the same for all of its functions.
@@ -161,7 +209,13 @@ pub fn compile_function(
     let (assembled, _) = scheduler.program(&optimized, "", 0..0, &mut lap)?;
     let faults = scheduler.faults;
     lap("schedule");
-    let generated = codegen::generate(&assembled.program, options.isa, options.keep_code)?;
+    let loc = |kernel: &str| {
+        let all = programs(&optimized, &assembled);
+        let nodes = all.iter().flat_map(|(f, a)| a.program.kernels.iter().map(move |k| (f, k)));
+        let (f, k) = nodes.into_iter().find(|(_, k)| k.name == kernel)?;
+        f.graph.node(*k.sources.first()?).origin.loc.clone()
+    };
+    let generated = codegen::generate(&assembled.program, options.isa, options.keep_code, loc)?;
     lap("codegen");
 
     let port = |name: &str, ty: &graphc_ir::TensorType| {
@@ -180,6 +234,8 @@ pub fn compile_function(
         arena_bytes: p.scratch_offset + p.scratch_stride * options.max_threads.max(1),
         constants,
         faults,
+        steps: programs(&optimized, &assembled).into_iter().flat_map(|(f, a)| steps(f, a)).collect(),
+        guard: options.nan_guard.then(|| guard::guard(&programs(&optimized, &assembled))),
         entry: generated.entry,
         code: generated.code,
         max_threads: options.max_threads.max(1),
@@ -268,7 +324,7 @@ impl Scheduler<'_> {
         let (site, threads) = (self.faults.len() + 1, self.options.max_threads);
         // The memory of a region is part of the arena around it, which alone has a budget.
         let budget = self.options.budget.filter(|_| path.is_empty());
-        let limits = Limits { threads, budget };
+        let limits = Limits { threads, budget, guard: self.options.nan_guard };
         let assembled = assemble(f, fused, bodies, (path, site), self.layout, &self.target, limits)?;
         let g = &f.graph;
         self.faults.extend(assembled.checks.iter().map(|c| FaultSite {

@@ -5,6 +5,7 @@ mod codegen;
 mod compile;
 mod error;
 mod fuse;
+mod guard;
 mod hoist;
 pub mod kernel;
 mod layout;

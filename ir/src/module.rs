@@ -71,6 +71,20 @@ impl Function {
         self.graph.node(id).origin.name.as_deref().unwrap_or("")
     }
 
+    /// A node in one line: `%name = operation : type @scope`, with its number if it has no name.
+    pub fn label(&self, id: NodeId) -> String {
+        let node = self.graph.node(id);
+        let name = node.origin.name.as_ref().map_or_else(|| id.index().to_string(), ToString::to_string);
+        let scope = node.origin.scope.as_ref().map_or(String::new(), |s| format!(" @{s}"));
+        format!("%{name} = {} : {}{scope}", node.op.name(), node.ty)
+    }
+
+    /// [`Self::label`], and where the user declared the node: ` at file:line:column`.
+    pub fn label_at(&self, id: NodeId) -> String {
+        let at = self.graph.node(id).origin.loc.as_ref().map_or(String::new(), |loc| format!(" at {loc}"));
+        self.label(id) + &at
+    }
+
     /// Nodes whose value leaves the function: outputs, then updates.
     pub fn results(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.outputs.iter().map(|o| o.node).chain(self.updates.iter().map(|u| u.value))

@@ -44,6 +44,12 @@
 //! taken over. Before each step of a loop it loads the byte at `cx.interrupt`, which another thread may
 //! set, and returns [`INTERRUPTED`] if it is not 0.
 //!
+//! # Observers
+//!
+//! After each step (a kernel or an index check), entry code calls `cx.observe(cx, step)`, unless it is
+//! null, on its own thread and with the context of the function that the step belongs to. Steps are
+//! numbered in the order of `ExecutableParts::steps`. What it returns ends the run unless it is 0.
+//!
 //! # Faults
 //!
 //! A fault site is numbered from 1 in the order of `ExecutableParts::faults`. Entry code, outside
@@ -79,6 +85,10 @@ pub struct Context {
     pub record_fault: RecordFault,
     /// Points to a byte; once it is not 0, loops end the run at their next step.
     pub interrupt: *const u8,
+    /// Called after each step, if somebody wants to know.
+    pub observe: Option<Observe>,
+    /// For `observe`, opaque.
+    pub observer: *mut c_void,
     /// The fault of this run, if any.
     pub error: RunFault,
 }
@@ -105,10 +115,17 @@ pub type ParallelFor =
 /// Reports a fault at `site` (from 1) for the element at `position` holding `value`.
 pub type RecordFault = unsafe extern "C" fn(cx: *mut Context, site: u64, position: i64, value: i64);
 
+/// Learns that a step is done; what it returns ends the run unless it is 0.
+pub type Observe = unsafe extern "C" fn(cx: *mut Context, step: u64) -> i32;
+
 /// What [`EntryFn`] returns when the run has been interrupted.
 pub const INTERRUPTED: i32 = 2;
 
-/// A generated function. Returns 0, 1 after recording a fault in `cx.error`, or [`INTERRUPTED`].
+/// What [`EntryFn`] returns when the observer has ended the run.
+pub const STOPPED: i32 = 3;
+
+/// A generated function. Returns 0, 1 after recording a fault in `cx.error`, [`INTERRUPTED`] or
+/// [`STOPPED`].
 pub type EntryFn = unsafe extern "C" fn(cx: *mut Context) -> i32;
 
 /// Offset of [`Context::arena`], in bytes.
@@ -129,6 +146,10 @@ pub const OFFSET_POOL: i32 = offset_of!(Context, pool) as i32;
 pub const OFFSET_RECORD_FAULT: i32 = offset_of!(Context, record_fault) as i32;
 /// Offset of [`Context::interrupt`], in bytes.
 pub const OFFSET_INTERRUPT: i32 = offset_of!(Context, interrupt) as i32;
+/// Offset of [`Context::observe`], in bytes.
+pub const OFFSET_OBSERVE: i32 = offset_of!(Context, observe) as i32;
+/// Offset of [`Context::observer`], in bytes.
+pub const OFFSET_OBSERVER: i32 = offset_of!(Context, observer) as i32;
 /// Offset of [`RunFault::node`] in [`Context`], in bytes.
 pub const OFFSET_ERROR_NODE: i32 = (offset_of!(Context, error) + offset_of!(RunFault, node)) as i32;
 /// Offset of [`RunFault::position`] in [`Context`], in bytes.

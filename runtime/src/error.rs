@@ -1,5 +1,6 @@
 //! What can go wrong when memory is allocated, threads are started or an executable is run.
 
+use crate::guard::NonFinite;
 use graphc_ir::{DType, TensorType};
 use std::fmt;
 
@@ -145,6 +146,14 @@ pub enum RuntimeError {
         location: Option<Box<str>>,
         /// Name of the function.
         function: Box<str>,
+    },
+    /// A kernel made a NaN or an infinity; state and outputs hold what was written until then.
+    #[error("`{function}`: {found}")]
+    NonFinite {
+        /// Name of the function.
+        function: Box<str>,
+        /// Where it came from.
+        found: Box<NonFinite>,
     },
     /// The run was ended by an [`Interrupter`](crate::Interrupter).
     #[error("`{function}` was interrupted")]

@@ -3,8 +3,10 @@
 use crate::abi::{self, Context, EntryFn, RunFault};
 use crate::error::{PortSide, RuntimeError};
 use crate::fpenv::FpEnv;
+use crate::guard::{self, Guard, NonFinite};
 use crate::memory::AlignedBuffer;
 use crate::pool::{PoolRef, ThreadPool, parallel_for};
+use crate::profile::{Profile, StepInfo};
 use crate::state::{State, StateLayout};
 use crate::value::{Value, ValueMut};
 use graphc_ir::{DType, TensorType, checked_product};
@@ -12,6 +14,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// An input or output of a function.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,6 +74,10 @@ pub struct ExecutableParts {
     pub constants: AlignedBuffer,
     /// Fault sites; site number n is `faults[n - 1]`.
     pub faults: Vec<FaultSite>,
+    /// The steps that observers hear of, by number.
+    pub steps: Arc<[StepInfo]>,
+    /// What is needed to stop at values that are not finite, if the code was generated for it.
+    pub guard: Option<Guard>,
     /// The code.
     pub entry: EntryFn,
     /// Keeps the memory of the code alive.
@@ -95,6 +102,8 @@ impl Executable {
     /// - it touches only the memory that [`abi`] lists, and writes neither constants nor inputs;
     /// - it writes only 0 and 1 to the bytes of bool outputs and bool state, and every byte it writes
     ///   elsewhere is initialized;
+    /// - it calls the observer with the numbers of `parts.steps`; where `parts.guard` has a step, its memory lies
+    ///   in the context that the observer is called with;
     /// - its kernels are free of data races when run as [`abi`] says with up to `parts.max_threads` workers;
     /// - it does not unwind, and leaves the floating-point environment as it found it.
     ///
@@ -122,6 +131,11 @@ impl Executable {
     /// Layout of the state it works on.
     pub fn state_layout(&self) -> &Arc<StateLayout> {
         &self.parts.state
+    }
+
+    /// Its steps, which a [`Profile`] has times of.
+    pub fn steps(&self) -> &Arc<[StepInfo]> {
+        &self.parts.steps
     }
 
     /// Size of its arena, in bytes.
@@ -155,7 +169,7 @@ impl Executable {
     /// [`RuntimeError::StateLayout`] when the arguments do not fit the declaration, and
     /// [`RuntimeError::OutOfMemory`] when the arena has to grow and cannot.
     /// [`RuntimeError::IndexOutOfRange`] when the function met such an index: outputs and state then
-    /// hold what was written until then. [`RuntimeError::Interrupted`] likewise.
+    /// hold what was written until then. [`RuntimeError::Interrupted`] and [`RuntimeError::NonFinite`] likewise.
     pub fn run(
         &self,
         cx: &mut RunContext,
@@ -163,6 +177,7 @@ impl Executable {
         inputs: &[Value<'_>],
         outputs: &mut [ValueMut<'_>],
     ) -> Result<(), RuntimeError> {
+        let started = cx.profile.is_some().then(Instant::now);
         let parts = &self.parts;
         self.check_count(PortSide::Input, parts.inputs.len(), inputs.len())?;
         self.check_count(PortSide::Output, parts.outputs.len(), outputs.len())?;
@@ -179,7 +194,19 @@ impl Executable {
         cx.inputs.extend(inputs.iter().map(Value::as_ptr));
         cx.outputs.clear();
         cx.outputs.extend(outputs.iter_mut().map(ValueMut::as_mut_ptr));
-        let pool = PoolRef { pool: &cx.pool, max_threads: self.max_threads() };
+        let mut profile = cx.profile.take();
+        let function = profile.as_mut().map_or(0, |p| p.function(self));
+        // The observer has the profile for itself, so pieces are noted through a pointer of their own.
+        let log = profile.as_mut().and_then(|p| p.take_log());
+        let pool = PoolRef { pool: &cx.pool, max_threads: self.max_threads(), log: log.as_ref() };
+        let mut observer = Observer {
+            parts,
+            pool: &pool,
+            profile: profile.as_deref_mut().map(|p| (p, function)),
+            last: started.unwrap_or_else(Instant::now),
+            found: None,
+        };
+        let observed = observer.profile.is_some() || parts.guard.is_some();
         let mut context = Context {
             arena: cx.arena.as_mut_ptr(),
             state: state.as_mut_ptr(),
@@ -190,6 +217,8 @@ impl Executable {
             pool: (&raw const pool).cast(),
             record_fault: abi::record_fault,
             interrupt: cx.interrupt.as_ptr().cast(),
+            observe: observed.then_some(observe),
+            observer: (&raw mut observer).cast(),
             error: RunFault::default(),
         };
         let status = {
@@ -200,6 +229,15 @@ impl Executable {
             // inputs shared, all until the end of this function; `parts.code` is alive with `self`.
             unsafe { (parts.entry)(&raw mut context) }
         };
+        let found = observer.found.take();
+        if let (Some(p), Some(started)) = (&mut profile, started) {
+            p.run(function, started.elapsed());
+            p.put_log(log);
+        }
+        cx.profile = profile;
+        if let Some(found) = found {
+            return Err(RuntimeError::NonFinite { function: self.name().into(), found: Box::new(found) });
+        }
         if status == 0 && context.error.node == 0 {
             return Ok(());
         }
@@ -261,6 +299,46 @@ impl Executable {
     }
 }
 
+/// What listens to the steps of a run.
+struct Observer<'a> {
+    parts: &'a ExecutableParts,
+    pool: &'a PoolRef<'a>,
+    /// With the position of the function.
+    profile: Option<(&'a mut Profile, usize)>,
+    /// When the step before was done.
+    last: Instant,
+    /// What ended the run.
+    found: Option<NonFinite>,
+}
+
+/// The [`abi::Observe`] of the runtime.
+///
+/// # Safety
+/// `cx` is the context of a run, or of one inside of it, whose `observer` is an [`Observer`] that nobody else
+/// accesses during the call.
+unsafe extern "C" fn observe(cx: *mut Context, step: u64) -> i32 {
+    // SAFETY: by the contract of this function.
+    let observer = unsafe { &mut *(*cx).observer.cast::<Observer<'_>>() };
+    let step = step as usize;
+    if let Some((profile, function)) = &mut observer.profile {
+        let now = Instant::now();
+        profile.step(*function, step, observer.last, now, observer.pool.log);
+        // What observing takes itself counts for the step that follows.
+        observer.last = now;
+    }
+    let Some(guard) = &observer.parts.guard else { return 0 };
+    let Some(Some(guarded)) = guard.steps.get(step) else { return 0 };
+    // SAFETY: the step is done, and its memory lies where the guard says, by the contract of
+    // `Executable::from_parts`.
+    if !unsafe { guard::found(cx, guarded, observer.pool.pool) } {
+        return 0;
+    }
+    // SAFETY: as above.
+    let contents = unsafe { guard::contents(cx, guarded) };
+    observer.found = Some((guard.explain)(step, &contents));
+    abi::STOPPED
+}
+
 impl fmt::Debug for Executable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Executable")
@@ -294,6 +372,7 @@ pub struct RunContext {
     inputs: Vec<*const u8>,
     outputs: Vec<*mut u8>,
     interrupt: Arc<AtomicBool>,
+    profile: Option<Box<Profile>>,
 }
 
 // SAFETY: the pointers are dead between runs, when the context can move to another thread: every
@@ -310,7 +389,8 @@ impl RunContext {
     pub fn new(executable: &Executable, pool: Arc<ThreadPool>) -> Result<Self, RuntimeError> {
         let arena = AlignedBuffer::zeroed(0, "the arena")?;
         let interrupt = Arc::new(AtomicBool::new(false));
-        let mut cx = Self { arena, pool, inputs: Vec::new(), outputs: Vec::new(), interrupt };
+        let (inputs, outputs) = (Vec::new(), Vec::new());
+        let mut cx = Self { arena, pool, inputs, outputs, interrupt, profile: None };
         cx.reserve(executable)?;
         Ok(cx)
     }
@@ -323,6 +403,17 @@ impl RunContext {
     /// A handle with which another thread ends a run of this context.
     pub fn interrupter(&self) -> Interrupter {
         Interrupter(self.interrupt.clone())
+    }
+
+    /// From now on notes how long each step of a run takes, and with `trace` when, until
+    /// [`Self::take_profile`]. A trace grows with every step that runs.
+    pub fn start_profile(&mut self, trace: bool) {
+        self.profile = Some(Box::new(Profile::new(trace, self.pool.num_threads())));
+    }
+
+    /// What has been noted since [`Self::start_profile`], which ends; `None` if it was not called.
+    pub fn take_profile(&mut self) -> Option<Profile> {
+        self.profile.take().map(|p| *p)
     }
 
     /// The pool.
@@ -399,6 +490,8 @@ mod tests {
             arena_bytes: SCRATCH * max_threads,
             constants: AlignedBuffer::from_bytes(&0.5f32.to_ne_bytes(), "constants").unwrap(),
             faults: Vec::new(),
+            steps: Arc::default(),
+            guard: None,
             entry: axpy,
             code: Arc::new(()),
             max_threads,
@@ -442,6 +535,8 @@ mod tests {
             state: Arc::default(),
             arena_bytes: 0,
             constants: AlignedBuffer::zeroed(0, "constants").unwrap(),
+            steps: Arc::default(),
+            guard: None,
             faults: vec![site("scatter", None), site("gather", Some("examples/x.rs:10:5"))],
             entry: gather,
             code: Arc::new(()),

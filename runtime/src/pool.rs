@@ -17,6 +17,7 @@
 use crate::abi::{self, Context, KernelFn};
 use crate::error::RuntimeError;
 use crate::fpenv::FpEnv;
+use crate::profile::PieceLog;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -336,6 +337,8 @@ pub(crate) struct PoolRef<'a> {
     pub(crate) pool: &'a ThreadPool,
     /// Worker indices stay below it: the code has scratch memory for so many.
     pub(crate) max_threads: usize,
+    /// Where to note when pieces ran, if somebody wants to know.
+    pub(crate) log: Option<&'a PieceLog>,
 }
 
 /// The [`abi::ParallelFor`] of the runtime. `pool` points to a [`PoolRef`].
@@ -349,21 +352,26 @@ pub(crate) unsafe extern "C" fn parallel_for(
     cx: *mut Context,
     n_units: u64,
 ) {
-    struct Launch {
+    struct Launch<'a> {
         kernel: KernelFn,
         cx: *mut Context,
+        log: Option<&'a PieceLog>,
     }
     unsafe fn call(data: *const (), begin: u64, end: u64, worker: usize) {
         // SAFETY: `data` is the `Launch` below, which outlives `dispatch`; the kernel may be called
         // by the contract of `parallel_for`.
         unsafe {
-            let launch = &*data.cast::<Launch>();
+            let launch = &*data.cast::<Launch<'_>>();
+            let started = launch.log.map(|_| Instant::now());
             (launch.kernel)(launch.cx, begin, end, worker as u64);
+            if let (Some(log), Some(started)) = (launch.log, started) {
+                log.add(worker, started, Instant::now());
+            }
         }
     }
     // SAFETY: the caller passes a live PoolRef.
     let handle = unsafe { &*pool.cast::<PoolRef<'_>>() };
-    let launch = Launch { kernel, cx };
+    let launch = Launch { kernel, cx, log: handle.log };
     // SAFETY: `call` fits its data and may run concurrently by the contract above.
     let result =
         unsafe { handle.pool.dispatch(call, (&raw const launch).cast(), n_units, handle.max_threads) };
@@ -556,7 +564,7 @@ mod tests {
             }
         }
         let pool = ThreadPool::new(4).unwrap();
-        let handle = PoolRef { pool: &pool, max_threads: 2 };
+        let handle = PoolRef { pool: &pool, max_threads: 2, log: None };
         let mut counts: Vec<_> = (0..7).map(|_| AtomicUsize::new(0)).collect();
         let cx = (&raw mut counts).cast();
         // SAFETY: the handle lives, and the kernel takes such a context from any thread.

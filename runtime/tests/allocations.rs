@@ -53,6 +53,8 @@ fn a_warm_run_allocates_nothing() {
         arena_bytes: 4096,
         constants: AlignedBuffer::zeroed(0, "constants").unwrap(),
         faults: Vec::new(),
+        steps: Arc::default(),
+        guard: None,
         entry: increment,
         code: Arc::new(()),
         max_threads: 2,

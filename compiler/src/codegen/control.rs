@@ -92,6 +92,8 @@ impl Emit<'_, '_> {
             abi::OFFSET_POOL,
             abi::OFFSET_RECORD_FAULT,
             abi::OFFSET_INTERRUPT,
+            abi::OFFSET_OBSERVE,
+            abi::OFFSET_OBSERVER,
         ] {
             let value = self.b.ins().load(types::I64, flags(), self.cx, offset);
             self.b.ins().store(flags(), value, nested, offset);

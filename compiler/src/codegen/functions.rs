@@ -11,7 +11,8 @@ use crate::threads::on_all_threads;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, Value, types,
+    AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, SigRef, Signature, Type, UserFuncName, Value,
+    types,
 };
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CompiledCode, Context};
@@ -69,9 +70,11 @@ pub(super) fn define<M: Module>(
     let programs = program.all();
     let mut g = Generator { module, linkage, jobs: Vec::new(), ready: Vec::new() };
     let mut entries: FxHashMap<&str, FuncId> = FxHashMap::default();
+    let mut first_step = 0;
     for (p, wide) in programs.iter().zip(wide_kernels(&programs, machine.vectors)) {
-        let entry = g.functions(p, wide, &entries)?;
+        let entry = g.functions(p, first_step, wide, &entries)?;
         entries.insert(&p.name, entry);
+        first_step += p.steps.len();
     }
     let entry = entries[program.name.as_str()];
     let Generator { module, jobs, ready, .. } = g;
@@ -200,11 +203,13 @@ impl<M: Module> Generator<'_, M> {
         self.jobs.push(Job { id, name: name.to_owned(), context: Context::for_function(func), scheduled });
     }
 
-    /// Emits the functions of a program but the kernels that have code; returns the entry. `entries`
-    /// has those of its regions, by the names of their programs.
+    /// Emits the functions of a program but the kernels that have code; returns the entry. Observers
+    /// know its steps by numbers from `first_step` on. `entries` has those of its regions, by the names of
+    /// their programs.
     fn functions(
         &mut self,
         program: &Program,
+        first_step: usize,
         wide: Vec<Option<Code>>,
         entries: &FxHashMap<&str, FuncId>,
     ) -> Result<FuncId, CompileError> {
@@ -264,13 +269,15 @@ impl<M: Module> Generator<'_, M> {
                 kernels.iter().map(|&k| module.declare_func_in_func(k, func)).collect();
             let checks: Vec<(u64, FuncRef)> =
                 checks.iter().map(|&(site, c)| (site, module.declare_func_in_func(c, func))).collect();
-            let parallel_for = func.import_signature({
+            let mut import = |params: usize, returns: &[Type]| {
                 let mut s = module.make_signature();
-                s.params = vec![AbiParam::new(types::I64); 4];
-                s
-            });
+                s.params = vec![AbiParam::new(types::I64); params];
+                s.returns = returns.iter().copied().map(AbiParam::new).collect();
+                func.import_signature(s)
+            };
+            let (parallel_for, observe) = (import(4, &[]), import(2, &[types::I32]));
             let mut b = FunctionBuilder::new(func, fcx);
-            emit_entry(&mut b, program, &kernels, &checks, parallel_for);
+            emit_entry(&mut b, program, first_step, &kernels, &checks, [parallel_for, observe]);
             b.finalize(module.isa().frontend_config());
         });
         Ok(id)
@@ -281,14 +288,15 @@ pub(super) const fn flags() -> MemFlagsData {
     MemFlagsData::new().with_notrap()
 }
 
-/// Runs the steps in order; returns 1 after a failed check, what a kernel with regions returns if it
-/// is not 0, else 0.
+/// Runs the steps in order; returns 1 after a failed check, what a kernel with regions or the observer
+/// returns if it is not 0, else 0.
 fn emit_entry(
     b: &mut FunctionBuilder<'_>,
     program: &Program,
+    first_step: usize,
     kernels: &[FuncRef],
     checks: &[(u64, FuncRef)],
-    parallel_for: cranelift_codegen::ir::SigRef,
+    [parallel_for, observe]: [SigRef; 2],
 ) {
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
@@ -298,7 +306,8 @@ fn emit_entry(
     let status = b.append_block_param(failed, types::I32);
     let zero = b.ins().iconst(types::I64, 0);
     let fault = b.ins().iconst(types::I32, 1);
-    for step in &program.steps {
+    let observer = b.ins().load(types::I64, flags(), cx, abi::OFFSET_OBSERVE);
+    for (step, number) in program.steps.iter().zip(first_step..) {
         match *step {
             Step::Run(k) if program.controls.contains_key(&k) => {
                 let call = b.ins().call(kernels[k], &[cx]);
@@ -309,10 +318,10 @@ fn emit_entry(
             }
             Step::Run(k) => {
                 let s = &program.scheduled[k];
-                let units = b.ins().iconst(types::I64, s.units as i64);
                 if s.units == 0 {
                     continue;
                 }
+                let units = b.ins().iconst(types::I64, s.units as i64);
                 if s.parallel {
                     let spread = b.ins().load(types::I64, flags(), cx, abi::OFFSET_PARALLEL_FOR);
                     let pool = b.ins().load(types::I64, flags(), cx, abi::OFFSET_POOL);
@@ -332,6 +341,15 @@ fn emit_entry(
                 }
             }
         }
+        let (watched, next) = (b.create_block(), b.create_block());
+        b.set_cold_block(watched);
+        b.ins().brif(observer, watched, &[], next, &[]);
+        b.switch_to_block(watched);
+        let number = b.ins().iconst(types::I64, number as i64);
+        let call = b.ins().call_indirect(observe, observer, &[cx, number]);
+        let stop = b.inst_results(call)[0];
+        b.ins().brif(stop, failed, &[stop.into()], next, &[]);
+        b.switch_to_block(next);
     }
     let ok = b.ins().iconst(types::I32, 0);
     b.ins().return_(&[ok]);
@@ -366,7 +384,7 @@ fn emit_check(
     buffer: u32,
     bound: i64,
     site: u64,
-    record: cranelift_codegen::ir::SigRef,
+    record: SigRef,
 ) {
     let buffer = &program.buffers[buffer as usize];
     let n: usize = buffer.dims.iter().product();

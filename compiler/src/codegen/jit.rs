@@ -8,9 +8,9 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, default_libcall_names};
+use graphc_ir::SourceLoc;
 use graphc_runtime::abi;
 use std::any::Any;
-use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
 /// Address space reserved for the code of one function. Untouched pages cost nothing.
@@ -67,11 +67,17 @@ fn native(opt_level: &str) -> Result<OwnedTargetIsa, CompileError> {
     Ok(isa)
 }
 
-/// Generates native code for a program. `keep` keeps text and bytes of every function for dumps.
+/// Generates native code for a program. `keep` keeps text and bytes of every function for dumps; `loc` says
+/// where what a kernel computes was declared, for `perf`.
 ///
 /// # Errors
 /// If the CPU lacks FMA or Cranelift refuses a function.
-pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Generated, CompileError> {
+pub(crate) fn generate(
+    program: &Program,
+    isa: Isa,
+    keep: bool,
+    loc: impl Fn(&str) -> Option<SourceLoc>,
+) -> Result<Generated, CompileError> {
     let machine = Machine { speed: native("speed")?, none: native("none")?, vectors: isa };
     let mut builder = JITBuilder::with_isa(machine.speed.clone(), default_libcall_names());
     let memory = ArenaMemoryProvider::new_with_size(CODE_RESERVE).map_err(|e| backend(&program.name, e))?;
@@ -79,9 +85,10 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
     let mut module = JITModule::new(builder);
     let defined = define(&mut module, program, &machine, Linkage::Local, keep)?;
     module.finalize_definitions().map_err(|e| backend(&program.name, e))?;
-    if std::env::var_os("GRAPHC_PERF_MAP").is_some() {
-        perf_map(&module, &defined.symbols).map_err(|e| backend(&program.name, e))?;
-    }
+    #[cfg(target_os = "linux")]
+    announce(&module, &defined.symbols, loc).map_err(|e| backend(&program.name, e))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = loc;
     let address = module.get_finalized_function(defined.entry);
     // SAFETY: the function was declared with the signature of `EntryFn` in the default calling
     // convention, and its memory lives as long as `code`.
@@ -90,14 +97,22 @@ pub(crate) fn generate(program: &Program, isa: Isa, keep: bool) -> Result<Genera
     Ok(Generated { entry, code, functions: defined.functions, code_bytes: defined.code_bytes })
 }
 
-/// Tells the profiler `perf` which code is where (`GRAPHC_PERF_MAP=1 perf record ..`), in the form of
-/// the kernel's `tools/perf/Documentation/jit-interface.txt`.
-fn perf_map(module: &JITModule, symbols: &[(FuncId, usize, String)]) -> std::io::Result<()> {
-    let path = std::env::temp_dir().join(format!("perf-{}.map", std::process::id()));
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    for (id, size, name) in symbols {
-        let address = module.get_finalized_function(*id).addr();
-        writeln!(file, "{address:x} {size:x} {name}")?;
+/// Tells `perf` of these functions, if the environment asks for it.
+#[cfg(target_os = "linux")]
+fn announce(
+    module: &JITModule,
+    symbols: &[(FuncId, usize, String)],
+    loc: impl Fn(&str) -> Option<SourceLoc>,
+) -> std::io::Result<()> {
+    use super::perf::{self, Symbol};
+    if !perf::wanted() {
+        return Ok(());
     }
-    Ok(())
+    let symbol = |(id, size, name): &(FuncId, usize, String)| {
+        let code = module.get_finalized_function(*id);
+        // SAFETY: the function has been defined with so many bytes, and `module` owns them.
+        let bytes = unsafe { std::slice::from_raw_parts(code, *size) };
+        Symbol { address: code.addr() as u64, code: bytes.to_vec(), name: name.clone(), loc: loc(name) }
+    };
+    perf::announce(&symbols.iter().map(symbol).collect::<Vec<_>>())
 }

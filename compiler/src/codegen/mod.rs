@@ -9,6 +9,8 @@ mod isa;
 mod jit;
 mod object;
 mod ops;
+#[cfg(target_os = "linux")]
+mod perf;
 mod x86;
 
 pub use disassemble::disassemble;

@@ -8,6 +8,7 @@ use graphc_ir::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
+pub mod cost;
 pub mod print;
 pub mod verify;
 

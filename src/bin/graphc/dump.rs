@@ -4,9 +4,7 @@ use super::{Failure, Out, load};
 use clap::ValueEnum;
 use graphc::compiler::kernel::print::{print_kernel, print_program};
 use graphc::compiler::vector::print::print_function as print_vector;
-use graphc::compiler::{
-    Assembled, PassOptions, Stages, compile_function, disassemble, object, report, state_layout,
-};
+use graphc::compiler::{PassOptions, Stages, compile_function, disassemble, object, report, state_layout};
 use graphc::ir::{gradient_function, print_function};
 use graphc::{CompileOptions, Function, Isa, Module, OptLevel};
 use serde_json::json;
@@ -169,8 +167,7 @@ fn compiled(module: &Module, f: &Function, args: &Args, out: &mut impl Write) ->
     let bound = if bindings.iter().next().is_none() { String::new() } else { format!(" with {bindings}") };
     writeln!(out, "; fn @{}{bound}, compiled in {:.2} ms", f.name, s.total_time().as_secs_f64() * 1e3)?;
     // The regions of loops and branches are programs of their own, shown before those that run them.
-    let mut programs = Vec::new();
-    collect(&s.optimized, &s.assembled, &mut programs);
+    let programs = s.programs();
     let p = &s.assembled.program;
     match args.emit {
         Emit::Times => {
@@ -182,10 +179,15 @@ fn compiled(module: &Module, f: &Function, args: &Args, out: &mut impl Write) ->
         }
         Emit::Passes => passes_table(module, &s, out)?,
         Emit::Kernels => {
-            for (i, p) in programs.iter().map(|(_, a)| &a.program).enumerate() {
+            for (i, (f, a)) in programs.iter().enumerate() {
+                let p = &a.program;
                 write!(out, "{}{}", if i > 0 { "\n" } else { "" }, print_program(p))?;
-                for k in &p.kernels {
-                    write!(out, "\n{}", print_kernel(k, &p.buffers))?;
+                for (k, kernel) in p.kernels.iter().enumerate() {
+                    writeln!(out)?;
+                    for node in a.nodes_of(f, k).0 {
+                        writeln!(out, "; n{} {}", node.index(), f.label_at(node))?;
+                    }
+                    write!(out, "{}", print_kernel(kernel, &p.buffers))?;
                 }
             }
         }
@@ -206,11 +208,7 @@ fn compiled(module: &Module, f: &Function, args: &Args, out: &mut impl Write) ->
                     .iter()
                     .find_map(|(f, a)| a.program.kernels.iter().find(|k| k.name == c.name).map(|k| (f, k)));
                 for (f, node) in kernel.iter().flat_map(|(f, k)| k.sources.iter().map(move |&n| (f, n))) {
-                    let n = f.graph.node(node);
-                    let name =
-                        n.origin.name.as_ref().map_or(format!("{}", node.index()), ToString::to_string);
-                    let scope = n.origin.scope.as_ref().map_or(String::new(), |s| format!(" @{s}"));
-                    writeln!(out, "  ; %{name} = {} : {}{scope}", n.op.name(), n.ty)?;
+                    writeln!(out, "  ; {}", f.label_at(node))?;
                 }
                 writeln!(out, "{}", disassemble(&c.code, &c.notes))?;
             }
@@ -239,14 +237,6 @@ fn compiled(module: &Module, f: &Function, args: &Args, out: &mut impl Write) ->
     }
     writeln!(out)?;
     Ok(())
-}
-
-/// The programs of a function and, before it, of its regions.
-fn collect<'a>(f: &'a Function, a: &'a Assembled, programs: &mut Vec<(&'a Function, &'a Assembled)>) {
-    for body in a.program.controls.values().flat_map(|c| &c.bodies) {
-        collect(&body.function, &body.assembled, programs);
-    }
-    programs.push((f, a));
 }
 
 fn passes_table(module: &Module, s: &Stages, out: &mut impl Write) -> Result<(), Failure> {

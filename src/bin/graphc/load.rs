@@ -27,7 +27,7 @@ pub(super) struct Selection {
     pub(super) bind: Vec<(String, usize)>,
 }
 
-fn binding(text: &str) -> Result<(String, usize), String> {
+pub(super) fn binding(text: &str) -> Result<(String, usize), String> {
     let (name, extent) = text.split_once('=').ok_or("expected DIM=N, such as B=64")?;
     let extent = extent.parse().map_err(|_| format!("`{extent}` is not a number"))?;
     Ok((name.to_owned(), extent))

@@ -10,10 +10,12 @@ mod bench;
 mod check;
 mod completions;
 mod dump;
+mod explore;
 mod load;
 mod machine;
 mod output;
 mod plan;
+mod profile;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -48,6 +50,10 @@ enum Command {
     Run(run::Args),
     /// Measures training steps and single operations
     Bench(bench::Args),
+    /// Shows where the time of a function goes, kernel by kernel, beside what the machine could do
+    Profile(profile::Args),
+    /// Writes an HTML file that shows a function at every stage: graph, kernels, code, memory, time
+    Explore(explore::Args),
     /// Shows what this machine can do at most: arithmetic by width of vectors, bytes by level of memory
     Machine(machine::Args),
     /// Prints a script that completes command lines in a shell
@@ -93,6 +99,8 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args, &mut out),
         Command::Run(args) => run::run(&args, &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
+        Command::Profile(args) => profile::run(&args, &mut out),
+        Command::Explore(args) => explore::run(&args, &mut out),
         Command::Machine(args) => machine::run(&args, &mut out),
         Command::Completions(args) => completions::run(&args, &mut out),
     };

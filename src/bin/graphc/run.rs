@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Level of optimization, 0 to 3
     #[arg(short = 'O', default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=3))]
     opt: u8,
+    /// Stops at the first kernel that stores a NaN or an infinity, and names the node that made it
+    #[arg(long)]
+    nan_guard: bool,
 }
 
 fn values(text: &str) -> Result<(String, Vec<f64>), String> {
@@ -81,7 +84,8 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
 
 fn session(args: &Args, module: Module) -> Result<Session, Failure> {
     let pool = load::pool(args.threads)?;
-    Session::with(module, args.seed, pool, CompileOptions::at(dump::level(args.opt))).map_err(Failure::other)
+    let options = CompileOptions { nan_guard: args.nan_guard, ..CompileOptions::at(dump::level(args.opt)) };
+    Session::with(module, args.seed, pool, options).map_err(Failure::other)
 }
 
 /// Given or made-up values of every input of `f`, whose dimensions are numbers, by name.

@@ -96,11 +96,20 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     if args.micro { operations(args, &setup, out) } else { steps(args, &setup, out) }
 }
 
+/// The module of a workload, of one function.
+pub(super) fn workload(name: &str) -> Result<graphc::Module, Failure> {
+    workloads::ALL.iter().find(|w| w.name == name).ok_or_else(|| unknown_workload(name))?.module()
+}
+
+fn unknown_workload(name: &str) -> Failure {
+    let known = load::list(workloads::ALL.iter().map(|w| w.name));
+    Failure::Usage(format!("there is no workload `{name}`; there are {known}"))
+}
+
 fn steps(args: &Args, setup: &Setup, out: &mut Out) -> Result<(), Failure> {
     for name in &args.names {
         if !workloads::ALL.iter().any(|w| w.name == name) {
-            let known = load::list(workloads::ALL.iter().map(|w| w.name));
-            return Err(Failure::Usage(format!("there is no workload `{name}`; there are {known}")));
+            return Err(unknown_workload(name));
         }
     }
     if args.module {
