@@ -288,7 +288,7 @@ class GraphView {
     if (!place) return;
     const { width, height } = this.svg.getBoundingClientRect(), { x, y, k } = this.at;
     const [left, top] = [x + place.x * k, y + place.y * k];
-    if (left < 0 || top < 0 || left + place.w * k > width || top + place.h * k > height) this.center(id);
+    if (left < 0 || top < 0 || left + place.w * k > width || top + place.h * k > height - 60) this.center(id);
   }
 
   // Marks what is selected, and its edges.
