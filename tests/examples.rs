@@ -116,6 +116,7 @@ fn a_killed_run_goes_on() {
     let expected = std::fs::read(whole.path().join("weights.safetensors")).unwrap();
     let cases: u32 = std::env::var("GRAPHC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
     let (mut killed, mut within, mut random) = (0, 0, 0x2545_f491_4f6c_dd1d_u64);
+    let mut saving = 0;
     while killed < cases {
         let cut = tempfile::tempdir().unwrap();
         // Again and again until it is done, killed after up to half of what it takes.
@@ -129,6 +130,10 @@ fn a_killed_run_goes_on() {
                 killed += 1;
                 // Not before it had saved anything.
                 within += u32::from(cut.path().join("checkpoints").exists());
+                // A temporary file is there only while a checkpoint is written.
+                let files = std::fs::read_dir(cut.path().join("checkpoints"));
+                let mut names = files.into_iter().flatten().map(|e| e.unwrap().file_name());
+                saving += u32::from(names.any(|n| n.to_string_lossy().starts_with(".checkpoint")));
             }
             if child.wait().unwrap().success() {
                 break;
@@ -143,5 +148,6 @@ fn a_killed_run_goes_on() {
             "after {killed} kills"
         );
     }
+    println!("{killed} kills, {within} of them after a checkpoint, {saving} within a save");
     assert!(within * 2 >= killed, "{within} of {killed} kills came after a checkpoint");
 }

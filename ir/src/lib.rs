@@ -43,6 +43,8 @@ pub use ops::{Op, StaticType};
 pub use pattern::{Combine, Contraction, Indexing, Pattern, Reduce, ReduceKind, Start, Window};
 pub use region::{MAX_REGION_DEPTH, MAX_REGION_NODES, Region};
 pub use scalar::{CmpKind, Native, Scalar, ScalarBuilder, ScalarFn, ScalarId, ScalarInst, ScalarOp};
-pub use text::{FORMAT_VERSION, MAX_NAME_BYTES, MAX_TEXT_BYTES, ParseError, ParseErrors, print_function};
+pub use text::{
+    FORMAT_VERSION, MAX_NAME_BYTES, MAX_TEXT_BYTES, ParseError, ParseErrors, escaped, print_function,
+};
 pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Shape, TensorType, checked_product};
 pub use verify::{VerifyError, VerifyErrors, verify};

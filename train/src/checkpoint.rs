@@ -2,10 +2,12 @@
 //! (<https://github.com/huggingface/safetensors>), which other systems read too.
 //!
 //! Bool tensors have safetensors type `BOOL`, one byte 0 or 1 each. A file is replaced as a whole
-//! or not at all. Loading changes nothing unless every tensor of the state is in the file with the
-//! right type and extents, and the file holds no other.
+//! or not at all, and has checksums: of a damaged one nothing is loaded. Loading changes nothing unless every
+//! tensor of the state is in the file with the right type and extents, and the file holds no other.
 
-use graphc_ir::{DType, TensorType, checked_product};
+mod seal;
+
+use graphc_ir::{DType, MAX_RANK, TensorType, checked_product, escaped};
 use graphc_runtime::{RuntimeError, State, Value};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
@@ -24,8 +26,12 @@ const RESERVED: &str = "__metadata__";
 /// Beginning of the names of files that are being written.
 pub(crate) const TEMPORARY: &str = ".checkpoint";
 
-/// Key of the text in a file's metadata.
-const NOTE: &str = "graphc";
+/// Key of note and checksums in a file's metadata.
+const KEY: &str = "graphc";
+
+/// Most differences that an error lists, and most characters of a name that it shows.
+const MAX_LISTED: usize = 20;
+const MAX_SHOWN: usize = 64;
 
 /// Why a checkpoint cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -39,12 +45,26 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// The file is not a sound safetensors file.
-    #[error("{}: not a safetensors file: {source}", path.display())]
+    #[error("{}: not a safetensors file: {}", path.display(), escaped(&source.to_string(), 1000))]
     Format {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         source: SafeTensorError,
+    },
+    /// The file is not as it was written.
+    #[error("{}: damaged: {message}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not have its checksum.
+        message: String,
+    },
+    /// Another run uses the folder.
+    #[error("{}: another run writes its checkpoints here", dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
     },
     /// The tensors of the file are not those of the state.
     #[error("{}: the checkpoint does not fit:{}", path.display(), list(problems))]
@@ -84,7 +104,7 @@ pub enum CheckpointError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// A tensor of the state is not in the file.
-    #[error("`{name}` {expected} is missing")]
+    #[error("{} {expected} is missing", shown_name(name))]
     Missing {
         /// Name of the tensor.
         name: String,
@@ -92,7 +112,7 @@ pub enum Mismatch {
         expected: TensorType,
     },
     /// A tensor of the file is not in the state.
-    #[error("`{name}` {found} is not in the state")]
+    #[error("{} {found} is not in the state", shown_name(name))]
     Extra {
         /// Name of the tensor.
         name: String,
@@ -100,7 +120,7 @@ pub enum Mismatch {
         found: String,
     },
     /// A tensor has another element type or other extents.
-    #[error("`{name}` is {found}, expected {expected}")]
+    #[error("{} is {found}, expected {expected}", shown_name(name))]
     Type {
         /// Name of the tensor.
         name: String,
@@ -110,7 +130,7 @@ pub enum Mismatch {
         expected: TensorType,
     },
     /// A bool tensor holds a byte other than 0 and 1.
-    #[error("`{name}` is bool, but has the byte {byte} at position {position}")]
+    #[error("{} is bool, but has the byte {byte} at position {position}", shown_name(name))]
     NotBool {
         /// Name of the tensor.
         name: String,
@@ -131,7 +151,16 @@ impl Mismatch {
 }
 
 fn list(problems: &[Mismatch]) -> String {
-    problems.iter().map(|p| format!("\n  {p}")).collect()
+    let mut list: String = problems.iter().take(MAX_LISTED).map(|p| format!("\n  {p}")).collect();
+    if problems.len() > MAX_LISTED {
+        list.push_str(&format!("\n  and {} more", problems.len() - MAX_LISTED));
+    }
+    list
+}
+
+/// A tensor's name, which may be anything, in a message.
+fn shown_name(name: &str) -> String {
+    format!("`{}`", escaped(name, MAX_SHOWN))
 }
 
 /// A tensor to be saved.
@@ -210,8 +239,9 @@ fn save_all(tensors: &[Tensor<'_>], note: Option<&str>, path: &Path) -> Result<(
             return Err(CheckpointError::Bytes { name: t.name.to_string(), ty, got: t.bytes.len() });
         }
     }
-    let metadata = note.map(|note| HashMap::from([(NOTE.to_owned(), note.to_owned())]));
-    let file = safetensors::serialize(tensors.iter().map(|t| (&t.name, t)), metadata)
+    // One entry: the order of several would be a random one.
+    let metadata = HashMap::from([(KEY.to_owned(), seal::seal(tensors, note))]);
+    let file = safetensors::serialize(tensors.iter().map(|t| (&t.name, t)), Some(metadata))
         .map_err(|source| CheckpointError::Format { path: path.into(), source })?;
     replace(path, &file).map_err(|source| CheckpointError::Io { path: path.into(), source })
 }
@@ -242,8 +272,8 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
 /// The tensors of a file that has exactly those of `expected`, in that order.
 ///
 /// # Errors
-/// [`CheckpointError::Io`], [`CheckpointError::Format`], [`CheckpointError::Mismatch`] with every
-/// difference.
+/// [`CheckpointError::Io`], [`CheckpointError::Format`], [`CheckpointError::Damaged`],
+/// [`CheckpointError::Mismatch`] with every difference.
 pub fn load_tensors(
     expected: &[(String, DType, Vec<usize>)],
     path: impl AsRef<Path>,
@@ -259,8 +289,10 @@ fn load_all(
     let file = std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.into(), source })?;
     let (_, header) = SafeTensors::read_metadata(&file)
         .map_err(|source| CheckpointError::Format { path: path.into(), source })?;
-    let note = header.metadata().as_ref().and_then(|m| m.get(NOTE)).cloned();
-    let file = parse(&file, path)?;
+    let file = SafeTensors::deserialize(&file)
+        .map_err(|source| CheckpointError::Format { path: path.into(), source })?;
+    let note = seal::open(header.metadata().as_ref(), &file)
+        .map_err(|message| CheckpointError::Damaged { path: path.into(), message })?;
     let mut problems = Vec::new();
     let mut found: BTreeMap<&str, _> = file.iter().collect();
     let mut tensors = Vec::new();
@@ -303,12 +335,11 @@ fn load_all(
     Err(CheckpointError::Mismatch { path: path.into(), problems })
 }
 
-fn parse<'a>(file: &'a [u8], path: &Path) -> Result<SafeTensors<'a>, CheckpointError> {
-    SafeTensors::deserialize(file).map_err(|source| CheckpointError::Format { path: path.into(), source })
-}
-
 /// As in `F32[2, 3]`, with the names of safetensors for types that we lack.
 fn type_in_file(dtype: Dtype, dims: &[usize]) -> String {
+    if dims.len() > MAX_RANK {
+        return format!("{dtype:?} of rank {}", dims.len());
+    }
     match dtype_of(dtype) {
         Some(dtype) => TensorType::new(dtype, dims).to_string(),
         None => format!("{dtype:?}{dims:?}").to_lowercase(),
@@ -517,6 +548,55 @@ mod tests {
         ));
         assert!(matches!(load(&mut zeros(&[]), dir.path().join("none")), Err(CheckpointError::Io { .. })));
         assert!(matches!(load(&mut zeros(&[]), &path), Err(CheckpointError::Format { .. })));
+    }
+
+    /// Every bit of a small file, then parts and bits of one of many pages.
+    #[test]
+    fn no_damage_goes_unseen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let refused = |file: &[u8], state: &mut State, what: String| {
+            std::fs::write(&path, file).unwrap();
+            let error = load_noted(state, &path).expect_err(&what);
+            let damage = matches!(
+                error,
+                CheckpointError::Format { .. }
+                    | CheckpointError::Damaged { .. }
+                    | CheckpointError::Note { .. }
+            );
+            assert!(damage && error.to_string().len() < 8 << 10, "{what}: {error}");
+            assert!(bytes(state).concat().iter().all(|&b| b == 0), "{what}: something was loaded");
+        };
+        save_noted(&filled(), Some("{\"step\":7}"), &path).unwrap();
+        let small = std::fs::read(&path).unwrap();
+        let mut state = zeros(&ENTRIES);
+        for bit in 0..small.len() * 8 {
+            let mut file = small.clone();
+            file[bit / 8] ^= 1 << (bit % 8);
+            refused(&file, &mut state, format!("bit {bit}"));
+        }
+        std::fs::write(&path, &small).unwrap();
+        assert_eq!(load_noted(&mut state, &path).unwrap().unwrap(), "{\"step\":7}");
+
+        let entries = [("w", DType::F32, &[64, 300][..]), ("v", DType::F64, &[2000])];
+        let mut state = zeros(&entries);
+        for (i, w) in state.get_mut::<f32>("w").unwrap().iter_mut().enumerate() {
+            *w = i as f32;
+        }
+        save(&state, &path).unwrap();
+        let large = std::fs::read(&path).unwrap();
+        let mut state = zeros(&entries);
+        for len in (0..large.len()).step_by(4096).chain([large.len() - 1]) {
+            refused(&large[..len], &mut state, format!("{len} bytes"));
+        }
+        let mut random = 1u64;
+        for _ in 0..1000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let bit = (random >> 16) as usize % (large.len() * 8);
+            let mut file = large.clone();
+            file[bit / 8] ^= 1 << (bit % 8);
+            refused(&file, &mut state, format!("bit {bit}"));
+        }
     }
 
     proptest! {

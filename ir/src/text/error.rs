@@ -23,8 +23,9 @@ pub struct ParseError {
     caret: usize,
 }
 
-/// Escapes what would disturb a terminal: control characters and marks of text direction.
-fn escape(text: &str, limit: usize) -> String {
+/// Text of unknown origin as messages show it: what would disturb a terminal (control characters and marks of text
+/// direction) is escaped, and what is longer than `limit` characters is cut.
+pub fn escaped(text: &str, limit: usize) -> String {
     let mut out = String::new();
     for (i, c) in text.chars().enumerate() {
         if i == limit {
@@ -68,8 +69,8 @@ impl ParseError {
         }
         let caret = caret.unwrap_or_else(|| source_line.chars().count());
         Self {
-            message: escape(message, MAX_MESSAGE),
-            file: escape(file, MAX_MESSAGE),
+            message: escaped(message, MAX_MESSAGE),
+            file: escaped(file, MAX_MESSAGE),
             line,
             column: u32::try_from(before + 1).unwrap_or(u32::MAX),
             source_line,

@@ -12,7 +12,7 @@ mod printer;
 use crate::scalar::Scalar;
 use crate::types::DType;
 
-pub use error::{ParseError, ParseErrors};
+pub use error::{ParseError, ParseErrors, escaped};
 pub use printer::print_function;
 
 /// Version of the text form that this crate reads and writes.

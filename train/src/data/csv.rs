@@ -1,6 +1,7 @@
 //! CSV files.
 
 use super::DataError;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// A CSV file with a header, in memory; cells are text until they are asked for as numbers or classes. Names and cells are
@@ -46,8 +47,8 @@ impl Csv {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(from);
         let header: Vec<String> =
             reader.headers().map_err(|e| of_reader(path, e))?.iter().map(str::to_owned).collect();
-        if let Some(name) = header.iter().enumerate().find(|(i, n)| header[..*i].contains(n)).map(|(_, n)| n)
-        {
+        let mut seen = HashSet::new();
+        if let Some(name) = header.iter().find(|name| !seen.insert(name.as_str())) {
             return Err(malformed(path, 1, format!("column `{name}` is there twice")));
         }
         let mut rows = Vec::new();

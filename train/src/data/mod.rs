@@ -34,6 +34,7 @@ pub use standardize::Standardizer;
 pub use table::Table;
 pub use text::{TextWindows, Vocabulary, bytes};
 
+use graphc_ir::escaped;
 use std::path::PathBuf;
 
 /// Why data cannot be used.
@@ -195,7 +196,7 @@ pub enum DataError {
         value: f64,
     },
     /// A file whose content is wrong.
-    #[error("{}{place}: {message}", path.display())]
+    #[error("{}{}: {}", path.display(), escaped(place, 100), escaped(message, 1000))]
     Malformed {
         /// The file.
         path: PathBuf,

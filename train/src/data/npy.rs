@@ -2,6 +2,7 @@
 
 use super::DataError;
 use crate::checkpoint::replace;
+use graphc_ir::MAX_ELEMENTS;
 use graphc_runtime::Elements;
 use npyz::WriterBuilder;
 use std::io::{BufReader, Cursor, Read, Write};
@@ -103,9 +104,11 @@ fn malformed(path: &Path, place: String, message: impl ToString) -> DataError {
     DataError::Malformed { path: path.into(), place, message: message.to_string() }
 }
 
-fn read(from: impl Read, path: &Path, place: String) -> Result<(Vec<usize>, Elements), DataError> {
+fn read(mut from: impl Read, path: &Path, place: String) -> Result<(Vec<usize>, Elements), DataError> {
     let malformed = |message: String| malformed(path, place.clone(), message);
-    let file = npyz::NpyFile::new(from).map_err(|e| malformed(format!("not an NPY file: {e}")))?;
+    let wrong = |e: std::io::Error| malformed(format!("not an NPY file: {e}"));
+    let header = header(&mut from).map_err(wrong)?;
+    let file = npyz::NpyFile::new(header.chain(from)).map_err(wrong)?;
     let dims: Vec<usize> = file.shape().iter().map(|&d| d as usize).collect();
     if file.order() == npyz::Order::Fortran && dims.len() > 1 {
         return Err(malformed(
@@ -130,6 +133,63 @@ fn read(from: impl Read, path: &Path, place: String) -> Result<(Vec<usize>, Elem
         }
     };
     Ok((dims, elements))
+}
+
+/// Longest header that is read, in bytes: NumPy's own limit.
+const MAX_HEADER: usize = 10_000;
+
+/// Deepest nesting of brackets in a header.
+const MAX_NESTING: usize = 8;
+
+/// The bytes up to the elements. `npyz` trusts what a header says, so what it would take memory or stack for, and products
+/// that overflow, are refused here.
+fn header(from: &mut impl Read) -> std::io::Result<Cursor<Vec<u8>>> {
+    let wrong = |message: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, message);
+    let mut bytes = Vec::new();
+    let mut take = |n: usize| {
+        let at = bytes.len();
+        from.take(n as u64).read_to_end(&mut bytes)?;
+        if bytes.len() < at + n { Err(wrong("it ends in the header")) } else { Ok(bytes.clone()) }
+    };
+    let start = take(8)?;
+    if !start.starts_with(b"\x93NUMPY") {
+        return Err(wrong("it does not begin with \\x93NUMPY"));
+    }
+    let width = if start[6] == 1 { 2 } else { 4 };
+    let length = take(width)?[8..].iter().rev().fold(0, |n, &b| n << 8 | usize::from(b));
+    if length > MAX_HEADER {
+        return Err(wrong(&format!("a header of {length} bytes; at most {MAX_HEADER} are read")));
+    }
+    let bytes = take(length)?;
+    let (mut quoted, mut depth, mut product) = (None, 0usize, 1usize);
+    let mut rest = &bytes[8 + width..];
+    while let [b, after @ ..] = rest {
+        rest = after;
+        match (quoted, b) {
+            (_, b'\\') => return Err(wrong("a backslash in the header")),
+            (Some(quote), b) if quote == *b => quoted = None,
+            (Some(_), _) => {}
+            (None, b'\'' | b'"') => quoted = Some(*b),
+            (None, b'(' | b'[' | b'{') => depth += 1,
+            (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+            // Numbers out of quotes are extents.
+            (None, b'0'..=b'9') => {
+                let len = after.iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count();
+                let word = std::iter::once(*b).chain(after[..len].iter().copied()).map(char::from);
+                let n = word.collect::<String>().parse::<usize>().ok();
+                product =
+                    n.and_then(|n| product.checked_mul(n.max(1))).filter(|&n| n <= MAX_ELEMENTS).ok_or_else(
+                        || wrong("the extents in the header are no numbers or more than 2^40 elements"),
+                    )?;
+                rest = &after[len..];
+            }
+            (None, _) => {}
+        }
+        if depth > MAX_NESTING {
+            return Err(wrong(&format!("brackets in the header are nested deeper than {MAX_NESTING}")));
+        }
+    }
+    Ok(Cursor::new(bytes))
 }
 
 #[cfg(test)]
@@ -188,5 +248,14 @@ mod tests {
         assert!(error(b"no numpy").contains("a.npy: not an NPY file"));
         let cut = header("{'descr': '<f8', 'fortran_order': False, 'shape': (9,), }");
         assert!(error(&cut).starts_with("a.npy: "));
+        // What would take memory or stack, or overflow.
+        let long = [b"\x93NUMPY\x02\x00\xff\xff\xff\xff".as_slice(), &[b' '; 64]].concat();
+        assert!(error(&long).contains("a header of 4294967295 bytes; at most 10000"), "{}", error(&long));
+        let shape = |shape: &str| {
+            error(&header(&format!("{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}")))
+        };
+        assert!(shape("(4294967295, 4294967295, 4294967295)}").contains("more than 2^40 elements"));
+        assert!(shape("(0x7fffffffffffffff, 0xff)}").contains("more than 2^40 elements"));
+        assert!(shape("(((((((((((1,),),),),),),),),)}").contains("nested deeper than 8"));
     }
 }

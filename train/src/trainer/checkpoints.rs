@@ -3,6 +3,7 @@
 use super::Training;
 use crate::checkpoint::{self, CheckpointError, TEMPORARY};
 use graphc_runtime::State;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// A folder of checkpoints. Each holds the whole state (parameters, optimizer, random numbers) and how far training is, in one
@@ -19,6 +20,13 @@ pub struct Checkpoints {
     dir: PathBuf,
     every: Option<u64>,
     keep_last: usize,
+}
+
+/// Keeps other runs out of a folder of checkpoints.
+#[derive(Debug)]
+pub struct Lock {
+    /// The system gives up the lock when it is closed.
+    _file: File,
 }
 
 /// A checkpoint that was read.
@@ -63,6 +71,31 @@ impl Checkpoints {
         self.dir.join("best.safetensors")
     }
 
+    /// Keeps other runs out of the folder as long as the result lives, be it until this process is killed. Removes what
+    /// interrupted runs left half written. [`Trainer::run`](super::Trainer::run) does this.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Locked`] if another run is there; [`CheckpointError::Io`].
+    pub fn lock(&self) -> Result<Lock, CheckpointError> {
+        let path = self.dir.join(".lock");
+        let io = |source| CheckpointError::Io { path: path.clone(), source };
+        std::fs::create_dir_all(&self.dir).map_err(io)?;
+        let file = File::create(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(CheckpointError::Locked { dir: self.dir.clone() }),
+            // Some file systems have no locks.
+            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(e)) => return Err(io(e)),
+        }
+        for path in self.files()? {
+            if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(TEMPORARY)) {
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        Ok(Lock { _file: file })
+    }
+
     /// Writes one, then removes those that are too old.
     ///
     /// # Errors
@@ -102,35 +135,36 @@ impl Checkpoints {
         for path in self.list()?.into_iter().rev() {
             match read(state, &path) {
                 Ok(training) => return Ok(Some(Restored { training, path, damaged })),
-                Err(error @ (CheckpointError::Format { .. } | CheckpointError::Note { .. })) => {
-                    damaged.push(error)
-                }
+                Err(
+                    error @ (CheckpointError::Format { .. }
+                    | CheckpointError::Damaged { .. }
+                    | CheckpointError::Note { .. }),
+                ) => damaged.push(error),
                 Err(error) => return Err(error),
             }
         }
         if damaged.is_empty() { Ok(None) } else { Err(damaged.remove(0)) }
     }
 
-    /// The checkpoints, oldest first. Removes what interrupted runs left half written.
+    /// The checkpoints, oldest first.
     fn list(&self) -> Result<Vec<PathBuf>, CheckpointError> {
-        let io = |source| CheckpointError::Io { path: self.dir.clone(), source };
-        let entries = match std::fs::read_dir(&self.dir) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(io)?,
-        };
-        let mut paths = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(io)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.starts_with(TEMPORARY) {
-                let _ = std::fs::remove_file(&path);
-            } else if name.starts_with("step-") && name.ends_with(".safetensors") {
-                paths.push(path);
-            }
-        }
+        let mut paths = self.files()?;
+        paths.retain(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("step-") && name.ends_with(".safetensors")
+        });
         // Numbers have leading zeros.
         paths.sort_unstable();
         Ok(paths)
+    }
+
+    /// What is in the folder, if there is one.
+    fn files(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+        let io = |source| CheckpointError::Io { path: self.dir.clone(), source };
+        match std::fs::read_dir(&self.dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries.map_err(io)?.map(|entry| entry.map(|e| e.path()).map_err(io)).collect(),
+        }
     }
 }
 
@@ -188,7 +222,12 @@ mod tests {
         let found = checkpoints.restore(&mut restored).unwrap().unwrap();
         assert_eq!((found.training.step, found.damaged.len()), (100, 0));
         assert_eq!(restored.get::<f32>("w").unwrap(), [100.0; 2]);
+        let lock = checkpoints.lock().unwrap();
         assert!(!checkpoints.dir().join(".checkpointXYZ").exists());
+        let error = checkpoints.lock().unwrap_err().to_string();
+        assert!(error.ends_with("another run writes its checkpoints here"), "{error}");
+        drop(lock);
+        checkpoints.lock().unwrap();
 
         // Half of the newest is lost.
         let newest = std::fs::read(&found.path).unwrap();

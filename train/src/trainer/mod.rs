@@ -6,7 +6,7 @@ mod log;
 mod report;
 mod tensorboard;
 
-pub use checkpoints::{Checkpoints, Restored, read};
+pub use checkpoints::{Checkpoints, Lock, Restored, read};
 pub use log::Log;
 pub use report::Report;
 
@@ -306,6 +306,7 @@ impl<'a> Trainer<'a> {
         let interrupted = self.interruptible.then(interrupt::flag);
         let mut t = Training { plateau: self.plateau, ..Training::default() };
         let mut report = Report::default();
+        let _lock = self.checkpoints.as_ref().map(Checkpoints::lock).transpose()?;
         if let Some(checkpoints) = &self.checkpoints
             && let Some(restored) = checkpoints.restore(session.state_mut())?
         {
