@@ -74,7 +74,8 @@ fn check_function(
     Ok(())
 }
 
-fn check(s: &Sample) -> Result<(), TestCaseError> {
+/// The operation as function `f`.
+fn module_of(s: &Sample) -> Result<Module, TestCaseError> {
     let m = ModuleBuilder::new("sample");
     m.function("f", |f| {
         let x: Vec<_> = s
@@ -85,7 +86,11 @@ fn check(s: &Sample) -> Result<(), TestCaseError> {
             .collect();
         f.output("y", f.push(s.op.clone(), &x));
     });
-    let module = m.build().map_err(|e| TestCaseError::fail(e.to_string()))?;
+    m.build().map_err(|e| TestCaseError::fail(e.to_string()))
+}
+
+fn check(s: &Sample) -> Result<(), TestCaseError> {
+    let module = module_of(s)?;
     let expected = interpreted(&module, &s.operands);
     let check =
         |level, threads, isa| check_function(&module, &s.operands, expected.as_deref(), level, threads, isa);
@@ -117,6 +122,104 @@ fn every_operation_gives_the_interpreters_bits() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Runs `f` with every input and output, the arena, the state and the constants against pages that cannot be accessed: a read or
+/// write outside of them ends the process.
+#[cfg(target_os = "linux")]
+fn check_fenced(s: &Sample, end: graphc_runtime::Fence, isa: Isa, threads: usize) {
+    use graphc_runtime::{Fenced, fence_buffers};
+    fence_buffers(Some(end));
+    let module = module_of(s).unwrap();
+    let expected = interpreted(&module, &s.operands);
+    let options = CompileOptions { max_threads: 2, isa, ..CompileOptions::at(OptLevel::O3) };
+    let exe = compile(&module, "f", &Bindings::new(), &options).unwrap();
+    let mut cx = RunContext::new(&exe, Arc::new(ThreadPool::new(threads).unwrap())).unwrap();
+    let mut state = State::zeros(exe.state_layout().clone()).unwrap();
+    let fenced = |l: &Literal| Fenced::new(Elements::from(l).value(), end).unwrap();
+    let inputs: Vec<Fenced> = s.operands.iter().map(fenced).collect();
+    let values: Vec<Value<'_>> = inputs.iter().map(Fenced::value).collect();
+    let zeros = exe.outputs().iter().map(|o| Literal::full(&o.dims, Scalar::from_bits(o.dtype, 0)));
+    let mut outputs: Vec<Fenced> = zeros.map(|l| fenced(&l)).collect();
+    let mut slots: Vec<ValueMut<'_>> = outputs.iter_mut().map(Fenced::value_mut).collect();
+    let ran = exe.run(&mut cx, &mut state, &values, &mut slots);
+    assert_eq!(ran.is_ok(), expected.is_some(), "{ran:?}");
+    for (e, g) in expected.iter().flatten().zip(&outputs) {
+        let e = Elements::from(e);
+        let differ = e.value().as_bytes() != g.value().as_bytes();
+        // NaN have many bits.
+        assert!(
+            !differ || format!("{:?}", e.value()) == format!("{:?}", g.value()),
+            "{isa}, {end:?}: {:?}",
+            s.op
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn generated_code_stays_in_its_buffers() {
+    use graphc_runtime::Fence;
+    let config = Config { cases: cases() / 4, failure_persistence: None, ..Config::default() };
+    for samples in Op::all_samples().into_iter().filter_map(|(_, samples)| samples) {
+        let mut runner = TestRunner::new(config.clone());
+        let checked = runner.run(&samples, |s| {
+            for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
+                check_fenced(&s, Fence::End, isa, 1);
+                check_fenced(&s, Fence::Begin, isa, 2);
+            }
+            Ok(())
+        });
+        checked.unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+/// Lines of the table of mappings of this process.
+#[cfg(target_os = "linux")]
+fn mappings() -> Vec<String> {
+    std::fs::read_to_string("/proc/self/maps").unwrap().lines().map(str::to_owned).collect()
+}
+
+/// No memory is ever writable and executable. Code lives as long as its executable: threads that share it may drop
+/// theirs in any order, and the last one frees the memory, once.
+#[cfg(target_os = "linux")]
+#[test]
+fn code_is_not_writable_and_is_freed_once() {
+    let m = ModuleBuilder::new("m");
+    m.function("f", |f| {
+        let x = f.input("x", DType::F32, [1000]);
+        f.output("y", (x * 2.0).tanh());
+    });
+    let module = m.build().unwrap();
+    let exe = |_| compile(&module, "f", &Bindings::new(), &CompileOptions::default()).unwrap();
+    let executables: Vec<_> = (0..8).map(exe).map(Arc::new).collect();
+    let executable =
+        |maps: &[String]| maps.iter().filter(|m| m[m.find(' ').unwrap()..].starts_with(" r-xp")).count();
+    let maps = mappings();
+    for line in &maps {
+        let protection = line.split(' ').nth(1).unwrap();
+        assert!(!(protection.contains('w') && protection.contains('x')), "{line}");
+    }
+    assert!(executable(&maps) >= executables.len(), "the code of each is somewhere");
+    let pool = Arc::new(ThreadPool::new(1).unwrap());
+    std::thread::scope(|scope| {
+        for exe in executables.into_iter().flat_map(|exe| [exe.clone(), exe]) {
+            let pool = pool.clone();
+            scope.spawn(move || {
+                let mut cx = RunContext::new(&exe, pool).unwrap();
+                let mut state = State::zeros(exe.state_layout().clone()).unwrap();
+                let (x, mut y) = ([0.5f32; 1000], [0f32; 1000]);
+                for _ in 0..20 {
+                    exe.run(&mut cx, &mut state, &[(&x).into()], &mut [(&mut y).into()]).unwrap();
+                }
+                let code = Arc::downgrade(exe.code());
+                drop(exe);
+                // Alive or gone, nothing runs in it any more on this thread.
+                drop(code.upgrade());
+                assert_eq!(y[0], y[999]);
+            });
+        }
+    });
 }
 
 /// Windows of convolutions that lie wholly before or behind all elements.

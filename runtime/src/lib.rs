@@ -22,6 +22,8 @@ pub mod abi;
 mod elements;
 mod error;
 mod executable;
+#[cfg(all(target_os = "linux", not(miri)))]
+mod fence;
 mod fpenv;
 mod guard;
 mod memory;
@@ -33,6 +35,8 @@ mod value;
 pub use elements::Elements;
 pub use error::{PortSide, RuntimeError};
 pub use executable::{Executable, ExecutableParts, FaultSite, Interrupter, Port, RunContext};
+#[cfg(all(target_os = "linux", not(miri)))]
+pub use fence::{Fence, Fenced, fence_buffers};
 pub use fpenv::FpEnv;
 pub use guard::{Explain, Guard, GuardedStep, MemoryBase, MemoryRange, NonFinite};
 pub use memory::{ALIGNMENT, AlignedBuffer, HUGE_ALIGNMENT, SLACK_BYTES};

@@ -32,9 +32,16 @@ const BASE_ALIGNMENT: usize = 16;
 pub struct AlignedBuffer {
     ptr: NonNull<u8>,
     len: usize,
-    /// What the allocator gave: `ptr` is the first suitably aligned address in it.
-    base: NonNull<u8>,
-    layout: Layout,
+    memory: Memory,
+}
+
+/// Whose memory it is.
+enum Memory {
+    /// The allocator gave `base`; the buffer begins at the first suitably aligned address in it.
+    Heap { base: NonNull<u8>, layout: Layout },
+    /// Pages between guards.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    Fenced { _pages: crate::fence::Pages },
 }
 
 // SAFETY: the buffer owns its memory; it holds plain bytes and no thread-bound state.
@@ -49,6 +56,12 @@ impl AlignedBuffer {
     /// [`RuntimeError::OutOfMemory`] when the system refuses, or `len` cannot be addressed.
     pub fn zeroed(len: usize, what: &str) -> Result<Self, RuntimeError> {
         let error = || RuntimeError::OutOfMemory { bytes: len, what: what.into() };
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if let Some(end) = crate::fence::mode() {
+            let total = len.checked_add(SLACK_BYTES).ok_or_else(error)?;
+            let (pages, ptr) = crate::fence::Pages::new(total, ALIGNMENT, end).map_err(|_| error())?;
+            return Ok(Self { ptr, len, memory: Memory::Fenced { _pages: pages } });
+        }
         let huge = len >= HUGE_LEAST;
         let align = if huge { HUGE_ALIGNMENT } else { ALIGNMENT };
         let whole = if huge { len.checked_next_multiple_of(HUGE_ALIGNMENT) } else { Some(len) };
@@ -63,7 +76,7 @@ impl AlignedBuffer {
         if huge {
             ask_for_huge_pages(ptr, whole.expect("it was added to"));
         }
-        Ok(Self { ptr, len, base, layout })
+        Ok(Self { ptr, len, memory: Memory::Heap { base, layout } })
     }
 
     /// A copy of `bytes`.
@@ -124,8 +137,12 @@ fn ask_for_huge_pages(_: NonNull<u8>, _: usize) {}
 
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
-        // SAFETY: `base` came from `alloc_zeroed` with this layout and is freed once.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+        match self.memory {
+            // SAFETY: `base` came from `alloc_zeroed` with this layout and is freed once.
+            Memory::Heap { base, layout } => unsafe { dealloc(base.as_ptr(), layout) },
+            #[cfg(all(target_os = "linux", not(miri)))]
+            Memory::Fenced { .. } => {}
+        }
     }
 }
 
