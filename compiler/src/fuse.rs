@@ -324,8 +324,7 @@ impl<'a> Fuser<'a> {
                 ct: self.buffer_of[&operands[1]],
                 out: buffer,
             },
-            Pattern::Injective(_) if self.joins_equal_parts(id).is_some() => {
-                let axis = self.joins_equal_parts(id).expect("just asked");
+            Pattern::Injective(_) if let Some(axis) = self.joins_equal_parts(id) => {
                 space = IndexCx::default();
                 let part = self.ty(operands[0]).dims.clone();
                 let at: Vec<IndexExpr> = part.iter().map(|&d| space.var(d)).collect();

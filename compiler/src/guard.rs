@@ -8,6 +8,7 @@
 use crate::assemble::Assembled;
 use crate::kernel::BufferId;
 use crate::program::{Buffer, Place, Step};
+use crate::vector::interp::read;
 use graphc_ir::{Function, Literal, NodeId, Op, Scalar, StaticType};
 use graphc_runtime::{Guard, GuardedStep, MemoryBase, MemoryRange, NonFinite};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -181,10 +182,5 @@ fn literal(buffer: &Buffer, bytes: &[u8]) -> Literal {
     let positions: Vec<usize> = graphc_ir::indices(&buffer.dims)
         .map(|index| index.iter().zip(&buffer.strides).map(|(i, s)| i * s).sum())
         .collect();
-    Literal::from_fn(buffer.dtype, &buffer.dims, |i| {
-        let mut bits = [0; 8];
-        let at = positions[i] * size;
-        bits[..size].copy_from_slice(&bytes[at..at + size]);
-        Scalar::from_bits(buffer.dtype, u64::from_le_bytes(bits))
-    })
+    Literal::from_fn(buffer.dtype, &buffer.dims, |i| read(bytes, positions[i] * size, buffer.dtype))
 }

@@ -1,6 +1,6 @@
 //! Elements of a tensor in memory of their own.
 
-use crate::value::{Value, ValueMut};
+use crate::value::{Value, ValueMut, with_type};
 use graphc_ir::{DType, Literal, Scalar};
 use half::{bf16, f16};
 
@@ -44,16 +44,7 @@ macro_rules! each {
 impl Elements {
     /// `n` zeros.
     pub fn zeros(dtype: DType, n: usize) -> Self {
-        match dtype {
-            DType::F32 => Self::F32(vec![0.0; n]),
-            DType::F64 => Self::F64(vec![0.0; n]),
-            DType::I32 => Self::I32(vec![0; n]),
-            DType::I64 => Self::I64(vec![0; n]),
-            DType::Bool => Self::Bool(vec![false; n]),
-            DType::U8 => Self::U8(vec![0; n]),
-            DType::BF16 => Self::BF16(vec![bf16::ZERO; n]),
-            DType::F16 => Self::F16(vec![f16::ZERO; n]),
-        }
+        with_type!(dtype, T => vec![T::default(); n].into())
     }
 
     /// `n` elements: `value(i)`, converted as [`Scalar::cast`] does.
@@ -108,16 +99,7 @@ impl From<&Literal> for Elements {
         fn of<T: graphc_ir::Element>(literal: &Literal) -> Vec<T> {
             literal.as_slice().expect("the type asked for is that of the literal").to_vec()
         }
-        match literal.dtype() {
-            DType::F32 => Self::F32(of(literal)),
-            DType::F64 => Self::F64(of(literal)),
-            DType::I32 => Self::I32(of(literal)),
-            DType::I64 => Self::I64(of(literal)),
-            DType::Bool => Self::Bool(of(literal)),
-            DType::U8 => Self::U8(of(literal)),
-            DType::BF16 => Self::BF16(of(literal)),
-            DType::F16 => Self::F16(of(literal)),
-        }
+        with_type!(literal.dtype(), T => of::<T>(literal).into())
     }
 }
 

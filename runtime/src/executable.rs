@@ -202,8 +202,7 @@ impl Executable {
         let mut observer = Observer {
             parts,
             pool: &pool,
-            profile: profile.as_deref_mut().map(|p| (p, function)),
-            last: started.unwrap_or_else(Instant::now),
+            profile: profile.as_deref_mut().zip(started).map(|(p, last)| (p, function, last)),
             found: None,
         };
         let observed = observer.profile.is_some() || parts.guard.is_some();
@@ -303,10 +302,8 @@ impl Executable {
 struct Observer<'a> {
     parts: &'a ExecutableParts,
     pool: &'a PoolRef<'a>,
-    /// With the position of the function.
-    profile: Option<(&'a mut Profile, usize)>,
-    /// When the step before was done.
-    last: Instant,
+    /// With the position of the function, and when the step before was done.
+    profile: Option<(&'a mut Profile, usize, Instant)>,
     /// What ended the run.
     found: Option<NonFinite>,
 }
@@ -320,11 +317,11 @@ unsafe extern "C" fn observe(cx: *mut Context, step: u64) -> i32 {
     // SAFETY: by the contract of this function.
     let observer = unsafe { &mut *(*cx).observer.cast::<Observer<'_>>() };
     let step = step as usize;
-    if let Some((profile, function)) = &mut observer.profile {
+    if let Some((profile, function, last)) = &mut observer.profile {
         let now = Instant::now();
-        profile.step(*function, step, observer.last, now, observer.pool.log);
+        profile.step(*function, step, *last, now, observer.pool.log);
         // What observing takes itself counts for the step that follows.
-        observer.last = now;
+        *last = now;
     }
     let Some(guard) = &observer.parts.guard else { return 0 };
     let Some(Some(guarded)) = guard.steps.get(step) else { return 0 };

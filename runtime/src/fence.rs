@@ -2,9 +2,8 @@
 //! buffer ends the process with a fault at the very instruction.
 
 use crate::error::RuntimeError;
-use crate::value::{Value, ValueMut};
+use crate::value::{Element, Value, ValueMut, with_type};
 use graphc_ir::DType;
-use half::{bf16, f16};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -103,43 +102,19 @@ impl Fenced {
 
     /// The elements.
     pub fn value(&self) -> Value<'_> {
-        macro_rules! slice {
-            ($t:ty) => {
-                // SAFETY: `new` put `len` elements of this type there, aligned to their size.
-                Value::from(unsafe { std::slice::from_raw_parts(self.ptr.as_ptr().cast::<$t>(), self.len) })
-            };
-        }
-        match self.dtype {
-            DType::F32 => slice!(f32),
-            DType::F64 => slice!(f64),
-            DType::I32 => slice!(i32),
-            DType::I64 => slice!(i64),
-            DType::Bool => slice!(bool),
-            DType::U8 => slice!(u8),
-            DType::BF16 => slice!(bf16),
-            DType::F16 => slice!(f16),
+        let ptr = self.ptr.as_ptr();
+        // SAFETY: `new` put `len` elements of this type there, aligned to their size.
+        unsafe {
+            with_type!(self.dtype, T => T::value(std::slice::from_raw_parts(ptr.cast::<T>(), self.len)))
         }
     }
 
     /// The elements, to be written.
     pub fn value_mut(&mut self) -> ValueMut<'_> {
-        macro_rules! slice {
-            ($t:ty) => {
-                // SAFETY: as in `value`, and the borrow is exclusive.
-                ValueMut::from(unsafe {
-                    std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast::<$t>(), self.len)
-                })
-            };
-        }
-        match self.dtype {
-            DType::F32 => slice!(f32),
-            DType::F64 => slice!(f64),
-            DType::I32 => slice!(i32),
-            DType::I64 => slice!(i64),
-            DType::Bool => slice!(bool),
-            DType::U8 => slice!(u8),
-            DType::BF16 => slice!(bf16),
-            DType::F16 => slice!(f16),
+        let ptr = self.ptr.as_ptr();
+        // SAFETY: as in `value`, and the borrow is exclusive.
+        unsafe {
+            with_type!(self.dtype, T => T::value_mut(std::slice::from_raw_parts_mut(ptr.cast::<T>(), self.len)))
         }
     }
 }

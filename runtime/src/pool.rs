@@ -380,7 +380,7 @@ pub(crate) unsafe extern "C" fn parallel_for(
 }
 
 /// Locks; a panic of another holder does not matter to what these locks protect.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -2,7 +2,8 @@
 //! which thread.
 
 use crate::executable::Executable;
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::pool::lock;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A step of a function: a kernel or an index check, of the function itself or of a loop in it.
@@ -167,8 +168,4 @@ impl PieceLog {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 
 use crate::error::RuntimeError;
 use crate::memory::{ALIGNMENT, AlignedBuffer};
-use crate::value::{Element, Value};
+use crate::value::{Element, Value, with_type};
 use graphc_ir::{DType, TensorType, checked_product};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -216,19 +216,8 @@ impl State {
     }
 
     fn value_of(&self, entry: &StateEntry) -> Value<'_> {
-        // SAFETY: in each arm the entry's element type is that of the slice.
-        unsafe {
-            match entry.dtype {
-                DType::F32 => Value::F32(self.slice(entry)),
-                DType::F64 => Value::F64(self.slice(entry)),
-                DType::I32 => Value::I32(self.slice(entry)),
-                DType::I64 => Value::I64(self.slice(entry)),
-                DType::Bool => Value::Bool(self.slice(entry)),
-                DType::U8 => Value::U8(self.slice(entry)),
-                DType::BF16 => Value::BF16(self.slice(entry)),
-                DType::F16 => Value::F16(self.slice(entry)),
-            }
-        }
+        // SAFETY: the entry's element type is that of the slice.
+        unsafe { with_type!(entry.dtype, T => T::value(self.slice(entry))) }
     }
 
     /// # Safety

@@ -77,6 +77,29 @@ macro_rules! each {
     };
 }
 
+/// `body` with `$t` as the Rust type of an element type.
+macro_rules! with_type {
+    ($dtype:expr, $t:ident => $body:expr) => {{
+        macro_rules! arm {
+            ($ty:ty) => {{
+                type $t = $ty;
+                $body
+            }};
+        }
+        match $dtype {
+            DType::F32 => arm!(f32),
+            DType::F64 => arm!(f64),
+            DType::I32 => arm!(i32),
+            DType::I64 => arm!(i64),
+            DType::Bool => arm!(bool),
+            DType::U8 => arm!(u8),
+            DType::BF16 => arm!(half::bf16),
+            DType::F16 => arm!(half::f16),
+        }
+    }};
+}
+pub(crate) use with_type;
+
 impl<'a> Value<'a> {
     /// Element type.
     pub const fn dtype(&self) -> DType {

@@ -735,10 +735,11 @@ impl<'a> Schedule<'a> {
         e.hoist(&mut self.b, &self.kernel.roots(), &|v| inside[v as usize]);
         let open = self.b.open(lo, hi, width, 1, &[]);
         let end = open.var.offset(width);
+        let hi =
+            if last % width == 0 { Bound::Expr(end) } else { Bound::Min(end, IndexExpr::constant(last)) };
         let strip = Strip {
             at: at.to_vec(),
-            lo: open.var.clone(),
-            hi: if last % width == 0 { Bound::Expr(end) } else { Bound::Min(end, IndexExpr::constant(last)) },
+            columns: Columns::Along { lo: open.var.clone(), hi },
             slots: self.partials(&stage, LANES, width),
         };
         let (whole, rest) = (inner_points / BLOCK, inner_points % BLOCK);
@@ -761,17 +762,22 @@ impl<'a> Schedule<'a> {
         self.b.close(open, &[]);
     }
 
-    /// A loop over the columns of a strip, 16 at a time; `each` gets the position and that in the strip.
+    /// Code for the columns of a strip, in a loop over them, 16 at a time, if they are more; `each` gets the
+    /// position and that in the strip.
     fn along_strip(
         &mut self,
         e: &mut Emit<'a>,
         strip: &Strip,
         each: impl FnOnce(&mut Self, &mut Emit<'a>, &[IndexExpr], &IndexExpr),
     ) {
-        let v = self.b.open(strip.lo.clone(), strip.hi.clone(), LANES, Reduce::LANES as u16, &[]);
+        let (lo, hi) = match &strip.columns {
+            Columns::Lane(lane) => return each(self, e, &strip.at, lane),
+            Columns::Along { lo, hi } => (lo, hi),
+        };
+        let v = self.b.open(lo.clone(), hi.clone(), LANES, Reduce::LANES as u16, &[]);
         e.open();
         let column: Vec<IndexExpr> = strip.at.iter().cloned().chain([v.var.clone()]).collect();
-        each(self, e, &column, &v.var.add(&strip.lo.scale(-1)));
+        each(self, e, &column, &v.var.add(&lo.scale(-1)));
         e.close();
         self.b.close(v, &[]);
     }
@@ -785,40 +791,9 @@ impl<'a> Schedule<'a> {
         (from, n): (IndexExpr, i64),
         (parts, to): (&[Partial], IndexExpr),
     ) {
-        let used = LANES.min(n);
-        let all = |n: i64| Bound::Expr(IndexExpr::constant(n));
-        let j = self.b.open(IndexExpr::default(), all(used), 1, 1, &[]);
+        self.accumulate(e, stage, strip, &from, n);
         self.along_strip(e, strip, |s, _, _, lane| {
-            let lanes = s.b.lanes();
-            for (slot, v) in strip.slots.iter().zip(s.identities(stage, lanes)) {
-                s.b.store(slot.lane(lane).at(&j.var), v);
-            }
-        });
-        self.b.close(j, &[]);
-        let accumulate = |s: &mut Self, e: &mut Emit<'a>, from: &IndexExpr, n: i64| {
-            let j = s.b.open(IndexExpr::default(), all(n), 1, 1, &[]);
-            s.along_strip(e, strip, |s, e, column, lane| {
-                let slots: Vec<Partial> = strip.slots.iter().map(|p| p.lane(lane)).collect();
-                let before: Vec<Val> = slots.iter().map(|p| s.b.load(p.at(&j.var), &[])).collect();
-                let after = s.point(e, stage, column, &from.add(&j.var), &before);
-                for (slot, v) in slots.iter().zip(after) {
-                    s.b.store(slot.at(&j.var), v);
-                }
-            });
-            s.b.close(j, &[]);
-        };
-        let r = self.b.open(IndexExpr::default(), all(n / LANES), 1, 1, &[]);
-        accumulate(self, e, &from.add(&r.var.scale(LANES)), LANES);
-        self.b.close(r, &[]);
-        if n % LANES > 0 {
-            accumulate(self, e, &from.offset(n / LANES * LANES), n % LANES);
-        }
-        self.along_strip(e, strip, |s, _, _, lane| {
-            let load = |s: &mut Self, j: i64| -> Vec<Val> {
-                strip.slots.iter().map(|p| s.b.load(p.lane(lane).at(&IndexExpr::constant(j)), &[])).collect()
-            };
-            let loaded: Vec<Vec<Val>> = (0..used).map(|j| load(s, j)).collect();
-            for (part, v) in parts.iter().zip(s.fold_lanes(stage, loaded)) {
+            for (part, v) in parts.iter().zip(s.fold_slots(stage, strip, lane, n)) {
                 s.b.store(part.lane(lane).at(&to), v);
             }
         });
@@ -904,7 +879,7 @@ impl<'a> Schedule<'a> {
         lanes.swap_remove(0)
     }
 
-    /// A block of the inner space in one pass: the virtual lanes are accumulated in scratch memory.
+    /// A block of the inner space in one pass, of the outer position `at` or a vector of them.
     fn column_block(
         &mut self,
         e: &mut Emit<'a>,
@@ -915,45 +890,59 @@ impl<'a> Schedule<'a> {
         lane: &IndexExpr,
     ) -> Vec<Val> {
         let slots = self.partials(stage, LANES, LANES);
-        let slots: Vec<Partial> = slots.into_iter().map(|p| Partial { lane: lane.clone(), ..p }).collect();
-        let lanes = self.b.lanes();
-        let used = LANES.min(n);
-        let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(used)), 1, 1, &[]);
-        for (slot, v) in slots.iter().zip(self.identities(stage, lanes)) {
-            self.b.store(slot.at(&j.var), v);
-        }
+        let strip = Strip { at: at.to_vec(), columns: Columns::Lane(lane.clone()), slots };
+        self.accumulate(e, stage, &strip, &from, n);
+        self.set_vars(e, at);
+        self.fold_slots(stage, &strip, lane, n)
+    }
+
+    /// Combines inner positions `from..from + n`, a block, in the slots of a strip's virtual lanes.
+    fn accumulate(&mut self, e: &mut Emit<'a>, stage: &Stage<'a>, strip: &Strip, from: &IndexExpr, n: i64) {
+        let all = |n: i64| Bound::Expr(IndexExpr::constant(n));
+        let j = self.b.open(IndexExpr::default(), all(LANES.min(n)), 1, 1, &[]);
+        self.along_strip(e, strip, |s, _, _, lane| {
+            let lanes = s.b.lanes();
+            for (slot, v) in strip.slots.iter().zip(s.identities(stage, lanes)) {
+                s.b.store(slot.lane(lane).at(&j.var), v);
+            }
+        });
         self.b.close(j, &[]);
-        let whole = Bound::Expr(IndexExpr::constant(n / LANES));
-        let r = self.b.open(IndexExpr::default(), whole, 1, 1, &[]);
-        self.accumulate(e, stage, at, &from.add(&r.var.scale(LANES)), LANES, &slots);
+        let r = self.b.open(IndexExpr::default(), all(n / LANES), 1, 1, &[]);
+        self.accumulate_lanes(e, stage, strip, &from.add(&r.var.scale(LANES)), LANES);
         self.b.close(r, &[]);
         if n % LANES > 0 {
-            self.accumulate(e, stage, at, &from.offset(n / LANES * LANES), n % LANES, &slots);
+            self.accumulate_lanes(e, stage, strip, &from.offset(n / LANES * LANES), n % LANES);
         }
-        self.set_vars(e, at);
-        let loaded: Vec<Vec<Val>> = (0..used)
-            .map(|j| slots.iter().map(|s| self.b.load(s.at(&IndexExpr::constant(j)), &[])).collect())
-            .collect();
-        self.fold_lanes(stage, loaded)
     }
 
     /// Combines inner positions `from..from + n` with the first `n` slots.
-    fn accumulate(
+    fn accumulate_lanes(
         &mut self,
         e: &mut Emit<'a>,
         stage: &Stage<'a>,
-        at: &[IndexExpr],
+        strip: &Strip,
         from: &IndexExpr,
         n: i64,
-        slots: &[Partial],
     ) {
         let j = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(n)), 1, 1, &[]);
-        let before: Vec<Val> = slots.iter().map(|s| self.b.load(s.at(&j.var), &[])).collect();
-        let after = self.point(e, stage, at, &from.add(&j.var), &before);
-        for (slot, v) in slots.iter().zip(after) {
-            self.b.store(slot.at(&j.var), v);
-        }
+        self.along_strip(e, strip, |s, e, at, lane| {
+            let slots: Vec<Partial> = strip.slots.iter().map(|p| p.lane(lane)).collect();
+            let before: Vec<Val> = slots.iter().map(|p| s.b.load(p.at(&j.var), &[])).collect();
+            let after = s.point(e, stage, at, &from.add(&j.var), &before);
+            for (slot, v) in slots.iter().zip(after) {
+                s.b.store(slot.at(&j.var), v);
+            }
+        });
         self.b.close(j, &[]);
+    }
+
+    /// What the slots of a block of `n` positions give together.
+    fn fold_slots(&mut self, stage: &Stage<'a>, strip: &Strip, lane: &IndexExpr, n: i64) -> Vec<Val> {
+        let load = |s: &mut Self, j: i64| -> Vec<Val> {
+            strip.slots.iter().map(|p| s.b.load(p.lane(lane).at(&IndexExpr::constant(j)), &[])).collect()
+        };
+        let loaded: Vec<Vec<Val>> = (0..LANES.min(n)).map(|j| load(self, j)).collect();
+        self.fold_lanes(stage, loaded)
     }
 }
 
@@ -970,12 +959,19 @@ struct Partial {
 
 /// Columns of a reduction with lanes along an outer dimension.
 struct Strip {
-    /// The position in the dimensions before that of the columns.
+    /// The position in the dimensions before that of the columns, or in all for one vector of columns.
     at: Vec<IndexExpr>,
-    lo: IndexExpr,
-    hi: Bound,
+    columns: Columns,
     /// The 16 virtual lanes of each reduction, for every column.
     slots: Vec<Partial>,
+}
+
+/// Which columns of a strip there are.
+enum Columns {
+    /// One vector, in a loop that is open; where its slots are among those of the strip.
+    Lane(IndexExpr),
+    /// Those of a range.
+    Along { lo: IndexExpr, hi: Bound },
 }
 
 impl Partial {

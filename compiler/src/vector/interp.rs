@@ -315,7 +315,8 @@ fn literal_bytes(l: &Literal) -> Vec<u8> {
     bytes
 }
 
-fn read(bytes: &[u8], at: usize, dtype: DType) -> Scalar {
+/// The element at byte `at` of memory.
+pub(crate) fn read(bytes: &[u8], at: usize, dtype: DType) -> Scalar {
     let mut word = [0; 8];
     let size = dtype.size_bytes();
     word[..size].copy_from_slice(&bytes[at..at + size]);

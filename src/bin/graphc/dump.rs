@@ -1,6 +1,6 @@
 //! `graphc dump`: the stages of the compiler as text.
 
-use super::{Failure, Out, load};
+use super::{Failure, Out, load, output};
 use clap::ValueEnum;
 use graphc::compiler::kernel::print::{print_kernel, print_program};
 use graphc::compiler::vector::print::print_function as print_vector;
@@ -121,8 +121,7 @@ fn object_file(module: &Module, f: &Function, args: &Args, out: &mut Out) -> Res
     let (_, stages) = compile_function(f, &layout, &bindings, &options).map_err(Failure::other)?;
     let bytes = object(&stages.assembled.program, &args.target).map_err(Failure::other)?;
     let path = args.output.as_deref().unwrap_or(Path::new("graphc.o"));
-    std::fs::write(path, &bytes)
-        .map_err(|e| Failure::Other(format!("cannot write {}: {e}", path.display())))?;
+    output::file(path, &bytes)?;
     if out.json() {
         let entry = format!("entry.{}", f.name);
         return out

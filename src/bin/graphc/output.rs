@@ -3,11 +3,17 @@
 use super::Failure;
 use anstyle::{AnsiColor, Style};
 use std::io::{BufWriter, StdoutLock, Write};
+use std::path::Path;
 
 /// Titles of tables and names of what a paragraph is about.
 pub(super) const HEADING: Style = Style::new().bold();
 /// What is wrong, and what is gone.
 pub(super) const BAD: Style = AnsiColor::Red.on_default();
+
+/// Writes a file that a command was asked for.
+pub(super) fn file(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
+    std::fs::write(path, bytes).map_err(|e| Failure::Other(format!("cannot write {}: {e}", path.display())))
+}
 
 /// Buffered standard output.
 pub(super) struct Out {

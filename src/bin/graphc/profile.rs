@@ -30,21 +30,8 @@ pub(super) struct Args {
     /// A training step of `graphc bench` instead of a file
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     workload: Option<String>,
-    /// Seed of the initial state and of the inputs
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Shortest time of the measurement
-    #[arg(long, default_value_t = 1.0)]
-    seconds: f64,
-    /// Threads (all of the machine unless given)
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Vector instructions: sse (128-bit, by Cranelift), avx2 or avx512; this machine's by default
-    #[arg(long)]
-    isa: Option<Isa>,
-    /// Level of optimization, 0 to 3
-    #[arg(short = 'O', default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=3))]
-    opt: u8,
+    #[command(flatten)]
+    how: How,
     /// Kernels shown, those that take longest (all unless given)
     #[arg(long, value_name = "N")]
     top: Option<usize>,
@@ -77,16 +64,8 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
             (module, f, Bindings::new())
         }
     };
-    let how = How {
-        seed: args.seed,
-        seconds: args.seconds,
-        threads: args.threads,
-        isa: args.isa.unwrap_or_default(),
-        opt: args.opt,
-        traced: if args.trace.is_some() { TRACED_RUNS } else { 0 },
-        keep: false,
-    };
-    let measured = measure(&module, &f, &bindings, &how)?;
+    let runs = if args.trace.is_some() { TRACED_RUNS } else { 0 };
+    let measured = measure(&module, &f, &bindings, &args.how, Extras { traced: runs, keep: false })?;
     if let (Some(path), Some(trace)) = (&args.trace, &measured.trace) {
         write_trace(path, trace)?;
     }
@@ -94,12 +73,28 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
 }
 
 /// How a function is run to be measured.
+#[derive(clap::Args)]
 pub(super) struct How {
-    pub(super) seed: u64,
-    pub(super) seconds: f64,
-    pub(super) threads: Option<usize>,
-    pub(super) isa: Isa,
-    pub(super) opt: u8,
+    /// Seed of the initial state and of the inputs
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Shortest time of the measurement
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Threads (all of the machine unless given)
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Vector instructions: sse (128-bit, by Cranelift), avx2 or avx512; this machine's by default
+    #[arg(long)]
+    isa: Option<Isa>,
+    /// Level of optimization, 0 to 3
+    #[arg(short = 'O', default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=3))]
+    opt: u8,
+}
+
+/// What else is wanted of a measurement.
+#[derive(Clone, Copy)]
+pub(super) struct Extras {
     /// Runs with a trace, after the others.
     pub(super) traced: usize,
     /// Whether code and the function after each pass are kept.
@@ -154,15 +149,16 @@ pub(super) fn measure(
     f: &Function,
     bindings: &Bindings,
     how: &How,
+    extras: Extras,
 ) -> Result<Measured, Failure> {
-    let pool = load::pool(how.threads)?;
+    let (pool, isa) = (load::pool(how.threads)?, how.isa.unwrap_or_default());
     let threads = pool.num_threads();
     let options = CompileOptions {
         max_threads: threads,
-        isa: how.isa,
-        keep_code: how.keep,
+        isa,
+        keep_code: extras.keep,
         passes: PassOptions {
-            dump_after: how.keep.then(|| "all".to_owned()),
+            dump_after: extras.keep.then(|| "all".to_owned()),
             ..PassOptions::at(dump::level(how.opt))
         },
         ..CompileOptions::default()
@@ -194,16 +190,16 @@ pub(super) fn measure(
     repeat(&mut cx, how.seconds, MIN_RUNS)?;
     let times = cx.take_profile().and_then(|p| p.functions.into_iter().next());
     let times = times.ok_or_else(|| Failure::Other(format!("function `{}` did not run", f.name)))?;
-    let trace = if how.traced > 0 {
+    let trace = if extras.traced > 0 {
         cx.start_profile(true);
-        repeat(&mut cx, 0.0, how.traced)?;
+        repeat(&mut cx, 0.0, extras.traced)?;
         cx.take_profile()
     } else {
         None
     };
     let machine = Machine::known();
-    let rows = rows(&times, &machine, how.isa, threads);
-    Ok(Measured { stages, times, threads, isa: how.isa, machine, trace, rows })
+    let rows = rows(&times, &machine, isa, threads);
+    Ok(Measured { stages, times, threads, isa, machine, trace, rows })
 }
 
 fn rows(times: &FunctionProfile, machine: &Machine, isa: Isa, threads: usize) -> Vec<Row> {
@@ -355,5 +351,5 @@ fn write_trace(path: &Path, profile: &Profile) -> Result<(), Failure> {
         }));
     }
     let text = json!({ "displayTimeUnit": "ns", "traceEvents": events }).to_string();
-    std::fs::write(path, text).map_err(|e| Failure::Other(format!("cannot write {}: {e}", path.display())))
+    output::file(path, text)
 }

@@ -3,7 +3,7 @@
 use super::generator::initial_state;
 use super::timing::{Timing, measure};
 use crate::Failure;
-use graphc::compiler::{compile_function, state_layout};
+use graphc::compiler::{Stages, compile_function, state_layout};
 use graphc::runtime::Elements;
 use graphc::{
     Bindings, CompileOptions, Executable, Isa, Module, RunContext, State, ThreadPool, Value, ValueMut,
@@ -15,6 +15,20 @@ use std::time::{Duration, Instant};
 pub(super) struct Setup {
     pub(super) pool: Arc<ThreadPool>,
     pub(super) isa: Isa,
+}
+
+impl Setup {
+    /// Compiles the first function of `module`, whose extents are all numbers; gives the time from the module to
+    /// executable code too.
+    pub(super) fn compile(&self, module: &Module) -> Result<(Executable, Stages, Duration), Failure> {
+        let max_threads = self.pool.num_threads();
+        let options = CompileOptions { max_threads, isa: self.isa, ..CompileOptions::default() };
+        let started = Instant::now();
+        let layout = Arc::new(state_layout(module).map_err(Failure::other)?);
+        let compiled = compile_function(&module.functions[0], &layout, &Bindings::new(), &options);
+        let (executable, stages) = compiled.map_err(Failure::other)?;
+        Ok((executable, stages, started.elapsed()))
+    }
 }
 
 /// The first function of a module, compiled, with its state, inputs and outputs in place.
@@ -33,16 +47,9 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Compiles the first function of `module`, whose extents are all numbers, for these inputs.
     pub(super) fn new(module: &Module, inputs: Vec<Elements>, setup: &Setup) -> Result<Self, Failure> {
-        let max_threads = setup.pool.num_threads();
-        let options = CompileOptions { max_threads, isa: setup.isa, ..CompileOptions::default() };
-        let started = Instant::now();
-        let layout = Arc::new(state_layout(module).map_err(Failure::other)?);
-        let (executable, stages) =
-            compile_function(&module.functions[0], &layout, &Bindings::new(), &options)
-                .map_err(Failure::other)?;
-        let compile = started.elapsed();
+        let (executable, stages, compile) = setup.compile(module)?;
         let cx = RunContext::new(&executable, setup.pool.clone()).map_err(Failure::other)?;
-        let state = initial_state(module, layout)?;
+        let state = initial_state(module, executable.state_layout().clone())?;
         let outputs = executable.outputs().iter().map(|p| Elements::zeros(p.dtype, p.num_elements()));
         let (outputs, plan_bytes) = (outputs.collect(), stages.assembled.plan.bytes);
         Ok(Self { executable, cx, state, inputs, outputs, compile, plan_bytes })

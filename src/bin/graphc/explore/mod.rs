@@ -3,10 +3,10 @@
 
 mod data;
 
-use super::profile::{self, How};
-use super::{Failure, Out, load};
+use super::profile::{self, Extras, How};
+use super::{Failure, Out, load, output};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use flate2::{Compression, write::GzEncoder};
-use graphc::Isa;
 use serde_json::json;
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,21 +22,8 @@ pub(super) struct Args {
     /// The file that is written
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     output: PathBuf,
-    /// Seed of the initial state and of the inputs that are measured with
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Shortest time of the measurement
-    #[arg(long, default_value_t = 1.0)]
-    seconds: f64,
-    /// Threads (all of the machine unless given)
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Vector instructions: sse (128-bit, by Cranelift), avx2 or avx512; this machine's by default
-    #[arg(long)]
-    isa: Option<Isa>,
-    /// Level of optimization, 0 to 3
-    #[arg(short = 'O', default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=3))]
-    opt: u8,
+    #[command(flatten)]
+    how: How,
 }
 
 /// The parts of the page.
@@ -57,20 +44,12 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let (text, module) = load::text_and_module(&args.selection.file)?;
     let f = args.selection.first(&module)?;
     let bindings = args.selection.bindings(&module, &f)?;
-    let how = How {
-        seed: args.seed,
-        seconds: args.seconds,
-        threads: args.threads,
-        isa: args.isa.unwrap_or_default(),
-        opt: args.opt,
-        traced: 0,
-        keep: true,
-    };
-    let measured = profile::measure(&module, &f, &bindings, &how)?;
+    let extras = Extras { traced: 0, keep: true };
+    let measured = profile::measure(&module, &f, &bindings, &args.how, extras)?;
     let data = data::report(&module, &f, &bindings, &measured, (&args.selection.file, &text));
     let page = page(&format!("{} · {}", module.name, f.name), &data)?;
     let path = args.output.display();
-    std::fs::write(&args.output, &page).map_err(|e| Failure::Other(format!("cannot write {path}: {e}")))?;
+    output::file(&args.output, &page)?;
     if out.json() {
         return out.value(&json!({ "file": path.to_string(), "bytes": page.len() }));
     }
@@ -104,30 +83,5 @@ fn page(title: &str, data: &serde_json::Value) -> Result<String, Failure> {
 fn packed(data: &serde_json::Value) -> Result<String, Failure> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     serde_json::to_writer(&mut encoder, data).map_err(Failure::other)?;
-    Ok(base64(&encoder.finish()?))
-}
-
-/// RFC 4648.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |w, &b| w << 8 | u32::from(b)) << (8 * (3 - chunk.len()));
-        for i in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * i) & 63) as usize];
-            text.push(if i <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn base64_as_in_the_rfc() {
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
-        cases.iter().for_each(|(bytes, text)| assert_eq!(base64(bytes.as_bytes()), *text));
-    }
+    Ok(BASE64_STANDARD.encode(encoder.finish()?))
 }
