@@ -53,7 +53,8 @@ pub use graphc_runtime::{
 };
 pub use graphc_train::session::{Session, SessionError};
 pub use graphc_train::{
-    checkpoint, data, init, loss, metrics, nn, optim, plot, progress, schedule, session, summary, trainer,
+    check_grad, checkpoint, data, init, loss, metrics, nn, optim, plot, progress, schedule, session, summary,
+    trainer,
 };
 
 /// The code of the guide compiles and runs.

@@ -35,6 +35,14 @@ pub enum CompileError {
         /// Names of the module's functions.
         known: Vec<Arc<str>>,
     },
+    /// There is no pass of that name.
+    #[error("there is no pass `{name}`; there are {}", Names(.known))]
+    UnknownPass {
+        /// The name asked for.
+        name: String,
+        /// Names of all passes.
+        known: Vec<Arc<str>>,
+    },
     /// Something does not fit in memory.
     #[error("{what} takes {bytes} bytes, which is more than the limit")]
     TooLarge {

@@ -30,7 +30,7 @@ pub use codegen::{CompiledFunction, Isa, disassemble, object};
 pub use compile::{CompileOptions, Stages, compile, compile_function, compile_stages, state_layout};
 pub use error::CompileError;
 pub use fuse::Fusion;
-pub use memory::{ALIGNMENT, BufferReq, MemoryPlan, plan, report};
+pub use memory::{ALIGNMENT, BufferReq, MemoryPlan, live_bytes, plan, report};
 pub use memory_check::{MemoryError, check_plan};
 pub use pass::{
     OptLevel, Pass, PassCx, PassOptions, PassRecord, Rebuilder, run_passes, same_function, verify_function,

@@ -220,6 +220,16 @@ fn largest_live_set(slots: &[Slot]) -> (usize, usize) {
     (peak, at)
 }
 
+/// Bytes alive at each of `steps` steps, counted as [`MemoryPlan::lower_bound`] is.
+pub fn live_bytes(plan: &MemoryPlan, reqs: &[BufferReq], steps: usize) -> Vec<usize> {
+    let mut live = vec![0; steps];
+    for segment in slots_of(reqs, &plan.shared_with).iter().flat_map(|s| &s.segments) {
+        let (first, last) = (segment.first.min(steps), (segment.last + 1).min(steps));
+        live[first..last].iter_mut().for_each(|bytes| *bytes += segment.bytes);
+    }
+    live
+}
+
 /// Tries the heuristics, cheap ones first, and gives the offsets of the smallest arena, and its size.
 fn place(slots: &[Slot], lower_bound: usize) -> (Vec<usize>, usize) {
     let mut best: Option<(Vec<usize>, usize)> = None;
@@ -573,6 +583,10 @@ mod tests {
         if let Err(errors) = check_plan(reqs, &plan) {
             panic!("{errors:?}\n{}", report(&plan, reqs));
         }
+        let steps = reqs.iter().map(|r| r.end() + 1).max().unwrap_or(0);
+        let live = live_bytes(&plan, reqs, steps);
+        assert_eq!(live.iter().copied().max().unwrap_or(0), plan.lower_bound);
+        assert!(plan.lower_bound == 0 || live[plan.peak_step] == plan.lower_bound);
         plan
     }
 

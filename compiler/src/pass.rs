@@ -57,6 +57,8 @@ pub struct PassOptions {
     pub dump_after: Option<String>,
     /// Names of passes that are not run.
     pub skip: Vec<String>,
+    /// Names of the passes to run, in this order, instead of those of the level.
+    pub only: Option<Vec<String>>,
 }
 
 impl Default for PassOptions {
@@ -66,6 +68,7 @@ impl Default for PassOptions {
             verify: cfg!(debug_assertions),
             dump_after: None,
             skip: Vec::new(),
+            only: None,
         }
     }
 }
@@ -76,7 +79,7 @@ impl PassOptions {
         Self { level, ..Self::default() }
     }
 
-    fn dumps(&self, pass: &str) -> bool {
+    pub(crate) fn dumps(&self, pass: &str) -> bool {
         self.dump_after.as_deref().is_some_and(|d| d == "all" || pass.contains(d))
     }
 }

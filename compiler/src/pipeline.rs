@@ -2,9 +2,12 @@
 //! passes are run is in `pass.rs`, what they do in `passes/`.
 
 use crate::error::CompileError;
-use crate::pass::{OptLevel, Pass, PassOptions, PassRecord, Rebuilder, run_passes};
+use crate::pass::{OptLevel, Pass, PassOptions, PassRecord, Rebuilder, run_passes, same_function};
 use crate::passes::{Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify};
 use graphc_ir::{Function, Region};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::time::Instant;
 
 /// The passes of a level, in order.
 pub fn passes_of(level: OptLevel) -> Vec<&'static dyn Pass> {
@@ -42,16 +45,53 @@ pub fn passes_of(level: OptLevel) -> Vec<&'static dyn Pass> {
 }
 
 /// Runs the passes of the level that the options name over a function whose dimensions are all
-/// numbers, after they have run over the regions of its operations.
+/// numbers, after they have run over the regions of its operations; if it has some, that is the first record.
 ///
 /// # Errors
-/// See [`run_passes`].
+/// See [`run_passes`]; also [`CompileError::UnknownPass`].
 pub fn optimize(
     function: &Function,
     options: &PassOptions,
 ) -> Result<(Function, Vec<PassRecord>), CompileError> {
-    let with_regions = optimize_regions(function, options)?;
-    run_passes(&with_regions, &passes_of(options.level), options)
+    let passes = selected(options)?;
+    let started = Instant::now();
+    let mut records = Vec::new();
+    let function = if passes.is_empty() || !has_regions(function) {
+        Cow::Borrowed(function)
+    } else {
+        let with_regions = optimize_regions(function, options)?;
+        records.push(PassRecord {
+            name: "regions",
+            changed: !same_function(function, &with_regions),
+            nodes_before: function.graph.len(),
+            nodes_after: with_regions.graph.len(),
+            elapsed_ns: started.elapsed().as_nanos() as u64,
+            after: options.dumps("regions").then(|| with_regions.clone()),
+        });
+        Cow::Owned(with_regions)
+    };
+    let (optimized, further) = run_passes(&function, &passes, options)?;
+    records.extend(further);
+    Ok((optimized, records))
+}
+
+/// The passes that the options name, or else those of the level.
+fn selected(options: &PassOptions) -> Result<Vec<&'static dyn Pass>, CompileError> {
+    let Some(names) = &options.only else { return Ok(passes_of(options.level)) };
+    let mut all = passes_of(OptLevel::O3);
+    let mut seen = HashSet::new();
+    all.retain(|p| seen.insert(p.name()));
+    let pass = |name: &String| {
+        all.iter().copied().find(|p| p.name() == name).ok_or_else(|| CompileError::UnknownPass {
+            name: name.clone(),
+            known: all.iter().map(|p| p.name().into()).collect(),
+        })
+    };
+    names.iter().map(pass).collect()
+}
+
+fn has_regions(function: &Function) -> bool {
+    function.graph.ids().any(|id| !function.graph.op(id).regions().is_empty())
 }
 
 /// The function with optimized regions.
@@ -61,7 +101,7 @@ fn optimize_regions(function: &Function, options: &PassOptions) -> Result<Functi
     let mut rebuilder = Rebuilder::new(function);
     for id in graph.ids() {
         let node = graph.node(id);
-        if options.level == OptLevel::O0 || node.op.regions().is_empty() {
+        if node.op.regions().is_empty() {
             rebuilder.keep(id);
             continue;
         }
@@ -161,6 +201,19 @@ mod tests {
         let f = training_step();
         let (after, records) = optimize(&f, &PassOptions::at(OptLevel::O0)).unwrap();
         assert!(records.is_empty() && crate::same_function(&f, &after));
+    }
+
+    #[test]
+    fn passes_are_run_by_name() {
+        let f = training_step();
+        let only = |names: &[&str]| PassOptions {
+            only: Some(names.iter().map(|&n| n.to_owned()).collect()),
+            ..PassOptions::default()
+        };
+        let (_, records) = optimize(&f, &only(&["cse", "dce", "cse"])).unwrap();
+        assert_eq!(records.iter().map(|r| r.name).collect::<Vec<_>>(), ["cse", "dce", "cse"]);
+        let error = optimize(&f, &only(&["fusion"])).unwrap_err().to_string();
+        assert!(error.starts_with("there is no pass `fusion`; there are `inline`, `dce`, "), "{error}");
     }
 
     #[test]

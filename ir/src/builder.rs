@@ -96,6 +96,23 @@ impl ModuleBuilder {
         self.functions.borrow_mut().push(f.inner.into_inner().function);
     }
 
+    /// Declares the function `name` as a copy of the function `from`, to which `body` may add nodes, outputs, updates
+    /// and state. That there is no function `from` is recorded as a mistake at the caller's line.
+    #[track_caller]
+    pub fn extended(&self, name: &str, from: &str, body: impl FnOnce(&FunctionBuilder)) {
+        let known = self.functions.borrow().iter().find(|f| &*f.name == from).cloned();
+        let Some(function) = known else {
+            misuse(&self.shared, format!("there is no function `{from}` to extend"));
+            return;
+        };
+        if self.functions.borrow().iter().any(|f| &*f.name == name) {
+            misuse(&self.shared, format!("function `{name}` is declared twice"));
+        }
+        let f = FunctionBuilder::resumed(self.shared.clone(), Function { name: name.into(), ..function });
+        body(&f);
+        self.functions.borrow_mut().push(f.inner.into_inner().function);
+    }
+
     /// Declares a region that functions can call ([`FunctionBuilder::call`]) or use as a body: `body`
     /// declares its inputs, nodes and outputs.
     #[track_caller]
@@ -373,6 +390,23 @@ impl FunctionBuilder {
         Some(Region::new(inner.function.clone()))
     }
 
+    /// A function of which some is declared.
+    fn resumed(shared: Rc<RefCell<Shared>>, function: Function) -> Self {
+        let f = Self::new(shared, function, Kind::Function);
+        {
+            let inner = &mut *f.inner.borrow_mut();
+            for id in inner.function.graph.ids() {
+                if let Some(name) = inner.function.graph.node(id).origin.name.clone() {
+                    inner.names.insert(name, id);
+                }
+                if let Op::ReadState(r) = inner.function.graph.op(id) {
+                    inner.reads.insert(r.state, id);
+                }
+            }
+        }
+        f
+    }
+
     /// Resumes a function of `module`: `body` may append nodes, outputs and updates. Returns the
     /// function; the module is not changed.
     ///
@@ -388,21 +422,16 @@ impl FunctionBuilder {
             state: module.state.clone(),
             ..Shared::default()
         }));
-        let f = Self::new(shared, function.clone(), Kind::Function);
-        {
-            let inner = &mut *f.inner.borrow_mut();
-            for id in inner.function.graph.ids() {
-                if let Some(name) = inner.function.graph.node(id).origin.name.clone() {
-                    inner.names.insert(name, id);
-                }
-                if let Op::ReadState(r) = inner.function.graph.op(id) {
-                    inner.reads.insert(r.state, id);
-                }
-            }
-        }
+        let f = Self::resumed(shared, function.clone());
         body(&f);
         let errors = std::mem::take(&mut f.shared.borrow_mut().errors);
         if errors.is_empty() { Ok(f.inner.into_inner().function) } else { Err(BuildErrors(errors)) }
+    }
+
+    /// The first output of the function, if it has one.
+    pub fn first_output(&self) -> Option<Tensor<'_>> {
+        let node = self.inner.borrow().function.outputs.first().map(|o| o.node);
+        node.map(|id| self.tensor(id))
     }
 
     /// Declares an input. Names of inputs are unique in the function, and no state variable's.

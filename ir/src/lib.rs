@@ -8,6 +8,7 @@ mod autodiff;
 mod builder;
 pub mod composite;
 mod control;
+mod convert;
 pub mod cost;
 mod dim;
 mod error;
@@ -28,7 +29,9 @@ mod text;
 mod types;
 mod verify;
 
-pub use autodiff::{batch, gradient_function, gradients, hessian, hvp, jacobian, jvp, vjp, vmap};
+pub use autodiff::{
+    batch, gradient_function, gradient_function_of, gradients, hessian, hvp, jacobian, jvp, vjp, vmap,
+};
 pub use builder::{FunctionBuilder, ModuleBuilder, Operand, Param, Tensor};
 pub use control::{ScanOptions, Scanned};
 pub use dim::{Dim, DimExpr};
@@ -44,7 +47,8 @@ pub use pattern::{Combine, Contraction, Indexing, Pattern, Reduce, ReduceKind, S
 pub use region::{MAX_REGION_DEPTH, MAX_REGION_NODES, Region};
 pub use scalar::{CmpKind, Native, Scalar, ScalarBuilder, ScalarFn, ScalarId, ScalarInst, ScalarOp};
 pub use text::{
-    FORMAT_VERSION, MAX_NAME_BYTES, MAX_TEXT_BYTES, ParseError, ParseErrors, escaped, print_function,
+    FORMAT_VERSION, MAX_NAME_BYTES, MAX_TEXT_BYTES, ParseError, ParseErrors, escaped, format_module,
+    print_function,
 };
 pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Shape, TensorType, checked_product};
 pub use verify::{VerifyError, VerifyErrors, verify};

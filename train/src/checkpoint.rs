@@ -8,7 +8,7 @@
 mod seal;
 
 use graphc_ir::{DType, MAX_RANK, TensorType, checked_product, escaped};
-use graphc_runtime::{RuntimeError, State, Value};
+use graphc_runtime::{Elements, RuntimeError, State, Value};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 use std::borrow::Cow;
@@ -81,6 +81,16 @@ pub enum CheckpointError {
         path: PathBuf,
         /// What is wrong.
         message: String,
+    },
+    /// A tensor of a type that there is not here.
+    #[error("{}: tensor `{name}` is {found}, which is not read", path.display())]
+    ElementType {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        name: String,
+        /// Its type in the file.
+        found: String,
     },
     /// A state variable whose name a safetensors file cannot hold.
     #[error("a tensor named `{0}` cannot be saved")]
@@ -174,6 +184,27 @@ pub struct Tensor<'a> {
     pub dims: Cow<'a, [usize]>,
     /// The elements, row-major, little-endian; bools are bytes 0 and 1.
     pub bytes: Cow<'a, [u8]>,
+}
+
+impl Tensor<'_> {
+    /// The elements as numbers.
+    pub fn elements(&self) -> Elements {
+        macro_rules! elements {
+            ($t:ty) => {
+                self.bytes.as_chunks().0.iter().map(|&b| <$t>::from_le_bytes(b)).collect::<Vec<$t>>().into()
+            };
+        }
+        match self.dtype {
+            DType::F32 => elements!(f32),
+            DType::F64 => elements!(f64),
+            DType::I32 => elements!(i32),
+            DType::I64 => elements!(i64),
+            DType::U8 => elements!(u8),
+            DType::BF16 => elements!(bf16),
+            DType::F16 => elements!(f16),
+            DType::Bool => self.bytes.iter().map(|&b| b != 0).collect::<Vec<bool>>().into(),
+        }
+    }
 }
 
 impl View for &Tensor<'_> {
@@ -286,13 +317,8 @@ fn load_all(
     expected: &[(String, DType, Vec<usize>)],
     path: &Path,
 ) -> Result<(Vec<Tensor<'static>>, Option<String>), CheckpointError> {
-    let file = std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.into(), source })?;
-    let (_, header) = SafeTensors::read_metadata(&file)
-        .map_err(|source| CheckpointError::Format { path: path.into(), source })?;
-    let file = SafeTensors::deserialize(&file)
-        .map_err(|source| CheckpointError::Format { path: path.into(), source })?;
-    let note = seal::open(header.metadata().as_ref(), &file)
-        .map_err(|message| CheckpointError::Damaged { path: path.into(), message })?;
+    let file = read(path)?;
+    let (file, note) = parse(&file, path)?;
     let mut problems = Vec::new();
     let mut found: BTreeMap<&str, _> = file.iter().collect();
     let mut tensors = Vec::new();
@@ -333,6 +359,20 @@ fn load_all(
     }
     problems.sort_by(|a, b| a.name().cmp(b.name()));
     Err(CheckpointError::Mismatch { path: path.into(), problems })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.into(), source })
+}
+
+/// The tensors of a file that is not damaged, and the note.
+fn parse<'a>(file: &'a [u8], path: &Path) -> Result<(SafeTensors<'a>, Option<String>), CheckpointError> {
+    let format = |source| CheckpointError::Format { path: path.into(), source };
+    let (_, header) = SafeTensors::read_metadata(file).map_err(format)?;
+    let tensors = SafeTensors::deserialize(file).map_err(format)?;
+    let note = seal::open(header.metadata().as_ref(), &tensors)
+        .map_err(|message| CheckpointError::Damaged { path: path.into(), message })?;
+    Ok((tensors, note))
 }
 
 /// As in `F32[2, 3]`, with the names of safetensors for types that we lack.
@@ -391,29 +431,72 @@ pub fn load_noted(state: &mut State, path: impl AsRef<Path>) -> Result<Option<St
 }
 
 fn copy(state: &mut State, t: &Tensor<'_>) -> Result<(), RuntimeError> {
-    macro_rules! elements {
-        ($t:ty) => {{
-            let (chunks, _) = t.bytes.as_chunks::<{ size_of::<$t>() }>();
-            for (to, from) in state.get_mut::<$t>(&t.name)?.iter_mut().zip(chunks) {
-                *to = <$t>::from_le_bytes(*from);
-            }
-        }};
+    state.copy_from(&t.name, t.elements().value())
+}
+
+/// What a file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The tensors, sorted by name.
+    pub tensors: Vec<Tensor<'static>>,
+    /// The text that [`save_noted`] wrote.
+    pub note: Option<String>,
+}
+
+/// Reads a file of any tensors.
+///
+/// # Errors
+/// [`CheckpointError::Io`], [`CheckpointError::Format`], [`CheckpointError::Damaged`],
+/// [`CheckpointError::ElementType`].
+pub fn open(path: impl AsRef<Path>) -> Result<Contents, CheckpointError> {
+    let path = path.as_ref();
+    let file = read(path)?;
+    let (file, note) = parse(&file, path)?;
+    let mut tensors = Vec::new();
+    for (name, view) in file.iter() {
+        let dtype = dtype_of(view.dtype()).ok_or_else(|| CheckpointError::ElementType {
+            path: path.into(),
+            name: name.to_owned(),
+            found: type_in_file(view.dtype(), view.shape()),
+        })?;
+        tensors.push(Tensor {
+            name: name.to_owned().into(),
+            dtype,
+            dims: view.shape().to_vec().into(),
+            bytes: view.data().to_vec().into(),
+        });
     }
-    match t.dtype {
-        DType::F32 => elements!(f32),
-        DType::F64 => elements!(f64),
-        DType::I32 => elements!(i32),
-        DType::I64 => elements!(i64),
-        DType::U8 => elements!(u8),
-        DType::BF16 => elements!(bf16),
-        DType::F16 => elements!(f16),
-        DType::Bool => {
-            for (to, from) in state.get_mut::<bool>(&t.name)?.iter_mut().zip(&*t.bytes) {
-                *to = *from != 0;
-            }
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Contents { tensors, note })
+}
+
+/// Overwrites every tensor of a state with those of a file that may hold more, such as the slots of an optimizer that
+/// a state for inference has not. On an error the state is unchanged.
+///
+/// # Errors
+/// As [`load_tensors`], save that a tensor too many is none.
+pub fn load_from_larger(state: &mut State, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
+    let path = path.as_ref();
+    let contents = open(path)?;
+    let mut problems = Vec::new();
+    let mut found = Vec::new();
+    for e in state.layout().entries() {
+        let expected = e.tensor_type();
+        match contents.tensors.iter().find(|t| t.name == e.name.as_str()) {
+            Some(t) if t.dtype == e.dtype && *t.dims == *e.dims => found.push(t),
+            Some(t) => problems.push(Mismatch::Type {
+                name: e.name.clone(),
+                found: TensorType::new(t.dtype, &*t.dims).to_string(),
+                expected,
+            }),
+            None => problems.push(Mismatch::Missing { name: e.name.clone(), expected }),
         }
     }
-    Ok(())
+    if !problems.is_empty() {
+        problems.sort_by(|a, b| a.name().cmp(b.name()));
+        return Err(CheckpointError::Mismatch { path: path.into(), problems });
+    }
+    Ok(found.into_iter().try_for_each(|t| copy(state, t))?)
 }
 
 #[cfg(test)]
@@ -499,6 +582,24 @@ mod tests {
              \n  `optimizer/step` is i64[], expected i32[]"
         );
         assert!(bytes(&other).concat().iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn a_file_may_hold_more_than_a_smaller_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.safetensors");
+        save_noted(&filled(), Some("a note"), &path).unwrap();
+        let contents = open(&path).unwrap();
+        assert_eq!(contents.note.as_deref(), Some("a note"));
+        let names: Vec<_> = contents.tensors.iter().map(|t| &*t.name).collect();
+        assert!(names.is_sorted() && names.len() == ENTRIES.len(), "{names:?}");
+        let (name, dtype, dims) = ENTRIES[0];
+        let mut smaller = zeros(&[(name, dtype, dims)]);
+        load_from_larger(&mut smaller, &path).unwrap();
+        assert_eq!(smaller.value(name).unwrap().as_bytes(), filled().value(name).unwrap().as_bytes());
+        let mut other = zeros(&[(name, DType::I64, &[7]), ("lost", DType::F32, &[2])]);
+        let error = load_from_larger(&mut other, &path).unwrap_err().to_string();
+        assert!(error.contains("`lost` f32[2] is missing") && error.contains("expected i64[7]"), "{error}");
     }
 
     fn write(dir: &tempfile::TempDir, tensors: &[(&str, Dtype, &[usize], &[u8])]) -> PathBuf {

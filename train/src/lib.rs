@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check_grad;
 pub mod checkpoint;
 pub mod data;
 pub mod init;

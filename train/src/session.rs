@@ -293,6 +293,24 @@ impl Session {
         Ok(Outputs { function: executable.name(), ports: executable.outputs(), buffers: outputs })
     }
 
+    /// A session of another module that runs in the same way.
+    pub(crate) fn with_module(&self, module: Module) -> Result<Self, SessionError> {
+        Self::with(module, 0, self.pool.clone(), self.options.clone())
+    }
+
+    /// Numbers for all open dimensions of a function: those given, and those that follow from its inputs.
+    pub(crate) fn bindings(
+        &self,
+        function: &str,
+        dims: &[(&str, usize)],
+        inputs: &[(&str, Value<'_>)],
+    ) -> Result<Bindings, SessionError> {
+        let index = self.function_index(function)?;
+        let ordered = self.order(index, inputs)?;
+        let extents = self.infer(index, dims, &ordered)?;
+        Ok(self.signatures[index].open.iter().map(|d| &**d).zip(extents).collect())
+    }
+
     fn function_index(&self, name: &str) -> Result<usize, SessionError> {
         let functions = &self.module.functions;
         functions.iter().position(|f| &*f.name == name).ok_or_else(|| SessionError::UnknownFunction {

@@ -18,7 +18,7 @@ pub(crate) use regions::{
     backward_region, batch_scan, batch_while, batched_gradient, batched_region, float_cotangents,
     forward_region, forward_scan, forward_while, spread,
 };
-pub use reverse::{gradient_function, gradients, vjp};
+pub use reverse::{gradient_function, gradient_function_of, gradients, vjp};
 pub(crate) use scan::scan_vjp;
 
 use crate::builder::FunctionBuilder;

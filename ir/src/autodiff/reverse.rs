@@ -40,6 +40,18 @@ pub fn gradients<'f>(output: Tensor<'f>, wrt: &[Tensor<'f>]) -> Vec<Tensor<'f>> 
 /// name of a gradient, or if an operation on the way has no gradient rule.
 #[track_caller]
 pub fn gradient_function(module: &Module, function: &str) -> Result<Function, BuildErrors> {
+    let trainable: Vec<&str> = module.trainable().map(|id| &*module.state[id.index()].name).collect();
+    gradient_function_of(module, function, &trainable)
+}
+
+/// As [`gradient_function`], with respect to the inputs and state variables of these names: for each an output
+/// `grad/{name}`.
+///
+/// # Errors
+/// As [`gradient_function`]; also a name that is neither an input of the function nor a state variable, or is
+/// not of floats.
+#[track_caller]
+pub fn gradient_function_of(module: &Module, function: &str, wrt: &[&str]) -> Result<Function, BuildErrors> {
     let loc = SourceLoc::from(std::panic::Location::caller());
     let fail = |message: String| Err(BuildErrors(vec![BuildError::Misuse { message, loc }]));
     let Some(f) = module.function(function) else {
@@ -57,11 +69,32 @@ pub fn gradient_function(module: &Module, function: &str) -> Result<Function, Bu
             first.name
         ));
     }
+    let input = |name: &str| f.inputs.iter().copied().find(|&i| f.input_name(i) == name);
+    for name in wrt {
+        let state = module.state_id(name).map(|id| &module.state[id.index()].ty);
+        match input(name).map(|i| f.graph.ty(i)).or(state) {
+            Some(ty) if ty.dtype.is_float() => {}
+            Some(ty) => return fail(format!("`{name}` is {ty}: only floats have gradients")),
+            None => {
+                let inputs = f.inputs.iter().map(|&i| f.input_name(i));
+                let known = inputs.chain(module.state.iter().filter(|s| s.trainable).map(|s| &*s.name));
+                let known: Vec<String> = known.map(|n| format!("`{n}`")).collect();
+                return fail(format!(
+                    "`{name}` is no input of function `{function}` and no state variable; there are {}",
+                    known.join(", ")
+                ));
+            }
+        }
+    }
     let mut extended = FunctionBuilder::extend(module, f, |b: &FunctionBuilder| {
-        let params: Vec<Param> = b.trainable();
-        let reads: Vec<Tensor<'_>> = params.iter().map(|p| b.read(p)).collect();
-        for (p, gradient) in params.iter().zip(gradients(b.tensor(first.node), &reads)) {
-            b.output(&format!("grad/{}", b.param_name(p.id)), gradient);
+        let value = |name: &&str| match (input(name), module.state_id(name)) {
+            (Some(id), _) => Some(b.tensor(id)),
+            (None, Some(id)) => Some(b.read(&Param { id, ty: module.state[id.index()].ty.clone() })),
+            (None, None) => None,
+        };
+        let values: Vec<Tensor<'_>> = wrt.iter().filter_map(value).collect();
+        for (name, gradient) in wrt.iter().zip(gradients(b.tensor(first.node), &values)) {
+            b.output(&format!("grad/{name}"), gradient);
         }
     })?;
     extended.name = format!("{function}.grad").into();

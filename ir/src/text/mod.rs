@@ -5,6 +5,7 @@
 //! state. A node whose name a state variable or an earlier node has is written with a suffix.
 
 mod error;
+mod format;
 mod lexer;
 mod parser;
 mod printer;
@@ -13,6 +14,7 @@ use crate::scalar::Scalar;
 use crate::types::DType;
 
 pub use error::{ParseError, ParseErrors, escaped};
+pub use format::format_module;
 pub use printer::print_function;
 
 /// Version of the text form that this crate reads and writes.

@@ -67,6 +67,12 @@ pub(super) fn pool(threads: Option<usize>) -> Result<Arc<ThreadPool>, Failure> {
     .map_err(Failure::other)
 }
 
+/// The module has no function of that name.
+pub(super) fn unknown_function(module: &Module, name: &str) -> Failure {
+    let known = list(module.functions.iter().map(|f| &*f.name));
+    Failure::Usage(format!("there is no function `{name}`; the module has {known}"))
+}
+
 /// Names as messages list them.
 pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<String> = names.into_iter().map(|n| format!("`{n}`")).collect();
@@ -85,8 +91,7 @@ impl Selection {
         {
             return Ok(vec![gradient_function(module, of).map_err(Failure::other)?]);
         }
-        let known = list(module.functions.iter().map(|f| &*f.name));
-        Err(Failure::Usage(format!("there is no function `{name}`; the module has {known}")))
+        Err(unknown_function(module, name))
     }
 
     /// Numbers for all open dimensions of `f`.

@@ -8,15 +8,24 @@
 
 mod bench;
 mod check;
+mod check_grad;
+mod ckpt;
 mod completions;
+mod data;
 mod dump;
+mod eval;
 mod explore;
+mod fmt;
+mod grad;
 mod load;
 mod machine;
+mod opt;
 mod output;
 mod plan;
+mod print;
 mod profile;
 mod run;
+mod train;
 
 use clap::{Parser, Subcommand};
 use output::Out;
@@ -42,12 +51,28 @@ used, or a command line that is wrong.";
 enum Command {
     /// Parses and verifies a module; prints what it holds
     Check(check::Args),
+    /// Rewrites modules in the canonical form
+    Fmt(fmt::Args),
+    /// Prints a module or a function, with its dimensions bound if they are given
+    Print(print::Args),
+    /// Prints the gradient of a function
+    Grad(grad::Args),
+    /// Runs passes over the graph and shows what each one changed
+    Opt(opt::Args),
     /// Shows a stage of the compiler for the functions of a module
     Dump(dump::Args),
     /// Shows the memory plan of functions, and fits it into a budget
     Plan(plan::Args),
     /// Compiles a function and runs it
     Run(run::Args),
+    /// Trains a module on data in files
+    Train(train::Args),
+    /// Runs a function over data in files and averages its outputs
+    Eval(eval::Args),
+    /// Checks gradients against forward mode and finite differences
+    CheckGrad(check_grad::Args),
+    /// Lists, shows and compares checkpoints
+    Ckpt(ckpt::Args),
     /// Measures training steps and single operations
     Bench(bench::Args),
     /// Shows where the time of a function goes, kernel by kernel, beside what the machine could do
@@ -95,9 +120,17 @@ fn main() -> ExitCode {
     let mut out = Out::new(cli.json);
     let result = match cli.command {
         Command::Check(args) => check::run(&args, &mut out),
+        Command::Fmt(args) => fmt::run(&args, &mut out),
+        Command::Print(args) => print::run(&args, &mut out),
+        Command::Grad(args) => grad::run(&args, &mut out),
+        Command::Opt(args) => opt::run(&args, &mut out),
         Command::Dump(args) => dump::run(&args, &mut out),
         Command::Plan(args) => plan::run(&args, &mut out),
         Command::Run(args) => run::run(&args, &mut out),
+        Command::Train(args) => train::run(&args, &mut out),
+        Command::Eval(args) => eval::run(&args, &mut out),
+        Command::CheckGrad(args) => check_grad::run(&args, &mut out),
+        Command::Ckpt(args) => ckpt::run(&args, &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
         Command::Profile(args) => profile::run(&args, &mut out),
         Command::Explore(args) => explore::run(&args, &mut out),

@@ -7,6 +7,8 @@ use std::path::Path;
 
 /// Titles of tables and names of what a paragraph is about.
 pub(super) const HEADING: Style = Style::new().bold();
+/// What is right, and what is new.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
 /// What is wrong, and what is gone.
 pub(super) const BAD: Style = AnsiColor::Red.on_default();
 

@@ -1,19 +1,29 @@
 //! `graphc plan`: the memory of a function's run, and what budgets of memory cost.
 
 use super::{Failure, Out, load, run};
+use crate::output::HEADING;
 use bytesize::ByteSize;
-use graphc::compiler::{CompileError, Stages, compile_function, report, state_layout};
+use graphc::compiler::program::Step;
+use graphc::compiler::{BufferReq, CompileError, Stages, compile_function, live_bytes, report, state_layout};
+use graphc::ir::NodeId;
 use graphc::{Bindings, CompileOptions, Function, Module, Session, ThreadPool, Value};
+use serde_json::json;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Steps whose results are compared, and that warm up.
 const COMPARED: usize = 3;
+/// Characters of a bar.
+const WIDTH: usize = 40;
 /// Steps that are timed.
 const TIMED: usize = 15;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  graphc plan model.gir --fn loss.grad --bind B=64
+  graphc plan model.gir --fn train_step --budget 64MiB --budget 32MiB")]
 pub(super) struct Args {
     #[command(flatten)]
     selection: load::Selection,
@@ -33,14 +43,22 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     for f in args.selection.functions(&module)? {
         let bindings = args.selection.bindings(&module, &f)?;
         let job = Job { module: &module, f: &f, bindings, pool: &pool };
-        let open = if job.bindings.iter().next().is_none() {
-            String::new()
-        } else {
-            format!(" with {}", job.bindings)
+        if args.budget.is_empty() && out.json() {
+            out.value(&job.json(&job.compile(None).map_err(Failure::other)?))?;
+            continue;
+        }
+        let open = match job.bindings.to_string() {
+            bindings if bindings.is_empty() => String::new(),
+            bindings => format!(" with {bindings}"),
         };
-        writeln!(out, "fn @{}{open}", f.name)?;
+        if !out.json() {
+            let h = out.style(HEADING);
+            writeln!(out, "{h}fn @{}{open}{h:#}", f.name)?;
+        }
         if args.budget.is_empty() {
-            write!(out, "{}", job.plan(None)?)?;
+            let stages = job.compile(None).map_err(Failure::other)?;
+            write!(out, "{}", report(&stages.assembled.plan, &stages.assembled.requests))?;
+            job.timeline(&stages, out)?;
         } else {
             job.budgets(&args.budget, out)?;
         }
@@ -73,17 +91,72 @@ impl Job<'_> {
         compile_function(self.f, &layout, &self.bindings, &self.options(budget)).map(|c| c.1)
     }
 
-    /// The plan as text.
-    fn plan(&self, budget: Option<u64>) -> Result<String, Failure> {
-        let stages = self.compile(budget).map_err(Failure::other)?;
-        Ok(report(&stages.assembled.plan, &stages.assembled.requests))
+    /// What each step does.
+    fn steps(&self, stages: &Stages) -> Vec<String> {
+        let p = &stages.assembled.program;
+        let node = |id: NodeId| match &stages.optimized.graph.node(id).origin.scope {
+            Some(scope) => format!("{} @{scope}", stages.optimized.graph.op(id).name()),
+            None => stages.optimized.graph.op(id).name().to_owned(),
+        };
+        let step = |s: &Step| match s {
+            Step::Run(k) => {
+                let kernel = &p.kernels[*k];
+                // The last node is what the kernel is for.
+                let of = kernel.sources.last().map_or(String::new(), |&id| format!(": {}", node(id)));
+                format!("{}{of}", kernel.name)
+            }
+            Step::Check { bound, .. } => format!("check that indices are in 0..{bound}"),
+        };
+        p.steps.iter().map(step).collect()
+    }
+
+    /// A bar for the bytes alive at each step.
+    fn timeline(&self, stages: &Stages, out: &mut Out) -> Result<(), Failure> {
+        let (plan, steps) = (&stages.assembled.plan, self.steps(stages));
+        let live = live_bytes(plan, &stages.assembled.requests, steps.len());
+        writeln!(out, "\ntimeline, of {} bytes:", plan.bytes)?;
+        writeln!(out, "{:>6} {:>14}  {:<WIDTH$}  step", "step", "alive", "")?;
+        for (i, (bytes, what)) in live.iter().zip(&steps).enumerate() {
+            let filled = (bytes * WIDTH).div_ceil(plan.bytes.max(1));
+            let bar = format!("{}{}", "#".repeat(filled), ".".repeat(WIDTH - filled));
+            let peak = if i == plan.peak_step && *bytes > 0 { " <- peak" } else { "" };
+            writeln!(out, "{i:>6} {bytes:>14}  {bar}  {what}{peak}")?;
+        }
+        Ok(())
+    }
+
+    fn json(&self, stages: &Stages) -> serde_json::Value {
+        let (plan, requests) = (&stages.assembled.plan, &stages.assembled.requests);
+        let steps = self.steps(stages);
+        let live = live_bytes(plan, requests, steps.len());
+        let buffer = |(i, r): (usize, &BufferReq)| {
+            json!({ "buffer": r.label, "offset": plan.offsets[i], "bytes": r.bytes, "first": r.first,
+                "last": r.end(), "in_place_of": plan.shared_with[i] })
+        };
+        let step = |(what, bytes): (&String, &usize)| json!({ "step": what, "alive_bytes": bytes });
+        json!({
+            "function": *self.f.name,
+            "bindings": self.bindings.to_string(),
+            "arena_bytes": plan.bytes,
+            "lower_bound_bytes": plan.lower_bound,
+            "peak_step": plan.peak_step,
+            "scratch_bytes_per_worker": stages.assembled.program.scratch_stride,
+            "constants_bytes": stages.assembled.program.constants.len(),
+            "buffers": requests.iter().enumerate().map(buffer).collect::<Vec<_>>(),
+            "steps": steps.iter().zip(&live).map(step).collect::<Vec<_>>(),
+        })
     }
 
     /// A table of the plan without a budget and of those with one.
-    fn budgets(&self, budgets: &[ByteSize], out: &mut impl Write) -> Result<(), Failure> {
+    fn budgets(&self, budgets: &[ByteSize], out: &mut Out) -> Result<(), Failure> {
         let head = ("budget", "arena", "lower bound", "again", "compile ms", "step ms", "results");
         let (budget, arena, bound, again, compile, step, results) = head;
-        writeln!(out, "{budget:>12} {arena:>12} {bound:>12} {again:>6} {compile:>11} {step:>9}  {results}")?;
+        if !out.json() {
+            writeln!(
+                out,
+                "{budget:>12} {arena:>12} {bound:>12} {again:>6} {compile:>11} {step:>9}  {results}"
+            )?;
+        }
         let mut without = None;
         let mut failed = None;
         for budget in std::iter::once(None).chain(budgets.iter().map(|b| Some(b.as_u64()))) {
@@ -91,7 +164,13 @@ impl Job<'_> {
             let stages = match self.compile(budget) {
                 Ok(stages) => stages,
                 Err(e @ CompileError::Budget { .. }) => {
-                    writeln!(out, "{name:>12} does not fit")?;
+                    if out.json() {
+                        out.value(
+                            &json!({ "function": *self.f.name, "budget_bytes": budget, "fits": false }),
+                        )?;
+                    } else {
+                        writeln!(out, "{name:>12} does not fit")?;
+                    }
                     failed = Some(e);
                     continue;
                 }
@@ -105,6 +184,20 @@ impl Job<'_> {
             };
             let (a, p) = (&stages.assembled, &stages.assembled.program);
             let workers = self.pool.num_threads();
+            if out.json() {
+                out.value(&json!({
+                    "function": *self.f.name,
+                    "budget_bytes": budget,
+                    "fits": true,
+                    "arena_bytes": p.scratch_offset + p.scratch_stride * workers,
+                    "lower_bound_bytes": a.plan.lower_bound,
+                    "computed_again": a.again,
+                    "compile_ms": stages.total_time().as_secs_f64() * 1e3,
+                    "step_ms": outcome.ms,
+                }))?;
+                without.get_or_insert(outcome.results);
+                continue;
+            }
             let arena = ByteSize((p.scratch_offset + p.scratch_stride * workers) as u64).to_string();
             let bound = ByteSize(a.plan.lower_bound as u64).to_string();
             let compile = stages.total_time().as_secs_f64() * 1e3;

@@ -15,13 +15,8 @@ Examples:
 pub(super) struct Args {
     #[command(flatten)]
     selection: load::Selection,
-    /// Values of an input, repeated to fill it. Without them floats are uniform on [0, 1),
-    /// integers 0 and truth values false
-    #[arg(long, value_name = "NAME=V,V,..", value_parser = values)]
-    input: Vec<(String, Vec<f64>)>,
-    /// Seed of the initial state and of inputs that are not given
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    #[command(flatten)]
+    inputs: Inputs,
     /// How many times to run it: state carries over
     #[arg(long, default_value_t = 1)]
     steps: usize,
@@ -36,6 +31,31 @@ pub(super) struct Args {
     nan_guard: bool,
 }
 
+/// Arguments that give inputs.
+#[derive(clap::Args)]
+pub(super) struct Inputs {
+    /// Values of an input, repeated to fill it. Without them floats are uniform on [0, 1),
+    /// integers 0 and truth values false
+    #[arg(long, value_name = "NAME=V,V,..", value_parser = values)]
+    input: Vec<(String, Vec<f64>)>,
+    /// Seed of the initial state and of inputs that are not given
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+}
+
+impl Inputs {
+    /// Values of every input of `f`, whose dimensions are numbers, by name.
+    pub(super) fn of(&self, f: &Function) -> Result<Vec<(String, Elements)>, Failure> {
+        let known = |name: &str| f.inputs.iter().any(|&i| f.input_name(i) == name);
+        if let Some((unknown, _)) = self.input.iter().find(|(n, _)| !known(n)) {
+            let known = load::list(f.inputs.iter().map(|&i| f.input_name(i)));
+            let message = format!("function `{}` has no input `{unknown}`; its inputs: {known}", f.name);
+            return Err(Failure::Usage(message));
+        }
+        Ok(inputs(&self.input, self.seed, f))
+    }
+}
+
 fn values(text: &str) -> Result<(String, Vec<f64>), String> {
     let (name, list) = text.split_once('=').ok_or("expected NAME=V,V,.., such as x=1,2.5")?;
     let numbers = list.split(',').map(|v| v.trim().parse().map_err(|_| format!("`{v}` is not a number")));
@@ -47,20 +67,11 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let mut module = load::module(&args.selection.file)?;
     let f = args.selection.first(&module)?;
     let bindings = args.selection.bindings(&module, &f)?;
-    if let Some((unknown, _)) =
-        args.input.iter().find(|(n, _)| !f.inputs.iter().any(|&i| f.input_name(i) == n))
-    {
-        let known = load::list(f.inputs.iter().map(|&i| f.input_name(i)));
-        return Err(Failure::Usage(format!(
-            "function `{}` has no input `{unknown}`; its inputs: {known}",
-            f.name
-        )));
-    }
     let bound = f.bind(&bindings).map_err(Failure::other)?;
     if module.function(&f.name).is_none() {
         module.functions.push(f.clone());
     }
-    let inputs = inputs(&args.input, args.seed, &bound);
+    let inputs = args.inputs.of(&bound)?;
     let mut session = session(args, module)?;
     let named: Vec<(&str, Value<'_>)> = inputs.iter().map(|(n, h)| (n.as_str(), h.value())).collect();
     let dims: Vec<(&str, usize)> = bindings.iter().collect();
@@ -85,7 +96,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
 fn session(args: &Args, module: Module) -> Result<Session, Failure> {
     let pool = load::pool(args.threads)?;
     let options = CompileOptions { nan_guard: args.nan_guard, ..CompileOptions::at(dump::level(args.opt)) };
-    Session::with(module, args.seed, pool, options).map_err(Failure::other)
+    Session::with(module, args.inputs.seed, pool, options).map_err(Failure::other)
 }
 
 /// Given or made-up values of every input of `f`, whose dimensions are numbers, by name.

@@ -40,7 +40,7 @@ fn mix(z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-pub(super) struct SplitMix64(u64);
+pub(crate) struct SplitMix64(u64);
 
 impl SplitMix64 {
     fn next(&mut self) -> u64 {
@@ -49,7 +49,7 @@ impl SplitMix64 {
     }
 
     /// Uniform on `[0, 1)`, a multiple of 2^-53.
-    pub(super) fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 * f64::powi(2.0, -53)
     }
 
@@ -66,7 +66,7 @@ impl SplitMix64 {
 }
 
 /// Random numbers for a row: a function of it alone.
-pub(super) fn random(row: super::Row) -> SplitMix64 {
+pub(crate) fn random(row: super::Row) -> SplitMix64 {
     let epoch = mix(mix(row.seed.wrapping_add(GAMMA)).wrapping_add(row.epoch.wrapping_mul(GAMMA)));
     // Shuffling draws from the state without the second step.
     SplitMix64(mix(mix(epoch).wrapping_add((row.index as u64).wrapping_mul(GAMMA))))

@@ -5,6 +5,7 @@ mod batches;
 mod cifar;
 mod csv;
 mod csv_rows;
+mod file;
 mod idx;
 #[cfg(feature = "images")]
 mod images;
@@ -17,11 +18,12 @@ mod standardize;
 mod table;
 mod text;
 
-use batches::random;
+pub(crate) use batches::random;
 pub use batches::{Batches, LabelledBatch, permutation};
 pub use cifar::{load_cifar10, load_cifar100};
 pub use csv::Csv;
 pub use csv_rows::CsvRows;
+pub use file::load_column;
 pub use idx::{Idx, MAX_IDX_ELEMENTS, MAX_IDX_RANK, load_directory, load_images_labels};
 #[cfg(feature = "images")]
 pub use images::{ImageFolder, Pixels};

@@ -69,7 +69,7 @@ pub use lion::Lion;
 pub use nadam::Nadam;
 pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
-pub use step::{StepOptions, train_step, train_step_with};
+pub use step::{StepOptions, train_step, train_step_of, train_step_with};
 
 use crate::shared::state;
 use graphc_ir::{DType, FunctionBuilder, Initializer, Param, Tensor};

@@ -34,6 +34,34 @@ pub fn train_step(
     train_step_with(m, name, optimizer, StepOptions::default(), loss);
 }
 
+/// Declares the function `name`: that of the module called `loss`, whose first output is a float scalar, and the updates of all
+/// trainable parameters by `optimizer`. It has the inputs and outputs of that function.
+///
+/// ```
+/// use graphc_ir::{Module, ModuleBuilder};
+/// use graphc_train::optim::{Sgd, train_step_of};
+///
+/// let text = "graphc 1\nmodule @m\nparam %w: f32[] = constant(1.0)\n\
+///             fn @loss() {\n  %loss = mul(%w, %w) : f32[]\n  return %loss\n}\n";
+/// let m = ModuleBuilder::from_module(Module::parse("m.gir", text)?);
+/// train_step_of(&m, "train_step", "loss", &Sgd::new(0.1));
+/// assert_eq!(m.build()?.functions[1].updates.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn train_step_of(m: &ModuleBuilder, name: &str, loss: &str, optimizer: &dyn Optimizer) {
+    m.extended(name, loss, |f| {
+        let Some(loss) = f.first_output() else {
+            return f.misuse(format!("function `{loss}` has no output to train by"));
+        };
+        let trained = |p: &Param| optimizer.trains(&f.param_name(p.id));
+        let params: Vec<Param> = f.trainable().into_iter().filter(trained).collect();
+        let values: Vec<Tensor<'_>> = params.iter().map(|p| f.read(p)).collect();
+        let grads = gradients(loss, &values);
+        optimizer.apply(learning_rate(f, optimizer), &params, &grads);
+    });
+}
+
 /// What a training step does beside training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepOptions {
