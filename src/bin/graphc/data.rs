@@ -29,6 +29,7 @@ impl std::str::FromStr for Binding {
 
 /// Arguments that bind inputs to files.
 #[derive(clap::Args)]
+#[group(skip)] // Flattened into arguments of the same name.
 pub(super) struct Args {
     /// Files of the inputs: IDX (also gzipped), NPY, or columns of a CSV file as FILE.csv:a+b. Their first extent is
     /// that of rows. Bytes become floats on [0, 1]

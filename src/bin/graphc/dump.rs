@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use graphc::compiler::kernel::print::{print_kernel, print_program};
 use graphc::compiler::vector::print::print_function as print_vector;
 use graphc::compiler::{PassOptions, Stages, compile_function, disassemble, object, report, state_layout};
-use graphc::ir::{gradient_function, print_function};
+use graphc::ir::print_function;
 use graphc::{CompileOptions, Function, Isa, Module, OptLevel};
 use serde_json::json;
 use std::io::Write;
@@ -141,7 +141,7 @@ fn gradients(module: &Module, args: &Args, functions: Vec<Function>) -> Result<V
     let named = args.selection.function.is_some();
     let gradient = |f: Function| match f.name.strip_suffix(".grad") {
         Some(_) if named => Ok(f),
-        _ => gradient_function(module, &f.name).map_err(Failure::other),
+        _ => load::gradient(module, &f.name, &[]),
     };
     let gradients: Vec<Function> =
         functions.into_iter().filter(|f| named || has_loss(f)).map(gradient).collect::<Result<_, _>>()?;

@@ -1,6 +1,6 @@
 //! `graphc fmt`: modules in the canonical form.
 
-use super::{Failure, Out, load};
+use super::{Failure, Out, load, output};
 use crate::output::{BAD, GOOD, HEADING};
 use graphc::ir::format_module;
 use serde_json::json;
@@ -33,8 +33,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         let differs = canonical != text;
         changed += usize::from(differs);
         if differs && !args.check {
-            std::fs::write(path, &canonical)
-                .map_err(|e| Failure::Other(format!("cannot write {name}: {e}")))?;
+            output::replace(path, &canonical)?;
         }
         if out.json() {
             out.value(&json!({ "file": name, "changed": differs }))?;
@@ -48,7 +47,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     }
     if args.check && changed > 0 {
         let n = args.files.len();
-        return Err(Failure::Other(format!("{changed} of {n} files are not in the canonical form")));
+        return Err(Failure::Other(format!("files that are not in the canonical form: {changed} of {n}")));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `graphc grad`: the gradient of a function as a function.
 
-use super::{Failure, Out, load};
-use graphc::ir::{gradient_function, gradient_function_of, print_function};
+use super::{Failure, Out, load, output};
+use graphc::ir::print_function;
 use graphc::{Function, Module};
 use serde_json::json;
 use std::io::Write;
@@ -34,18 +34,12 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let mut module = load::module(&args.file)?;
     let name = differentiable(&module, args.function.as_deref())?;
     let wrt: Vec<&str> = args.wrt.iter().map(String::as_str).collect();
-    let gradient = if wrt.is_empty() {
-        gradient_function(&module, &name)
-    } else {
-        gradient_function_of(&module, &name, &wrt)
-    };
-    let gradient = gradient.map_err(Failure::other)?;
+    let gradient = load::gradient(&module, &name, &wrt)?;
     if let Some(path) = &args.output {
         let (function, nodes) = (gradient.name.clone(), gradient.graph.len());
         module.functions.retain(|f| f.name != function);
         module.functions.push(gradient);
-        std::fs::write(path, module.to_string())
-            .map_err(|e| Failure::Other(format!("cannot write {}: {e}", path.display())))?;
+        output::file(path, module.to_string())?;
         if out.json() {
             let file = path.display().to_string();
             return out.value(&json!({ "function": *function, "nodes": nodes, "file": file }));

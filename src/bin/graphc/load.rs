@@ -1,7 +1,7 @@
 //! Reads modules and picks functions and bindings, for all commands.
 
 use super::Failure;
-use graphc::ir::{gradient_function, verify};
+use graphc::ir::{BuildError, gradient_function_of, verify};
 use graphc::{Bindings, Function, Module, ThreadPool};
 use std::fs::File;
 use std::io::Read;
@@ -79,6 +79,21 @@ pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
+/// The gradient of a function by inputs and state variables of these names; by all trainable parameters if there are
+/// none. Errors have no place: it would be one of the tool's source.
+pub(super) fn gradient(module: &Module, function: &str, wrt: &[&str]) -> Result<Function, Failure> {
+    let trainable = module.trainable().map(|id| &*module.state[id.index()].name);
+    let wrt = if wrt.is_empty() { trainable.collect() } else { wrt.to_vec() };
+    gradient_function_of(module, function, &wrt).map_err(|errors| {
+        let messages = errors.0.into_iter().map(|e| match e {
+            BuildError::Type(e) => e.to_string(),
+            BuildError::NoGradient { error, .. } => error.to_string(),
+            BuildError::Misuse { message, .. } => message,
+        });
+        Failure::Usage(messages.collect::<Vec<_>>().join("\n"))
+    })
+}
+
 impl Selection {
     /// The selected function, or all of the module.
     pub(super) fn functions(&self, module: &Module) -> Result<Vec<Function>, Failure> {
@@ -89,7 +104,7 @@ impl Selection {
         if let Some(of) = name.strip_suffix(".grad")
             && module.function(of).is_some()
         {
-            return Ok(vec![gradient_function(module, of).map_err(Failure::other)?]);
+            return Ok(vec![gradient(module, of, &[])?]);
         }
         Err(unknown_function(module, name))
     }

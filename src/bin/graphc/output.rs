@@ -17,6 +17,20 @@ pub(super) fn file(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure> 
     std::fs::write(path, bytes).map_err(|e| Failure::Other(format!("cannot write {}: {e}", path.display())))
 }
 
+/// Writes a file anew, as a whole or not at all: on a full disk the old one stays. Its permissions are kept.
+pub(super) fn replace(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let write = || -> std::io::Result<()> {
+        let path = path.canonicalize()?; // A link stays one.
+        let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
+        file.write_all(bytes.as_ref())?;
+        file.as_file().set_permissions(path.metadata()?.permissions())?;
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        Ok(())
+    };
+    write().map_err(|e| Failure::Other(format!("cannot write {}: {e}", path.display())))
+}
+
 /// Buffered standard output.
 pub(super) struct Out {
     stdout: BufWriter<StdoutLock<'static>>,
