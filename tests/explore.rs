@@ -219,7 +219,9 @@ fn the_page_shows_graph_code_memory_and_time() {
         let stages =
             browser.evaluate("document.querySelectorAll('#pipeline button').length").as_u64().unwrap();
         assert!(stages > 3, "{module}: {stages}");
-        browser.evaluate("document.querySelectorAll('#pipeline button')[2].click()");
+        browser.evaluate(
+            "[...document.querySelectorAll('#pipeline button')].find(b => /simplify/.test(b.textContent)).click()",
+        );
         browser.wait(
             "document.getElementById('busy').hidden && document.querySelectorAll('.box.changed').length > 0",
         );

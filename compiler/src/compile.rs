@@ -2,7 +2,8 @@
 //! dumps.
 
 use crate::assemble::{Assembled, Limits, assemble};
-use crate::codegen::{self, CompiledFunction, Isa};
+use crate::cache::{CodeCache, Key};
+use crate::codegen::{self, CompiledFunction, Image, Isa, Keep, Placed};
 use crate::error::CompileError;
 use crate::fuse::{Fusion, fuse};
 use crate::guard;
@@ -19,8 +20,11 @@ use crate::program::{Program, Step};
 use crate::stacked;
 use crate::vector;
 use graphc_ir::{Bindings, Function, Module, NodeId, Op};
-use graphc_runtime::{AlignedBuffer, Executable, ExecutableParts, FaultSite, Port, StateLayout, StepInfo};
+use graphc_runtime::{
+    AlignedBuffer, Executable, ExecutableParts, FaultSite, Guard, Port, StateLayout, StepInfo,
+};
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +47,9 @@ pub struct CompileOptions {
     /// [`RuntimeError::NonFinite`](graphc_runtime::RuntimeError::NonFinite) at the first kernel that stores a NaN or
     /// an infinity, and the error names the node that made it. The results keep their bits; the arena is larger.
     pub nan_guard: bool,
+    /// Where [`compile`] and [`compile_executable`] look for code before they generate some, and keep what they generated.
+    /// Not used with `nan_guard`.
+    pub cache: Option<CodeCache>,
 }
 
 impl Default for CompileOptions {
@@ -55,6 +62,7 @@ impl Default for CompileOptions {
             keep_code: false,
             budget: None,
             nan_guard: false,
+            cache: CodeCache::from_environment(),
         }
     }
 }
@@ -156,7 +164,15 @@ pub fn compile(
     bindings: &Bindings,
     options: &CompileOptions,
 ) -> Result<Executable, CompileError> {
-    compile_stages(module, name, bindings, options).map(|c| c.0)
+    let layout = Arc::new(state_layout(module)?);
+    compile_executable(find(module, name)?, &layout, bindings, options)
+}
+
+fn find<'m>(module: &'m Module, name: &str) -> Result<&'m Function, CompileError> {
+    module.function(name).ok_or_else(|| CompileError::UnknownFunction {
+        name: name.to_owned(),
+        known: module.functions.iter().map(|f| f.name.clone()).collect(),
+    })
 }
 
 /// Like [`compile`], and gives what each stage made.
@@ -169,16 +185,37 @@ pub fn compile_stages(
     bindings: &Bindings,
     options: &CompileOptions,
 ) -> Result<(Executable, Stages), CompileError> {
-    let function = module.function(name).ok_or_else(|| CompileError::UnknownFunction {
-        name: name.to_owned(),
-        known: module.functions.iter().map(|f| f.name.clone()).collect(),
-    })?;
     let layout = Arc::new(state_layout(module)?);
-    compile_function(function, &layout, bindings, options)
+    compile_function(find(module, name)?, &layout, bindings, options)
+}
+
+/// Like [`compile_function`], without the stages: takes the code from the cache of `options` if it is there.
+///
+/// # Errors
+/// As [`compile`]. A cache that cannot be read or written is none.
+pub fn compile_executable(
+    function: &Function,
+    layout: &Arc<StateLayout>,
+    bindings: &Bindings,
+    options: &CompileOptions,
+) -> Result<Executable, CompileError> {
+    let cache = options.cache.as_ref().filter(|_| !options.nan_guard);
+    let Some((cache, key)) = cache.and_then(|c| Some((c, Key::of(function, layout, bindings, options)?)))
+    else {
+        return compile_function(function, layout, bindings, options).map(|c| c.0);
+    };
+    if let Some((frame, image)) = cache.load(&key)
+        && let Ok(placed) = codegen::place(&image, &frame.name)
+    {
+        return frame.executable(layout, placed, None);
+    }
+    let (executable, _) =
+        generate(function, layout, bindings, options, Some(|f: &_, i: &_| cache.store(&key, f, i)))?;
+    Ok(executable)
 }
 
 /// Compiles a function that need not be part of the module, such as a gradient, over state laid out
-/// as `layout`.
+/// as `layout`. The cache is not used.
 ///
 /// # Errors
 /// As [`compile`].
@@ -187,6 +224,62 @@ pub fn compile_function(
     layout: &Arc<StateLayout>,
     bindings: &Bindings,
     options: &CompileOptions,
+) -> Result<(Executable, Stages), CompileError> {
+    let nothing: Option<fn(&Frame, &Image)> = None;
+    generate(function, layout, bindings, options, nothing)
+}
+
+/// An executable but for its code and what it gets from outside.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Frame {
+    name: String,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    arena_bytes: usize,
+    constants: Vec<u8>,
+    faults: Vec<FaultSite>,
+    steps: Vec<StepInfo>,
+    max_threads: usize,
+}
+
+impl Frame {
+    /// The executable with this code, which was generated with this frame for state laid out as `state`.
+    fn executable(
+        self,
+        state: &Arc<StateLayout>,
+        placed: Placed,
+        guard: Option<Guard>,
+    ) -> Result<Executable, CompileError> {
+        let constants = AlignedBuffer::from_bytes(&self.constants, "constants").map_err(|e| {
+            CompileError::TooLarge { bytes: self.constants.len() as u64, what: e.to_string() }
+        })?;
+        let parts = ExecutableParts {
+            name: self.name,
+            inputs: self.inputs,
+            outputs: self.outputs,
+            state: state.clone(),
+            arena_bytes: self.arena_bytes,
+            constants,
+            faults: self.faults,
+            steps: self.steps.into(),
+            guard,
+            entry: placed.entry,
+            code: placed.code,
+            max_threads: self.max_threads,
+        };
+        // SAFETY: `entry` was generated for exactly these ports, this state layout, these constants and
+        // an arena of this size with scratch memory for `max_threads` workers; `code` owns its memory.
+        Ok(unsafe { Executable::from_parts(parts) })
+    }
+}
+
+/// Compiles a function; `keep` gets what it takes to make the executable again, if that is possible.
+fn generate(
+    function: &Function,
+    layout: &Arc<StateLayout>,
+    bindings: &Bindings,
+    options: &CompileOptions,
+    keep: Option<impl FnOnce(&Frame, &Image)>,
 ) -> Result<(Executable, Stages), CompileError> {
     let mut times = Vec::new();
     let mut clock = Instant::now();
@@ -215,34 +308,30 @@ pub fn compile_function(
         let (f, k) = nodes.into_iter().find(|(_, k)| k.name == kernel)?;
         f.graph.node(*k.sources.first()?).origin.loc.clone()
     };
-    let generated = codegen::generate(&assembled.program, options.isa, options.keep_code, loc)?;
+    let kept = Keep { text: options.keep_code, relocatable: keep.is_some() };
+    let generated = codegen::generate(&assembled.program, options.isa, kept, loc)?;
     lap("codegen");
 
     let port = |name: &str, ty: &graphc_ir::TensorType| {
         Port::new(name, ty.dtype, ty.shape.as_static().unwrap_or_default())
     };
     let g = &optimized.graph;
-    let constants = AlignedBuffer::from_bytes(&assembled.program.constants, "constants").map_err(|e| {
-        CompileError::TooLarge { bytes: assembled.program.constants.len() as u64, what: e.to_string() }
-    })?;
     let p = &assembled.program;
-    let parts = ExecutableParts {
+    let frame = Frame {
         name: function.name.to_string(),
         inputs: optimized.inputs.iter().map(|&i| port(optimized.input_name(i), g.ty(i))).collect(),
         outputs: optimized.outputs.iter().map(|o| port(&o.name, g.ty(o.node))).collect(),
-        state: layout.clone(),
         arena_bytes: p.scratch_offset + p.scratch_stride * options.max_threads.max(1),
-        constants,
+        constants: p.constants.clone(),
         faults,
         steps: programs(&optimized, &assembled).into_iter().flat_map(|(f, a)| steps(f, a)).collect(),
-        guard: options.nan_guard.then(|| guard::guard(&programs(&optimized, &assembled))),
-        entry: generated.entry,
-        code: generated.code,
         max_threads: options.max_threads.max(1),
     };
-    // SAFETY: `entry` was generated for exactly these ports, this state layout, these constants and
-    // an arena of this size with scratch memory for `max_threads` workers; `code` owns its memory.
-    let executable = unsafe { Executable::from_parts(parts) };
+    if let (Some(keep), Some(image)) = (keep, &generated.image) {
+        keep(&frame, image);
+    }
+    let guard = options.nan_guard.then(|| guard::guard(&programs(&optimized, &assembled)));
+    let executable = frame.executable(layout, generated.placed, guard)?;
     let stages = Stages {
         bound,
         optimized,

@@ -1,6 +1,7 @@
 //! graphc-compiler: from a graph to native code.
 
 mod assemble;
+mod cache;
 mod codegen;
 mod compile;
 mod error;
@@ -26,8 +27,11 @@ mod threads;
 pub mod vector;
 
 pub use assemble::Assembled;
+pub use cache::CodeCache;
 pub use codegen::{CompiledFunction, Isa, disassemble, object};
-pub use compile::{CompileOptions, Stages, compile, compile_function, compile_stages, state_layout};
+pub use compile::{
+    CompileOptions, Stages, compile, compile_executable, compile_function, compile_stages, state_layout,
+};
 pub use error::CompileError;
 pub use fuse::Fusion;
 pub use memory::{ALIGNMENT, BufferReq, MemoryPlan, live_bytes, plan, report};

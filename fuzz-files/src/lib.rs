@@ -136,6 +136,13 @@ fn kind(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// Memory is that of the process: one test at a time.
+    fn alone() -> MutexGuard<'static, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn fake(read: fn(&[u8], &Path) -> Result<(), String>) -> Target {
         Target {
@@ -150,6 +157,7 @@ mod tests {
     /// A reader that breaks a promise is found out.
     #[test]
     fn broken_promises_are_seen() {
+        let _turn = alone();
         let broken = |read, what: &str| {
             let error = check(&fake(read), b"", Path::new(".")).unwrap_err();
             assert!(error.contains(what), "{error}");
@@ -180,6 +188,7 @@ mod tests {
     /// A small campaign for each reader; GRAPHC_CASES is the number of mutants, 250.
     #[test]
     fn mutants_are_read_or_refused() {
+        let _turn = alone();
         let cases = std::env::var("GRAPHC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(250);
         for target in &TARGETS {
             let cases = if target.name == "compile" { cases / 5 } else { cases };
@@ -195,6 +204,7 @@ mod tests {
     /// Files that once broke a promise, and others that aim at one, named after their target.
     #[test]
     fn files_of_the_past_keep_the_promises() {
+        let _turn = alone();
         let scratch = tempfile::tempdir().unwrap();
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions");
         for entry in std::fs::read_dir(dir).unwrap() {

@@ -11,7 +11,7 @@ pub const MAX_RANK: usize = 8;
 pub const MAX_ELEMENTS: usize = 1 << 40;
 
 /// Element type of a tensor. There is no implicit conversion between any two of them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum DType {
     /// IEEE-754 binary32.
     F32,

@@ -10,6 +10,7 @@ use crate::profile::{Profile, StepInfo};
 use crate::state::{State, StateLayout};
 use crate::value::{Value, ValueMut};
 use graphc_ir::{DType, TensorType, checked_product};
+use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// An input or output of a function.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Port {
     /// Name, for errors.
     pub name: String,
@@ -46,7 +47,7 @@ impl Port {
 }
 
 /// A place in a function where an index is checked at run time.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FaultSite {
     /// Operation, such as `gather`, and the axis that is indexed if there are several.
     pub op: String,

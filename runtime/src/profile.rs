@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A step of a function: a kernel or an index check, of the function itself or of a loop in it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct StepInfo {
     /// Name of the kernel or check, unique in the function; of the body of a loop it begins with the name
     /// of the kernel that runs the loop, and a point.

@@ -4,7 +4,7 @@
 use crate::checkpoint::{self, CheckpointError};
 use crate::init::initialize;
 use crate::optim::LEARNING_RATE;
-use graphc_compiler::{CompileError, CompileOptions, compile_function, state_layout};
+use graphc_compiler::{CompileError, CompileOptions, compile_executable, state_layout};
 use graphc_ir::{Bindings, BuildErrors, DType, Dim, Module, StaticType, TensorType};
 use graphc_runtime::{
     Element, Elements, Executable, Port, RunContext, RuntimeError, State, StateLayout, ThreadPool, Value,
@@ -409,8 +409,7 @@ impl Session {
         let open = &self.signatures[function].open;
         let bindings: Bindings = open.iter().map(|d| &**d).zip(extents.iter().copied()).collect();
         let function = &self.module.functions[function];
-        let (executable, _) = compile_function(function, &self.layout, &bindings, &self.options)?;
-        Ok(Arc::new(executable))
+        Ok(Arc::new(compile_executable(function, &self.layout, &bindings, &self.options)?))
     }
 }
 

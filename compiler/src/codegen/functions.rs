@@ -8,6 +8,7 @@ use super::x86::{self, Code};
 use crate::error::CompileError;
 use crate::program::{Buffer, Place, Program, Scheduled, Step};
 use crate::threads::on_all_threads;
+use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -17,9 +18,10 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CompiledCode, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
+use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget};
 use graphc_runtime::abi;
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 /// Code of one function, for dumps.
 #[derive(Clone, Debug)]
@@ -34,12 +36,64 @@ pub struct CompiledFunction {
     pub notes: Vec<(usize, String)>,
 }
 
+/// What is kept of the functions that are defined.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Keep {
+    /// Text and bytes of every function, for dumps.
+    pub(crate) text: bool,
+    /// Code that can be put elsewhere.
+    pub(crate) relocatable: bool,
+}
+
+/// Code of one function that can be put anywhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Relocatable {
+    pub(super) name: String,
+    pub(super) alignment: u64,
+    pub(super) bytes: Vec<u8>,
+    pub(super) relocations: Vec<Relocation>,
+}
+
+/// A place in code that holds the address of a function.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Relocation {
+    offset: u32,
+    /// Position in [`KINDS`].
+    kind: u8,
+    /// Number of the function.
+    function: u32,
+    addend: i64,
+}
+
+/// How addresses of functions are written into code.
+const KINDS: [Reloc; 4] = [Reloc::Abs8, Reloc::X86PCRel4, Reloc::X86CallPCRel4, Reloc::Arm64Call];
+
+impl Relocation {
+    /// `None` for what is not a function of the module, or written in another way.
+    fn of(r: &ModuleReloc) -> Option<Self> {
+        let ModuleRelocTarget::User { namespace: 0, index: function } = r.name else { return None };
+        let kind = KINDS.iter().position(|&k| k == r.kind)? as u8;
+        Some(Self { offset: r.offset, kind, function, addend: r.addend })
+    }
+
+    pub(super) fn in_module(&self) -> ModuleReloc {
+        ModuleReloc {
+            offset: self.offset,
+            kind: KINDS[usize::from(self.kind) % KINDS.len()],
+            name: ModuleRelocTarget::user(0, self.function),
+            addend: self.addend,
+        }
+    }
+}
+
 /// What has been defined in a module.
 pub(super) struct Defined {
     /// The entry function of the program.
     pub(super) entry: FuncId,
     /// Every function, if it was asked for.
     pub(super) functions: Vec<CompiledFunction>,
+    /// Every function by number, if it was asked for and all can be put elsewhere.
+    pub(super) relocatable: Option<Vec<Relocatable>>,
     /// Total bytes of machine code.
     pub(super) code_bytes: usize,
     /// Every function with its size in bytes and its name.
@@ -56,7 +110,7 @@ pub(super) struct Machine {
     pub(super) vectors: Isa,
 }
 
-/// Defines the functions of a program in `module`. `keep` keeps text and bytes of every function for dumps.
+/// Defines the functions of a program in `module`.
 ///
 /// # Errors
 /// If Cranelift refuses a function.
@@ -65,7 +119,7 @@ pub(super) fn define<M: Module>(
     program: &Program,
     machine: &Machine,
     linkage: Linkage,
-    keep: bool,
+    keep: Keep,
 ) -> Result<Defined, CompileError> {
     let programs = program.all();
     let mut g = Generator { module, linkage, jobs: Vec::new(), ready: Vec::new() };
@@ -79,7 +133,9 @@ pub(super) fn define<M: Module>(
     let entry = entries[program.name.as_str()];
     let Generator { module, jobs, ready, .. } = g;
     let compiled = compile_all(&jobs, &machine.speed, &machine.none)?;
-    let mut defined = Defined { entry, functions: Vec::new(), code_bytes: 0, symbols: Vec::new() };
+    let mut defined =
+        Defined { entry, functions: Vec::new(), relocatable: None, code_bytes: 0, symbols: Vec::new() };
+    let mut movable: Vec<(FuncId, Option<Relocatable>)> = Vec::new();
     for (job, code) in jobs.iter().zip(&compiled) {
         let relocs: Vec<ModuleReloc> = code
             .buffer
@@ -92,7 +148,17 @@ pub(super) fn define<M: Module>(
             .map_err(|e| backend(&job.name, e))?;
         defined.code_bytes += code.code_buffer().len();
         defined.symbols.push((job.id, code.code_buffer().len(), job.name.clone()));
-        if keep {
+        if keep.relocatable {
+            let relocations: Option<_> = relocs.iter().map(Relocation::of).collect();
+            let code = relocations.map(|relocations| Relocatable {
+                name: job.name.clone(),
+                alignment: u64::from(code.buffer.alignment),
+                bytes: code.code_buffer().to_vec(),
+                relocations,
+            });
+            movable.push((job.id, code));
+        }
+        if keep.text {
             defined.functions.push(CompiledFunction {
                 name: job.name.clone(),
                 clif: job.context.func.display().to_string(),
@@ -102,10 +168,10 @@ pub(super) fn define<M: Module>(
         }
     }
     for (id, name, code) in ready {
-        module.define_function_bytes(id, 64, &code.bytes, &[]).map_err(|e| backend(&name, e))?;
+        module.define_function_bytes(id, WIDE_ALIGNMENT, &code.bytes, &[]).map_err(|e| backend(&name, e))?;
         defined.code_bytes += code.bytes.len();
         defined.symbols.push((id, code.bytes.len(), name.clone()));
-        if keep {
+        if keep.text {
             defined.functions.push(CompiledFunction {
                 name: name.clone(),
                 clif: String::new(),
@@ -113,6 +179,14 @@ pub(super) fn define<M: Module>(
                 notes: code.notes.clone(),
             });
         }
+        if keep.relocatable {
+            let (alignment, bytes, relocations) = (WIDE_ALIGNMENT, code.bytes, Vec::new());
+            movable.push((id, Some(Relocatable { name, alignment, bytes, relocations })));
+        }
+    }
+    if keep.relocatable {
+        movable.sort_by_key(|m| m.0);
+        defined.relocatable = movable.into_iter().map(|m| m.1).collect();
     }
     Ok(defined)
 }
@@ -120,6 +194,9 @@ pub(super) fn define<M: Module>(
 pub(super) fn backend(function: &str, e: impl std::fmt::Display) -> CompileError {
     CompileError::Backend { function: function.into(), message: e.to_string() }
 }
+
+/// Of kernels with 256- and 512-bit vectors: a line of the cache, and where their constants need it.
+const WIDE_ALIGNMENT: u64 = 64;
 
 /// One function waiting for Cranelift.
 struct Job {

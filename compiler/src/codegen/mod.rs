@@ -15,6 +15,7 @@ mod x86;
 
 pub use disassemble::disassemble;
 pub use functions::CompiledFunction;
+pub(crate) use functions::Keep;
 pub use isa::Isa;
-pub(crate) use jit::generate;
+pub(crate) use jit::{Image, Placed, features, generate, place};
 pub use object::object;

@@ -1,7 +1,7 @@
 //! Compiles a program into an object file, for this or another machine.
 
 use super::Isa;
-use super::functions::{Machine, backend, define};
+use super::functions::{Keep, Machine, backend, define};
 use crate::error::CompileError;
 use crate::program::Program;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
@@ -54,6 +54,6 @@ pub fn object(program: &Program, target_triple: &str) -> Result<Vec<u8>, Compile
     let builder = ObjectBuilder::new(machine.speed.clone(), name, default_libcall_names())
         .map_err(|e| backend(name, e))?;
     let mut module = ObjectModule::new(builder);
-    define(&mut module, program, &machine, Linkage::Export, false)?;
+    define(&mut module, program, &machine, Linkage::Export, Keep::default())?;
     module.finish().emit().map_err(|e| backend(name, e))
 }

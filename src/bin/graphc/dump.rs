@@ -4,7 +4,9 @@ use super::{Failure, Out, load, output};
 use clap::ValueEnum;
 use graphc::compiler::kernel::print::{print_kernel, print_program};
 use graphc::compiler::vector::print::print_function as print_vector;
-use graphc::compiler::{PassOptions, Stages, compile_function, disassemble, object, report, state_layout};
+use graphc::compiler::{
+    Assembled, PassOptions, Stages, compile_function, disassemble, object, report, state_layout,
+};
 use graphc::ir::print_function;
 use graphc::{CompileOptions, Function, Isa, Module, OptLevel};
 use serde_json::json;
@@ -21,6 +23,8 @@ enum Emit {
     Grad,
     /// What each pass did, and the function after the last
     Passes,
+    /// Which operations became one kernel, and what it reads of others
+    Clusters,
     /// Kernel IR: buffers, steps, index spaces and expressions
     Kernels,
     /// Vector IR: loops around lane-wise code
@@ -177,6 +181,7 @@ fn compiled(module: &Module, f: &Function, args: &Args, out: &mut impl Write) ->
             writeln!(out, "{kernels} kernels, {} bytes of code", s.code_bytes)?;
         }
         Emit::Passes => passes_table(module, &s, out)?,
+        Emit::Clusters => clusters(&programs, out)?,
         Emit::Kernels => {
             for (i, (f, a)) in programs.iter().enumerate() {
                 let p = &a.program;
@@ -235,6 +240,23 @@ fn compiled(module: &Module, f: &Function, args: &Args, out: &mut impl Write) ->
         Emit::Graph | Emit::Grad | Emit::Dot | Emit::Object => unreachable!("made without this"),
     }
     writeln!(out)?;
+    Ok(())
+}
+
+/// Each kernel with the nodes that it computes and those of other kernels that it reads.
+fn clusters(programs: &[(&Function, &Assembled)], out: &mut impl Write) -> Result<(), Failure> {
+    for (f, a) in programs {
+        for (k, kernel) in a.program.kernels.iter().enumerate() {
+            let (computed, read) = a.nodes_of(f, k);
+            writeln!(out, "cluster {}: {} nodes", kernel.name, computed.len())?;
+            for node in read {
+                writeln!(out, "  reads    {}", f.label(node))?;
+            }
+            for node in computed {
+                writeln!(out, "  computes {}", f.label_at(node))?;
+            }
+        }
+    }
     Ok(())
 }
 

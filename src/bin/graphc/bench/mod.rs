@@ -1,6 +1,7 @@
 //! `graphc bench`: time of training steps and of single operations.
 
 mod compile;
+mod file;
 mod generator;
 mod micro;
 mod prepared;
@@ -18,11 +19,13 @@ use std::io::Write;
 #[command(after_help = "\
 Examples:
   graphc bench mlp lenet5 --threads 1
+  graphc bench model.gir
   graphc bench --compile
   graphc bench --micro gemm --isa avx2
   graphc bench gpt_nano --module > gpt.gir")]
 pub(super) struct Args {
-    /// Workloads; with `--micro` how names of operations begin (all unless given)
+    /// Workloads, or files `*.gir` whose first function is measured on inputs that are made up; with `--micro` how names of
+    /// operations begin (all workloads, or all operations, unless given)
     names: Vec<String>,
     /// Threads (all of the machine unless given)
     #[arg(long)]
@@ -107,10 +110,14 @@ fn unknown_workload(name: &str) -> Failure {
 }
 
 fn steps(args: &Args, setup: &Setup, out: &mut Out) -> Result<(), Failure> {
-    for name in &args.names {
+    let (files, names): (Vec<&String>, Vec<&String>) = args.names.iter().partition(|n| n.ends_with(".gir"));
+    for name in names {
         if !workloads::ALL.iter().any(|w| w.name == name) {
             return Err(unknown_workload(name));
         }
+    }
+    if !files.is_empty() && (args.module || args.compile) {
+        return Err(Failure::Usage("`--module` and `--compile` are about workloads, not files".to_owned()));
     }
     if args.module {
         for workload in workloads::ALL.iter().filter(|w| args.names.iter().any(|n| n == w.name)) {
@@ -130,6 +137,9 @@ fn steps(args: &Args, setup: &Setup, out: &mut Out) -> Result<(), Failure> {
         };
         print(args, setup, columns, report.row, out)?;
         wrong.extend(report.wrong);
+    }
+    for file in files {
+        print(args, setup, columns, file::measure(file.as_ref(), setup, args.seconds.unwrap_or(1.5))?, out)?;
     }
     if args.compile && selected(compile::DEEP) {
         let report = compile::deep(setup, args.slack)?;

@@ -4,7 +4,7 @@ use super::generator::initial_state;
 use super::timing::{Timing, measure};
 use crate::Failure;
 use graphc::compiler::{Stages, compile_function, state_layout};
-use graphc::runtime::Elements;
+use graphc::runtime::{Elements, StateLayout};
 use graphc::{
     Bindings, CompileOptions, Executable, Isa, Module, RunContext, State, ThreadPool, Value, ValueMut,
 };
@@ -47,9 +47,19 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Compiles the first function of `module`, whose extents are all numbers, for these inputs.
     pub(super) fn new(module: &Module, inputs: Vec<Elements>, setup: &Setup) -> Result<Self, Failure> {
+        Self::with_state(module, inputs, setup, initial_state)
+    }
+
+    /// As [`new`](Self::new), with the state that `initial` gives.
+    pub(super) fn with_state(
+        module: &Module,
+        inputs: Vec<Elements>,
+        setup: &Setup,
+        initial: impl FnOnce(&Module, Arc<StateLayout>) -> Result<State, Failure>,
+    ) -> Result<Self, Failure> {
         let (executable, stages, compile) = setup.compile(module)?;
         let cx = RunContext::new(&executable, setup.pool.clone()).map_err(Failure::other)?;
-        let state = initial_state(module, executable.state_layout().clone())?;
+        let state = initial(module, executable.state_layout().clone())?;
         let outputs = executable.outputs().iter().map(|p| Elements::zeros(p.dtype, p.num_elements()));
         let (outputs, plan_bytes) = (outputs.collect(), stages.assembled.plan.bytes);
         Ok(Self { executable, cx, state, inputs, outputs, compile, plan_bytes })
