@@ -41,7 +41,7 @@ pub use graphc_compiler as compiler;
 pub use graphc_ir as ir;
 pub use graphc_runtime as runtime;
 
-pub use graphc_compiler::{CompileError, CompileOptions, Isa, OptLevel, compile, compile_stages};
+pub use graphc_compiler::{CodeCache, CompileError, CompileOptions, Isa, OptLevel, compile, compile_stages};
 pub use graphc_ir::composite::{bce_with_logits, cross_entropy, mse};
 pub use graphc_ir::{
     Bindings, BuildErrors, DType, Dim, Function, FunctionBuilder, Initializer, Literal, Module,

@@ -137,7 +137,8 @@ impl Key {
         let mut digest = BufWriter::new(Hashing(Sha256::new()));
         // The text of a value says all of it. Every part ends where the next begins, by its form.
         write!(digest, "{}\n{:?}\n", HERE.as_ref()?, (passes, max_threads, isa, budget, nan_guard)).ok()?;
-        write!(digest, "{:?}\n{layout:?}\n{function:?}", bindings.iter().collect::<Vec<_>>()).ok()?;
+        let bindings: Vec<_> = bindings.iter().collect();
+        write!(digest, "{bindings:?}\n{:?}\n{function:?}", layout.entries()).ok()?;
         Some(Self(digest.into_inner().ok()?.0.finalize().into()))
     }
 }
@@ -186,14 +187,17 @@ fn make_private(folder: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::compile::{compile, state_layout};
-    use graphc_ir::{DType, Module, ModuleBuilder, shape};
+    use graphc_ir::{DType, Initializer, Module, ModuleBuilder, shape};
     use graphc_runtime::{Elements, RunContext, RuntimeError, State, ThreadPool};
     use std::sync::Arc;
 
     /// A product for each step of a loop, an exponential, a lookup that can fail and a constant.
     fn module() -> Module {
         let m = ModuleBuilder::new("m");
+        let one = Initializer::Constant(1.0);
+        let states: Vec<_> = (0..9).map(|i| m.state(&format!("s{i}"), DType::F32, [2], one)).collect();
         m.function("f", |f| {
+            states.iter().for_each(|s| f.update(s, f.read(s) * 2.0));
             let x = f.input("x", DType::F32, shape!["T", "N"]);
             let w = f.input("w", DType::F32, shape!["N", "N"]);
             let row = f.input("row", DType::I32, [2]);

@@ -3,7 +3,7 @@
 use super::generator::initial_state;
 use super::timing::{Timing, measure};
 use crate::Failure;
-use graphc::compiler::{Stages, compile_function, state_layout};
+use graphc::compiler::{CodeCache, Stages, compile_function, state_layout};
 use graphc::runtime::{Elements, StateLayout};
 use graphc::{
     Bindings, CompileOptions, Executable, Isa, Module, RunContext, State, ThreadPool, Value, ValueMut,
@@ -21,13 +21,26 @@ impl Setup {
     /// Compiles the first function of `module`, whose extents are all numbers; gives the time from the module to
     /// executable code too.
     pub(super) fn compile(&self, module: &Module) -> Result<(Executable, Stages, Duration), Failure> {
-        let max_threads = self.pool.num_threads();
-        let options = CompileOptions { max_threads, isa: self.isa, ..CompileOptions::default() };
+        let options = self.options();
         let started = Instant::now();
         let layout = Arc::new(state_layout(module).map_err(Failure::other)?);
         let compiled = compile_function(&module.functions[0], &layout, &Bindings::new(), &options);
         let (executable, stages) = compiled.map_err(Failure::other)?;
         Ok((executable, stages, started.elapsed()))
+    }
+
+    /// As [`compile`](Self::compile), with a cache; gives the time.
+    pub(super) fn compile_with(&self, cache: &CodeCache, module: &Module) -> Result<Duration, Failure> {
+        let options = CompileOptions { cache: Some(cache.clone()), ..self.options() };
+        let started = Instant::now();
+        graphc::compile(module, &module.functions[0].name, &Bindings::new(), &options)
+            .map_err(Failure::other)?;
+        Ok(started.elapsed())
+    }
+
+    fn options(&self) -> CompileOptions {
+        let max_threads = self.pool.num_threads();
+        CompileOptions { max_threads, isa: self.isa, ..CompileOptions::default() }
     }
 }
 
