@@ -1,7 +1,8 @@
-//! `graphc bench --compile`: how long compiling takes, also where the code is in a file, and how close memory plans are to the
-//! least.
+//! `graphc bench --compile`: how long compiling takes, also where the code is in a file, how close memory plans are to the
+//! least, and whether the process grows by what was planned.
 
-use super::prepared::Setup;
+use super::prepared::{Prepared, Setup};
+use super::timing::resident_mb;
 use super::workloads::{Workload, gpt_nano};
 use super::{Column, Report, round};
 use crate::Failure;
@@ -16,7 +17,7 @@ const TIMES: usize = 9;
 /// Largest plan, as a multiple of the most bytes alive at once, which no plan can be smaller than.
 const LARGEST_PLAN: f64 = 1.1;
 
-pub(super) const COLUMNS: [Column; 10] = [
+pub(super) const COLUMNS: [Column; 12] = [
     ("workload", "workload", 14, 0),
     ("nodes", "nodes", 8, 0),
     ("kernels", "kernels", 9, 0),
@@ -27,6 +28,8 @@ pub(super) const COLUMNS: [Column; 10] = [
     ("plan_kb", "plan KB", 10, 0),
     ("lower_bound_kb", "least KB", 10, 0),
     ("ratio", "ratio", 7, 3),
+    ("planned_mb", "planned MB", 12, 1),
+    ("grown_mb", "grown by MB", 13, 1),
 ];
 
 /// How long it may take to get code of a workload from a file, in milliseconds.
@@ -38,10 +41,30 @@ pub(super) const DEEP: &str = "gpt_12_layers";
 /// How long that may take, and getting its code from a file, in milliseconds.
 const DEEP_MS: [f64; 2] = [400.0, 25.0];
 
-/// Compiles a workload several times. What took longer than `slack` times its budget, or more memory than
-/// it should, is wrong.
+/// How far from the plan the growth of the process may be: so many MiB, and a part of the plan.
+const UNPLANNED: (f64, f64) = (16.0, 0.05);
+
+/// Compiles a workload several times and runs a step. What took longer than `slack` times its budget, or other memory
+/// than it should, is wrong.
 pub(super) fn measure(workload: &Workload, setup: &Setup, slack: f64) -> Result<Report, Failure> {
-    compile(workload.name, &workload.module()?, [workload.compile_ms, CACHED_MS], setup, slack)
+    let module = workload.module()?;
+    let mut report = compile(workload.name, &module, [workload.compile_ms, CACHED_MS], setup, slack)?;
+    let inputs = workload.inputs(&module);
+    let before = resident_mb();
+    let mut step = Prepared::new(&module, inputs, setup)?;
+    step.run()?;
+    let (grown, planned) = (resident_mb() - before, step.planned_mb());
+    report.row["planned_mb"] = json!(round(planned, 2));
+    report.row["grown_mb"] = json!(round(grown, 2));
+    let (constant, part) = UNPLANNED;
+    // Where there is no `/proc`, nothing is known.
+    if before > 0.0 && (grown - planned).abs() > constant + part * planned {
+        let name = workload.name;
+        report
+            .wrong
+            .push(format!("{name}: the process grew by {grown:.1} MiB, planned were {planned:.1} MiB"));
+    }
+    Ok(report)
 }
 
 /// Compiles the training step of gpt_nano with 12 layers in the place of 4, as [`measure`] does.

@@ -101,6 +101,12 @@ impl Prepared {
         move || executable.run(cx, state, &inputs, &mut outputs).map_err(Failure::other)
     }
 
+    /// Memory that was planned, in MiB: arena with scratch memory, state and constants.
+    pub(super) fn planned_mb(&self) -> f64 {
+        let (arena, state) = (self.cx.arena_bytes(), self.executable.state_layout().bytes());
+        (arena + state + self.executable.constants_bytes()) as f64 / f64::from(1 << 20)
+    }
+
     /// The state as the last run left it.
     pub(super) fn state(&self) -> &State {
         &self.state

@@ -84,8 +84,17 @@ pub(super) fn reset_peak_memory() {
 
 /// Peak of resident memory in MiB; 0 where there is no `/proc`.
 pub(super) fn peak_memory_mb() -> f64 {
+    status_mb("VmHWM:")
+}
+
+/// Resident memory in MiB; 0 where there is no `/proc`.
+pub(super) fn resident_mb() -> f64 {
+    status_mb("VmRSS:")
+}
+
+fn status_mb(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|l| l.strip_prefix(field));
     let kb = line.and_then(|l| l.split_whitespace().next()).and_then(|kb| kb.parse::<f64>().ok());
     kb.unwrap_or(0.0) / 1024.0
 }

@@ -120,7 +120,7 @@ impl Workload {
         Ok(Report { row, wrong })
     }
 
-    fn inputs(&self, module: &Module) -> Vec<Elements> {
+    pub(super) fn inputs(&self, module: &Module) -> Vec<Elements> {
         let f = &module.functions[0];
         let elements = f.inputs.iter().map(|&i| f.graph.ty(i).shape.num_elements().unwrap_or(0));
         elements.zip(self.data).enumerate().map(|(j, (n, &values))| generator::input(j, n, values)).collect()
