@@ -52,10 +52,11 @@ impl Dependences {
                 graph.add_edge(w, r, ());
             }
         }
-        // An index is checked before a kernel uses it.
+        // An index is checked before a kernel uses it. A loop may read what it has written itself.
         for (check, &at) in checks.iter().zip(&check_nodes) {
+            let own = writer.get(&check.buffer);
             for &r in &readers[&check.buffer] {
-                if r != at && !check_nodes.contains(&r) {
+                if r != at && Some(&r) != own && !check_nodes.contains(&r) {
                     graph.add_edge(at, r, ());
                 }
             }

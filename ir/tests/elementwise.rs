@@ -141,6 +141,6 @@ fn wrong_types_are_refused_by_name() {
     check(&|_, b| _ = b.lt(b), "compare: operand 0 is bool, must be a number (bool has no order)");
     check(&|x, _| _ = x.bitcast(DType::I64), "bitcast: f32 and i64 differ in size");
     check(&|x, _| _ = x.select(x, x), "select: operand 0 is f32, must be bool");
-    check(&|x, _| _ = x.check_index(3), "check_index: operand 0 is f32, must be an integer");
+    check(&|x, _| _ = x.check_index(3), "check_index: operand 0 is f32, must be i32 or i64");
     check(&|x, _| _ = x.rng_bits(x, 0, [2]), "rng_bits: the seed is f32[2], must be i64[]");
 }

@@ -1,6 +1,8 @@
 //! Operations that move data, slide windows and convolve: shape rules, refusals, known values.
 
-use graphc_ir::ops::{ConvConfig, Convolution, Gather, Pad, ReduceWindowMax, Slice};
+use graphc_ir::ops::{
+    CheckIndex, ConvConfig, Convolution, DynamicSlice, Gather, IsNan, Pad, ReduceWindowMax, Slice, Tanh,
+};
 use graphc_ir::{
     Bindings, BuildErrors, DType, Dim, EvalError, FunctionBuilder, Literal, Module, ModuleBuilder, Op,
     Tensor, TensorType, Window, evaluate, gradients, shape,
@@ -36,6 +38,26 @@ fn check_refusal(op: impl Into<Op>, operands: &[TensorType], expected: &str) {
 
 fn f32(shape: impl Into<graphc_ir::Shape>) -> TensorType {
     TensorType::new(DType::F32, shape)
+}
+
+/// A text module has no builder that would convert operands.
+#[test]
+fn types_that_an_operation_cannot_compute_with_are_refused() {
+    let half = |dims: &[usize]| TensorType::new(DType::BF16, dims);
+    let u8s = |dims: &[usize]| TensorType::new(DType::U8, dims);
+    check_refusal(Tanh {}, &[half(&[2])], "operand 0 is bf16, must be a float: `cast` it to f32");
+    check_refusal(IsNan {}, &[half(&[2])], "operand 0 is bf16, must be a float: `cast` it to f32");
+    let images = [half(&[1, 1, 4]), half(&[1, 1, 2])];
+    check_refusal(
+        Convolution::from(ConvConfig::new(1)),
+        &images,
+        "operand 0 is bf16, must be a float: `cast` it to f32",
+    );
+    check_refusal(CheckIndex { bound: 3.into() }, &[u8s(&[2])], "operand 0 is u8, must be i32 or i64");
+    let gather = Gather { axes: vec![0], batch: vec![] };
+    check_refusal(gather, &[f32([4]), u8s(&[2])], "operand 1 is u8, must be i32 or i64");
+    let slice = DynamicSlice { sizes: [2].into() };
+    check_refusal(slice, &[f32([4]), u8s(&[])], "operand 1 is u8, must be i32 or i64");
 }
 
 #[test]

@@ -143,6 +143,12 @@ impl Exprs {
         depend
     }
 
+    /// Whether an index that is read from memory depends on an index expression for which `uses` holds.
+    pub fn scattered(&self, uses: &dyn Fn(&IndexExpr) -> bool) -> bool {
+        let varies = self.depend(&|e| e.op.index_exprs().into_iter().any(uses));
+        self.dynamics.iter().any(|d| varies[d.0 as usize])
+    }
+
     /// The reductions whose results `root` uses.
     pub fn reduced(&self, root: ExprId) -> impl Iterator<Item = u32> + '_ {
         let needed = self.needed(&[root]);

@@ -704,7 +704,7 @@ impl Part<'_, '_> {
             self.tiles(&unit, Some(&block), &mut |p, at| {
                 p.prefetch(&unit, at);
                 let zeros = p.zeros(at);
-                let sums = p.sums(&unit, &block, &source, at, zeros);
+                let sums = p.sums(&unit, &block, source.as_ref(), at, zeros);
                 match room {
                     None => p.finish(&unit, at, &sums),
                     Some(region) => {
@@ -757,7 +757,7 @@ impl Part<'_, '_> {
                 p.b.select(start, zero, before)
             });
             let init = init.collect();
-            let sums = p.sums(unit, &block, &source, at, init);
+            let sums = p.sums(unit, &block, source.as_ref(), at, init);
             p.rest(base, &slot, at, &sums);
         });
         self.b.close(l, &[]);
@@ -878,13 +878,17 @@ impl Part<'_, '_> {
         }
     }
 
-    /// The left factor for a unit and a block of k.
-    fn source(&mut self, unit: &Unit, block: &KBlock) -> Source {
+    /// The left factor for a unit and a block of k; without a term of the sum there is none, and it need
+    /// not be a load.
+    fn source(&mut self, unit: &Unit, block: &KBlock) -> Option<Source> {
         let s = self.s;
+        if s.k_size() == 0 {
+            return None;
+        }
         let Some(w) = &s.window else {
             let (buffer, index) = Self::load_of(&self.part.lhs);
             let index = self.linear(buffer, index);
-            return Source { base: Base::Buffer(buffer), index, origin: IndexExpr::default() };
+            return Some(Source { base: Base::Buffer(buffer), index, origin: IndexExpr::default() });
         };
         let column = if s.lhs_along_n { unit.panel.scale(s.lanes) } else { IndexExpr::default() };
         let start = self.point(unit, &unit.m, &column, &self.k_at(block));
@@ -910,7 +914,7 @@ impl Part<'_, '_> {
         let weighted = |index: &[IndexExpr]| {
             index.iter().zip(&strides).fold(IndexExpr::default(), |sum, (e, &c)| sum.add(&e.scale(c)))
         };
-        Source { base, index: weighted(&w.index), origin: weighted(&lowest) }
+        Some(Source { base, index: weighted(&w.index), origin: weighted(&lowest) })
     }
 
     /// Copies what a unit and a block of k need of the right factor to scratch memory, where each panel
@@ -1057,11 +1061,16 @@ impl Part<'_, '_> {
     }
 
     /// The accumulators of a tile after a block of k.
-    fn sums(&mut self, unit: &Unit, block: &KBlock, source: &Source, at: &At, acc: Vec<Val>) -> Vec<Val> {
+    fn sums(
+        &mut self,
+        unit: &Unit,
+        block: &KBlock,
+        source: Option<&Source>,
+        at: &At,
+        acc: Vec<Val>,
+    ) -> Vec<Val> {
         let s = self.s;
-        if s.k_size() == 0 {
-            return acc;
-        }
+        let Some(source) = source else { return acc };
         let first_var = |g: usize| s.space.first(g) as u32;
         let along_k = |e: &IndexExpr| {
             let own = s.space.extents[3].len() as u32;

@@ -86,7 +86,8 @@ pub(super) fn cumulative(
     b.bound_param(1, units + 1);
     let u = b.open(b.param(0), Bound::Min(b.param(1), IndexExpr::constant(units)), 1, 1, &[]);
     let mut at = delinearize(&b, &u.var, leading);
-    let lanes = if rows.is_some() { target.map_lanes } else { 1 };
+    let scattered = kernel.exprs.scattered(&|e| e.uses(leading.len() as u32));
+    let lanes = if rows.is_some() && !scattered { target.map_lanes } else { 1 };
     let strip = rows.map(|rows| b.open(IndexExpr::default(), to(rows), i64::from(lanes), lanes, &[]));
     at.extend(strip.iter().map(|s| s.var.clone()));
     let identity = b.constant_lanes(kind.identity(lane_type(buffers[out as usize].dtype)), lanes);

@@ -1,6 +1,6 @@
 //! `check_index`: refuses indices out of range.
 
-use super::rules::{accept, operands};
+use super::rules::{accept, is_index, operands};
 use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
@@ -10,7 +10,7 @@ use crate::scalar::Scalar;
 use crate::types::{DType, Dim, TensorType};
 
 op! {
-    /// `x` itself, an integer tensor, if every element is in `0..bound`; else a run-time error that
+    /// `x` itself, a tensor of i32 or i64, if every element is in `0..bound`; else a run-time error that
     /// names the first position in row-major order where it is not. No gradient.
     pub struct CheckIndex {
         /// Exclusive upper bound.
@@ -29,7 +29,7 @@ impl OpDef for CheckIndex {
 
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
         let [x0] = operands::<1>(Self::NAME, x)?;
-        accept(Self::NAME, x, 0, "an integer", DType::is_int)?;
+        accept(Self::NAME, x, 0, "i32 or i64", is_index)?;
         Ok(x0.clone())
     }
 

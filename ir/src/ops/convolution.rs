@@ -1,6 +1,6 @@
 //! `convolution`: sums of products over sliding windows and channels.
 
-use super::rules::{accept, check_step, in_bounds, multiply_add, operands, reach, same_dtype, storable, sum_tangents, to_front};
+use super::rules::{FLOAT, accept, check_step, in_bounds, multiply_add, operands, reach, same_dtype, storable, sum_tangents, to_front};
 use super::window::WindowAxis;
 use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
@@ -9,7 +9,7 @@ use crate::index::{Access, IndexExpr};
 use crate::literal::{Literal, indices, linear_index};
 use crate::pattern::{Contraction, Pattern};
 use crate::scalar::Scalar;
-use crate::types::{DType, Dim, Shape, TensorType};
+use crate::types::{Dim, Shape, TensorType};
 
 op! {
     /// Operands `x: [N, C, s..]` and `w: [O, C / groups, k..]` of one float type, with 1 to 3
@@ -305,7 +305,7 @@ impl OpDef for Convolution {
     fn infer(&self, types: &[TensorType]) -> Result<TensorType, TypeError> {
         let [x, w] = operands::<2>(Self::NAME, types)?;
         let fail = |message: String| Err(TypeError::new(Self::NAME, types, message));
-        accept(Self::NAME, types, 0, "a float", DType::is_float)?;
+        accept(Self::NAME, types, 0, FLOAT.what, |d| FLOAT.dtypes.contains(&d))?;
         same_dtype(Self::NAME, types, 0, 1)?;
         let spatial = self.strides.len();
         if !(1..=3).contains(&spatial) {

@@ -1,6 +1,6 @@
 //! `is_nan`: elementwise test for NaN.
 
-use super::rules::{accept, elementwise, map_elements, operands};
+use super::rules::{FLOAT, accept, elementwise, map_elements, operands};
 use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
@@ -19,7 +19,7 @@ impl OpDef for IsNan {
 
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
         operands::<1>(Self::NAME, x)?;
-        accept(Self::NAME, x, 0, "a float", DType::is_float)?;
+        accept(Self::NAME, x, 0, FLOAT.what, |d| FLOAT.dtypes.contains(&d))?;
         Ok(x[0].with_dtype(DType::Bool))
     }
 

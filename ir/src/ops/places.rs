@@ -2,7 +2,7 @@
 //! dynamic slices.
 
 use super::BatchCx;
-use super::rules::accept;
+use super::rules::{accept, is_index};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
 use crate::index::IndexExpr;
@@ -36,7 +36,7 @@ impl Places<'_> {
             return fail(format!("{} operands of indices for {} axes", indices.len(), self.axes.len()));
         }
         for (i, other) in indices.iter().enumerate() {
-            accept(op, x, i + 1, "i32 or i64", DType::is_int)?;
+            accept(op, x, i + 1, "i32 or i64", is_index)?;
             if other.shape != *picked {
                 let (i, other) = (i + 1, &other.shape);
                 return fail(format!("operand {i} has shape {other}, operand 1 has shape {picked}"));
@@ -201,7 +201,7 @@ pub(super) fn check_part(
         }
     }
     for (i, start) in x.iter().enumerate().skip(first) {
-        accept(op, x, i, "i32 or i64", DType::is_int)?;
+        accept(op, x, i, "i32 or i64", is_index)?;
         if start.rank() != 0 {
             return fail(format!("operand {i} has shape {}, a start is a scalar", start.shape));
         }

@@ -79,6 +79,11 @@ pub(super) fn region_takes(name: &str, region: &Region, x: &[TensorType]) -> Res
     }
 }
 
+/// Types that number positions.
+pub(super) fn is_index(dtype: DType) -> bool {
+    matches!(dtype, DType::I32 | DType::I64)
+}
+
 /// Any type with arithmetic.
 pub(super) fn is_number(dtype: DType) -> bool {
     dtype != DType::Bool && !dtype.is_half()

@@ -1,6 +1,6 @@
 //! `tanh`: elementwise hyperbolic tangent.
 
-use super::rules::{accept, elementwise, map_elements, operands};
+use super::rules::{FLOAT, elementwise, infer_elementwise, map_elements};
 use super::{BatchCx, Batched, Jvp, OpDef, StaticType, Vjp, VjpCx};
 use crate::builder::Tensor;
 use crate::error::{EvalError, TypeError};
@@ -20,9 +20,7 @@ impl OpDef for Tanh {
     const NAME: &'static str = "tanh";
 
     fn infer(&self, x: &[TensorType]) -> Result<TensorType, TypeError> {
-        operands::<1>(Self::NAME, x)?;
-        accept(Self::NAME, x, 0, "a float", DType::is_float)?;
-        Ok(x[0].clone())
+        infer_elementwise::<1>(Self::NAME, x, &FLOAT)
     }
 
     fn vjp<'f>(&self, cx: &VjpCx<'_, 'f>, ct: Tensor<'f>) -> Vjp<'f> {
