@@ -35,7 +35,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod differential;
 pub mod machine;
+pub mod reduce;
 
 pub use graphc_compiler as compiler;
 pub use graphc_ir as ir;

@@ -420,7 +420,7 @@ impl<'a> Assembler<'a> {
     fn in_place_in_kernel(&self, state: StateId, buffer: BufferId) -> bool {
         let Some(kernel) = self.kernels.iter().find(|k| k.writes().contains(&buffer)) else { return false };
         let old: Vec<BufferId> = self.old_buffers(state);
-        if !kernel.reads().iter().any(|b| old.contains(b)) {
+        if !kernel.reads().iter().any(|b| old.contains(b)) || fault!(21) {
             return true;
         }
         let Some(store) = kernel.stores.iter().find(|s| s.buffer == buffer) else { return false };
@@ -641,10 +641,9 @@ impl<'a> Assembler<'a> {
         let mut candidates = kernel.reads();
         candidates.retain(|&b| {
             let (from, to) = (&self.buffers[b as usize], &self.buffers[store.buffer as usize]);
-            read_before(kernel, store, b)
-                && !read_by_updates(kernel, b)
-                && from.dims == to.dims
-                && from.strides == to.strides
+            let before = read_before(kernel, store, b) || fault!(20);
+            let again = read_by_updates(kernel, b) && !fault!(22);
+            before && !again && from.dims == to.dims && from.strides == to.strides
         });
         candidates
     }
@@ -668,6 +667,9 @@ fn read_by_updates(kernel: &Kernel, buffer: BufferId) -> bool {
 
 fn in_last_stage(kernel: &Kernel, store: &Store) -> bool {
     let stages = kernel.stages();
+    if fault!(26) {
+        return true;
+    }
     let inner = kernel.stores.iter().filter(|s| s.inner).map(|s| kernel.stage(s.value, &stages));
     inner.chain(stages.iter().copied()).max() == Some(kernel.stage(store.value, &stages))
 }

@@ -1,5 +1,7 @@
 //! graphc-compiler: from a graph to native code.
 
+#[macro_use]
+pub mod mutants;
 mod assemble;
 mod cache;
 mod codegen;
@@ -39,5 +41,7 @@ pub use memory_check::{MemoryError, check_plan};
 pub use pass::{
     OptLevel, Pass, PassCx, PassOptions, PassRecord, Rebuilder, run_passes, same_function, verify_function,
 };
-pub use passes::{Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify, remove_dead};
+pub use passes::{
+    Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify, remove_dead, simplify_rules,
+};
 pub use pipeline::{optimize, passes_of};

@@ -52,7 +52,7 @@ pub struct BufferReq {
 impl BufferReq {
     /// The last step at which it is alive.
     pub fn end(&self) -> usize {
-        self.last.max(self.first)
+        self.last.max(self.first) - usize::from(fault!(13) && self.last > self.first)
     }
 }
 
@@ -96,7 +96,10 @@ fn choose_in_place(reqs: &[BufferReq]) -> Vec<Option<usize>> {
         let new = &reqs[i];
         let fits = |&&d: &&usize| {
             let dying = &reqs[d];
-            !taken[d] && dying.first < new.first && dying.end() == new.first && dying.bytes >= new.bytes
+            !taken[d]
+                && dying.first < new.first
+                && (dying.end() == new.first || fault!(14) && dying.end() > new.first)
+                && dying.bytes >= new.bytes
         };
         let best = new.may_reuse.iter().filter(fits).min_by_key(|&&d| (reqs[d].bytes, d)).copied();
         if let Some(d) = best.filter(|_| new.bytes > 0) {

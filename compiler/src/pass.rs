@@ -8,6 +8,8 @@
 use crate::error::CompileError;
 use graphc_ir::{Function, Graph, Node, NodeId, Op, Origin, Output, TensorType, Update};
 use smallvec::SmallVec;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// How much the compiler optimizes. No level changes a result by a single bit.
@@ -29,6 +31,14 @@ pub enum OptLevel {
 pub struct PassCx {
     /// The level compiled at.
     pub level: OptLevel,
+    fired: RefCell<BTreeMap<&'static str, usize>>,
+}
+
+impl PassCx {
+    /// Records that a rule has rewritten a node.
+    pub(crate) fn fire(&self, rule: &'static str) {
+        *self.fired.borrow_mut().entry(rule).or_default() += 1;
+    }
 }
 
 /// A transformation of one function whose dimensions are all numbers.
@@ -95,6 +105,8 @@ pub struct PassRecord {
     pub nodes_before: usize,
     /// Number of nodes after.
     pub nodes_after: usize,
+    /// Rules by name, with how often each rewrote a node; those that never did are not there.
+    pub fired: BTreeMap<&'static str, usize>,
     /// Time taken, without checks.
     pub elapsed_ns: u64,
     /// The function after the pass, if [`PassOptions::dump_after`] asks for it.
@@ -110,7 +122,7 @@ pub fn run_passes(
     passes: &[&dyn Pass],
     options: &PassOptions,
 ) -> Result<(Function, Vec<PassRecord>), CompileError> {
-    let cx = PassCx { level: options.level };
+    let cx = PassCx { level: options.level, ..PassCx::default() };
     let mut current = function.clone();
     let mut records = Vec::new();
     for pass in passes.iter().filter(|p| !options.skip.iter().any(|s| s == p.name())) {
@@ -130,6 +142,7 @@ pub fn run_passes(
             changed: !same_function(&current, &next),
             nodes_before: current.graph.len(),
             nodes_after: next.graph.len(),
+            fired: cx.fired.take(),
             elapsed_ns,
             after: options.dumps(pass.name()).then(|| next.clone()),
         });

@@ -6,7 +6,7 @@ use crate::pass::{OptLevel, Pass, PassOptions, PassRecord, Rebuilder, run_passes
 use crate::passes::{Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify};
 use graphc_ir::{Function, Region};
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 /// The passes of a level, in order.
@@ -59,12 +59,13 @@ pub fn optimize(
     let function = if passes.is_empty() || !has_regions(function) {
         Cow::Borrowed(function)
     } else {
-        let with_regions = optimize_regions(function, options)?;
+        let (with_regions, fired) = optimize_regions(function, options)?;
         records.push(PassRecord {
             name: "regions",
             changed: !same_function(function, &with_regions),
             nodes_before: function.graph.len(),
             nodes_after: with_regions.graph.len(),
+            fired,
             elapsed_ns: started.elapsed().as_nanos() as u64,
             after: options.dumps("regions").then(|| with_regions.clone()),
         });
@@ -94,10 +95,14 @@ fn has_regions(function: &Function) -> bool {
     function.graph.ids().any(|id| !function.graph.op(id).regions().is_empty())
 }
 
-/// The function with optimized regions.
-fn optimize_regions(function: &Function, options: &PassOptions) -> Result<Function, CompileError> {
+/// The function with optimized regions, and how often each rule rewrote a node of them.
+fn optimize_regions(
+    function: &Function,
+    options: &PassOptions,
+) -> Result<(Function, BTreeMap<&'static str, usize>), CompileError> {
     let graph = &function.graph;
     let mut known: Vec<(Region, Region)> = Vec::new();
+    let mut fired = BTreeMap::new();
     let mut rebuilder = Rebuilder::new(function);
     for id in graph.ids() {
         let node = graph.node(id);
@@ -111,7 +116,11 @@ fn optimize_regions(function: &Function, options: &PassOptions) -> Result<Functi
             *region = match done {
                 Some(after) => after,
                 None => {
-                    let after = Region::new(optimize(region.function(), options)?.0);
+                    let (after, records) = optimize(region.function(), options)?;
+                    for (rule, n) in records.into_iter().flat_map(|r| r.fired) {
+                        *fired.entry(rule).or_default() += n;
+                    }
+                    let after = Region::new(after);
                     known.push((region.clone(), after.clone()));
                     after
                 }
@@ -121,7 +130,7 @@ fn optimize_regions(function: &Function, options: &PassOptions) -> Result<Functi
         let new = rebuilder.push(op, &operands, &node.origin)?;
         rebuilder.replace(id, new);
     }
-    Ok(rebuilder.finish())
+    Ok((rebuilder.finish(), fired))
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ fn little() -> MemFlagsData {
 fn float_cc(kind: CmpKind) -> FloatCC {
     match kind {
         CmpKind::Eq => FloatCC::Equal,
+        CmpKind::Ne if fault!(16) => FloatCC::OrderedNotEqual,
         CmpKind::Ne => FloatCC::NotEqual,
         CmpKind::Lt => FloatCC::LessThan,
         CmpKind::Le => FloatCC::LessThanOrEqual,
@@ -56,7 +57,7 @@ fn float_cc(kind: CmpKind) -> FloatCC {
 }
 
 fn int_cc(kind: CmpKind, signed: bool) -> IntCC {
-    match (kind, signed) {
+    match (kind, signed && !fault!(17)) {
         (CmpKind::Eq, _) => IntCC::Equal,
         (CmpKind::Ne, _) => IntCC::NotEqual,
         (CmpKind::Lt, true) => IntCC::SignedLessThan,
@@ -97,8 +98,9 @@ fn vector_const(b: &mut FunctionBuilder<'_>, c: Scalar) -> Value {
 pub(super) fn lane_mask(b: &mut FunctionBuilder<'_>, active: usize, lanes: usize) -> Parts {
     (0..lanes / 4)
         .map(|p| {
-            let bytes: Vec<u8> =
-                (0..4).flat_map(|l| if 4 * p + l < active { [0xff; 4] } else { [0; 4] }).collect();
+            let bytes: Vec<u8> = (0..4)
+                .flat_map(|l| if 4 * p + l + usize::from(fault!(15)) < active { [0xff; 4] } else { [0; 4] })
+                .collect();
             let data = b.func.dfg.constants.insert(ConstantData::from(bytes.as_slice()));
             b.ins().vconst(types::I32X4, data)
         })

@@ -180,11 +180,8 @@ impl<'a, B: Layout> Nest<'a, B> {
     /// Whether an index read from memory depends on collapsed variable `v`: then lanes cannot run
     /// along it.
     fn scattered_along(&self, v: usize) -> bool {
-        let exprs = &self.kernel.exprs;
         let inside = self.space.inside(v..v + 1);
-        let uses = |x: &IndexExpr| (0..).zip(&inside).any(|(v, &i)| i && x.uses(v));
-        let varies = exprs.depend(&|e| e.op.index_exprs().into_iter().any(uses));
-        exprs.dynamics.iter().any(|d| varies[d.0 as usize])
+        self.kernel.exprs.scattered(&|x| (0..).zip(&inside).any(|(v, &i)| i && x.uses(v)))
     }
 
     /// Whether neighbours along collapsed variable `v` are neighbours in memory, or one element.
@@ -645,7 +642,7 @@ impl<'a> Schedule<'a> {
             let i = l.var.scale(2 * s);
             for (p, &kind) in parts.iter().zip(&kinds) {
                 let x = self.b.load(p.at(&i), &[]);
-                let y = self.b.load(p.at(&i.offset(s)), &[]);
+                let y = self.b.load(p.at(&i.offset(if fault!(18) { 0 } else { s })), &[]);
                 let v = self.b.op(kind.op(), &[x, y]);
                 self.b.store(p.at(&i), v);
             }
@@ -869,8 +866,9 @@ impl<'a> Schedule<'a> {
         let mut half = Reduce::LANES / 2;
         while half > 0 {
             for j in half..lanes.len().min(2 * half) {
+                let to = if fault!(19) { 0 } else { j - half };
                 for (i, &kind) in kinds.iter().enumerate() {
-                    lanes[j - half][i] = self.b.op(kind.op(), &[lanes[j - half][i], lanes[j][i]]);
+                    lanes[to][i] = self.b.op(kind.op(), &[lanes[to][i], lanes[j][i]]);
                 }
             }
             lanes.truncate(half);

@@ -17,8 +17,8 @@ impl Pass for Canonicalize {
         "canonicalize"
     }
 
-    fn run(&self, function: &Function, _: &PassCx) -> Result<Function, CompileError> {
-        Ok(rewrite(function, RULES)?.0)
+    fn run(&self, function: &Function, cx: &PassCx) -> Result<Function, CompileError> {
+        Ok(rewrite(function, RULES, cx)?.0)
     }
 }
 
@@ -34,7 +34,7 @@ fn splat_constant(v: &View<'_>) -> Option<Expr> {
 /// True for operations that give the same bits when their two operands are exchanged. (Which of two
 /// NaNs comes out is not part of a result.)
 fn is_commutative(op: &Op) -> bool {
-    matches!(op, Op::Add(_) | Op::Mul(_))
+    matches!(op, Op::Add(_) | Op::Mul(_)) || fault!(6) && matches!(op, Op::Max(_))
 }
 
 /// `op(c, x) => op(x, c)` and `op(y, x) => op(x, y)` for `x` declared before `y`

@@ -15,4 +15,4 @@ pub use const_fold::ConstFold;
 pub use cse::Cse;
 pub use dce::{Dce, remove_dead};
 pub use regions::{Inline, MergeScans, MoveOut};
-pub use simplify::Simplify;
+pub use simplify::{Simplify, simplify_rules};

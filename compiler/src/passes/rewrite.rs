@@ -6,7 +6,7 @@
 //! never edit anything; each points one way and its right side is never worse.
 
 use crate::error::CompileError;
-use crate::pass::Rebuilder;
+use crate::pass::{PassCx, Rebuilder};
 use crate::passes::remove_dead;
 use graphc_ir::ops::{Broadcast, Constant};
 use graphc_ir::{DType, Function, Graph, Literal, NodeId, Op, Origin, Scalar, StaticType, TensorType};
@@ -147,14 +147,18 @@ struct Emitter<'a> {
     rebuilder: Rebuilder<'a>,
     uses: Vec<u32>,
     rules: &'a [Rule],
+    cx: &'a PassCx,
     fired: usize,
 }
 
 impl Emitter<'_> {
     /// The first replacement that a rule gives for an operation.
-    fn matched(&self, op: &Op, operands: &[NodeId], ty: &TensorType) -> Option<Expr> {
+    fn matched(&mut self, op: &Op, operands: &[NodeId], ty: &TensorType) -> Option<Expr> {
         let view = View { graph: self.rebuilder.graph(), uses: &self.uses, op, operands, ty };
-        self.rules.iter().find_map(|(_, rule)| rule(&view))
+        let (name, expr) = self.rules.iter().find_map(|(name, rule)| Some((*name, rule(&view)?)))?;
+        self.fired += 1;
+        self.cx.fire(name);
+        Some(expr)
     }
 
     /// Appends a replacement, its parts first.
@@ -172,7 +176,6 @@ impl Emitter<'_> {
                 operands.iter().map(|&o| self.rebuilder.graph().ty(o).clone()).collect();
             let ty = op.infer(&types).map_err(|e| e.at(origin.loc.clone()))?;
             if let Some(expr) = self.matched(&op, &operands, &ty) {
-                self.fired += 1;
                 return self.emit(expr, origin, depth + 1);
             }
         }
@@ -184,18 +187,17 @@ impl Emitter<'_> {
 }
 
 /// One walk over the function; the number of rules that fired.
-fn sweep(function: &Function, rules: &[Rule]) -> Result<(Function, usize), CompileError> {
+fn sweep(function: &Function, rules: &[Rule], cx: &PassCx) -> Result<(Function, usize), CompileError> {
     let graph = &function.graph;
     let mut old_uses = vec![0u32; graph.len()];
     graph.ids().flat_map(|id| graph.operands(id)).for_each(|o| old_uses[o.index()] += 1);
     function.results().for_each(|id| old_uses[id.index()] += 1);
-    let mut emitter = Emitter { rebuilder: Rebuilder::new(function), uses: Vec::new(), rules, fired: 0 };
+    let mut emitter = Emitter { rebuilder: Rebuilder::new(function), uses: Vec::new(), rules, cx, fired: 0 };
     for id in graph.ids() {
         let node = graph.node(id);
         let operands = emitter.rebuilder.operands(id);
         let new = match emitter.matched(&node.op, &operands, &node.ty) {
             Some(expr) => {
-                emitter.fired += 1;
                 let new = emitter.emit(expr, &node.origin, 1)?;
                 emitter.rebuilder.replace(id, new);
                 new
@@ -213,10 +215,14 @@ fn sweep(function: &Function, rules: &[Rule]) -> Result<(Function, usize), Compi
 
 /// Applies `rules` until none matches; the number of sweeps that took, at most [`MAX_SWEEPS`].
 /// Nodes that lost their users on the way are gone if anything was rewritten.
-pub(super) fn rewrite(function: &Function, rules: &[Rule]) -> Result<(Function, usize), CompileError> {
+pub(super) fn rewrite(
+    function: &Function,
+    rules: &[Rule],
+    cx: &PassCx,
+) -> Result<(Function, usize), CompileError> {
     let mut current = function.clone();
     for n in 1..=MAX_SWEEPS {
-        let (next, fired) = sweep(&current, rules)?;
+        let (next, fired) = sweep(&current, rules, cx)?;
         if fired == 0 {
             return Ok((current, n));
         }
@@ -242,6 +248,6 @@ mod tests {
             let x = f.input("x", DType::F32, [2]);
             f.output("out", x + x);
         });
-        assert_eq!(rewrite(&f, &[swap]).unwrap().1, MAX_SWEEPS);
+        assert_eq!(rewrite(&f, &[swap], &PassCx::default()).unwrap().1, MAX_SWEEPS);
     }
 }

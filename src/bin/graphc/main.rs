@@ -12,6 +12,7 @@ mod check_grad;
 mod ckpt;
 mod completions;
 mod data;
+mod diff_exec;
 mod dump;
 mod eval;
 mod explore;
@@ -24,6 +25,7 @@ mod output;
 mod plan;
 mod print;
 mod profile;
+mod reduce;
 mod run;
 mod train;
 
@@ -73,6 +75,10 @@ enum Command {
     CheckGrad(check_grad::Args),
     /// Lists, shows and compares checkpoints
     Ckpt(ckpt::Args),
+    /// Compares all ways to compile a function with the interpreter, bit for bit
+    DiffExec(diff_exec::Args),
+    /// Shrinks a module that shows a fault
+    Reduce(reduce::Args),
     /// Measures training steps and single operations
     Bench(bench::Args),
     /// Shows where the time of a function goes, kernel by kernel, beside what the machine could do
@@ -131,6 +137,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args, &mut out),
         Command::CheckGrad(args) => check_grad::run(&args, &mut out),
         Command::Ckpt(args) => ckpt::run(&args, &mut out),
+        Command::DiffExec(args) => diff_exec::run(&args, &mut out),
+        Command::Reduce(args) => reduce::run(&args, &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
         Command::Profile(args) => profile::run(&args, &mut out),
         Command::Explore(args) => explore::run(&args, &mut out),

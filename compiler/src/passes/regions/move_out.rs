@@ -128,7 +128,8 @@ impl<'a> Smaller<'a> {
         let (carries, sequences) = (self.scan.carries, self.scan.sequences);
         let mut class = vec![Class::Constant; self.body.graph.len()];
         for (i, &id) in self.body.inputs.iter().enumerate() {
-            let constant = i >= carries + sequences || self.fixed.get(i) == Some(&true);
+            let constant =
+                i >= carries + sequences || self.fixed.get(i) == Some(&true) || fault!(25) && i < carries;
             class[id.index()] = if constant { Class::Constant } else { Class::Step };
         }
         for id in self.body.graph.ids() {

@@ -40,7 +40,7 @@ fn add_zero(v: &View<'_>) -> Option<Expr> {
     let Op::Add(_) = v.op else { return None };
     // Integers have one zero, to which -0.0 converts.
     let zero = Scalar::from_f64(v.dtype(), -0.0);
-    (v.splat(v.operands[1])? == zero).then(|| v.operands[0].into())
+    (v.splat(v.operands[1])? == zero || fault!(1) && v.is(v.operands[1], 0.0)).then(|| v.operands[0].into())
 }
 
 /// `x - 0.0 => x` and, for integers, `x - 0 => x`. Not `x - -0.0`, which turns -0 into 0.
@@ -59,7 +59,7 @@ fn sub_from_zero(v: &View<'_>) -> Option<Expr> {
 /// `x - x => 0` for integers (for floats, infinity and NaN give NaN)
 fn sub_self(v: &View<'_>) -> Option<Expr> {
     let Op::Sub(_) = v.op else { return None };
-    let zero = v.dtype().is_int() && v.operands[0] == v.operands[1];
+    let zero = (v.dtype().is_int() || fault!(2)) && v.operands[0] == v.operands[1];
     zero.then(|| Expr::splat(Scalar::from_f64(v.dtype(), 0.0), v.ty))
 }
 
@@ -72,7 +72,7 @@ fn mul_one(v: &View<'_>) -> Option<Expr> {
 /// `x * 0 => 0` for integers (for floats, infinity and NaN give NaN, and signs matter)
 fn mul_zero(v: &View<'_>) -> Option<Expr> {
     let Op::Mul(_) = v.op else { return None };
-    (v.dtype().is_int() && v.is(v.operands[1], 0.0)).then(|| v.operands[1].into())
+    ((v.dtype().is_int() || fault!(3)) && v.is(v.operands[1], 0.0)).then(|| v.operands[1].into())
 }
 
 /// `x * -1 => -x`
@@ -93,7 +93,7 @@ fn div_power_of_two(v: &View<'_>) -> Option<Expr> {
     let Op::Div(_) = v.op else { return None };
     let inverse = match v.splat(v.operands[1])? {
         // A power of two has no bits in the mantissa; the inverse of a normal one may be subnormal.
-        Scalar::F32(d) if d.is_normal() && d.to_bits() << 9 == 0 && d.recip().is_normal() => {
+        Scalar::F32(d) if d.is_normal() && (d.to_bits() << 9 == 0 || fault!(5)) && d.recip().is_normal() => {
             Scalar::F32(d.recip())
         }
         Scalar::F64(d) if d.is_normal() && d.to_bits() << 12 == 0 && d.recip().is_normal() => {
@@ -113,7 +113,8 @@ fn add_neg(v: &View<'_>) -> Option<Expr> {
 /// `-x + y => y - x`
 fn neg_add(v: &View<'_>) -> Option<Expr> {
     let Op::Add(_) = v.op else { return None };
-    Some(Expr::apply(Sub {}, [v.operands[1].into(), inside_neg(v, 0)?]))
+    let (x, y) = (inside_neg(v, 0)?, v.operands[1].into());
+    Some(Expr::apply(Sub {}, if fault!(4) { [x, y] } else { [y, x] }))
 }
 
 /// `x - -y => x + y`

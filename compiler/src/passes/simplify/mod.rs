@@ -23,9 +23,14 @@ impl Pass for Simplify {
         "simplify"
     }
 
-    fn run(&self, function: &Function, _: &PassCx) -> Result<Function, CompileError> {
-        Ok(rewrite(function, &rules())?.0)
+    fn run(&self, function: &Function, cx: &PassCx) -> Result<Function, CompileError> {
+        Ok(rewrite(function, &rules(), cx)?.0)
     }
+}
+
+/// Names of the rules of [`Simplify`], as [`crate::PassRecord::fired`] has them.
+pub fn simplify_rules() -> Vec<&'static str> {
+    rules().into_iter().map(|(name, _)| name).collect()
 }
 
 /// Every rule. The first that matches is applied: identities, which leave nothing, come first.
@@ -128,7 +133,7 @@ mod tests {
                     }
                     pool.iter().rev().take(3).enumerate().for_each(|(i, &t)| f.output(&format!("y{i}"), t));
                 });
-                let (simple, sweeps) = rewrite(&f, &rules()).unwrap();
+                let (simple, sweeps) = rewrite(&f, &rules(), &PassCx::default()).unwrap();
                 prop_assert!(sweeps < MAX_SWEEPS, "{}", print(&f));
                 assert_same_results(&f, &simple, 4);
                 for level in [OptLevel::O1, OptLevel::O2, OptLevel::O3] {

@@ -47,6 +47,7 @@ fn transpose_identity(v: &View<'_>) -> Option<Expr> {
 /// `transpose(transpose(x)) => transpose(x)` by the composed permutation
 fn transpose_transpose(v: &View<'_>) -> Option<Expr> {
     let (Op::Transpose(outer), Op::Transpose(inner)) = (v.op, v.operand_op(0)?) else { return None };
+    let (outer, inner) = if fault!(10) { (inner, outer) } else { (outer, inner) };
     let permutation = outer.permutation.iter().map(|&p| inner.permutation[p]).collect();
     Some(Expr::apply(Transpose { permutation }, [v.operand_of(v.operands[0])]))
 }

@@ -15,7 +15,7 @@ fn reduce_one(v: &View<'_>) -> Option<Expr> {
         Op::ReduceMax(r) => &r.axes,
         Op::ReduceMin(r) => &r.axes,
         Op::ReduceProd(r) => &r.axes,
-        Op::ReduceSum(r) if v.dtype().is_int() => &r.axes,
+        Op::ReduceSum(r) if v.dtype().is_int() || fault!(23) => &r.axes,
         _ => return None,
     };
     let shape = &v.ty_of(v.operands[0]).shape;
@@ -33,7 +33,7 @@ fn reduce_repeated(v: &View<'_>) -> Option<Expr> {
     };
     let Op::Broadcast(b) = v.operand_op(0)? else { return None };
     // Over nothing, the result is an infinity.
-    let repeated = axes.iter().all(|a| !b.axes.contains(a) && b.shape[*a] != Dim::Const(0));
+    let repeated = axes.iter().all(|a| !b.axes.contains(a) && (b.shape[*a] != Dim::Const(0) || fault!(24)));
     repeated.then_some(())?;
     let left: Vec<usize> = (0..b.shape.rank()).filter(|a| !axes.contains(a)).collect();
     let to = b.axes.iter().filter_map(|a| left.iter().position(|l| l == a)).collect();

@@ -56,7 +56,7 @@ fn slice_slice(v: &View<'_>) -> Option<Expr> {
     let (first, further) = (inner.static_starts(), outer.static_starts());
     let starts = (0..lens.len()).map(|a| match lens[a] {
         0 => first[a],
-        _ => first[a] + further[a] * inner.strides[a],
+        _ => first[a] + further[a] * if fault!(7) { 1 } else { inner.strides[a] },
     });
     let strides = outer.strides.iter().zip(&inner.strides).map(|(o, i)| o.saturating_mul(*i));
     Some(Expr::apply(slice_of(starts.collect(), &lens, strides.collect()), [v.operand_of(v.operands[0])]))
@@ -85,7 +85,7 @@ fn slice_concatenate(v: &View<'_>) -> Option<Expr> {
     let mut at = 0;
     for part in v.operands_of(v.operands[0]) {
         let end = at + v.ty_of(part).shape[c.axis].as_const()?;
-        if at <= first && last < end {
+        if at <= first && (last < end || fault!(8) && first < end) {
             starts[c.axis] -= at;
             return Some(Expr::apply(slice_of(starts, &lens, s.strides.clone()), [part]));
         }
@@ -107,7 +107,7 @@ fn pad_nothing(v: &View<'_>) -> Option<Expr> {
 fn pad_splat(v: &View<'_>) -> Option<Expr> {
     let Op::Pad(_) = v.op else { return None };
     let value = v.splat(v.operands[1])?;
-    (v.splat(v.operands[0])? == value).then(|| Expr::splat(value, v.ty))
+    (v.splat(v.operands[0])? == value || fault!(11)).then(|| Expr::splat(value, v.ty))
 }
 
 /// A tensor among zeros along one axis.
@@ -206,7 +206,9 @@ fn reverse_nothing(v: &View<'_>) -> Option<Expr> {
 /// `reverse(reverse(x)) => reverse(x)` on the axes that only one of them turns around
 fn reverse_reverse(v: &View<'_>) -> Option<Expr> {
     let (Op::Reverse(outer), Op::Reverse(inner)) = (v.op, v.operand_op(0)?) else { return None };
-    let axes = (0..v.ty.rank()).filter(|a| outer.axes.contains(a) != inner.axes.contains(a)).collect();
+    let axes = (0..v.ty.rank())
+        .filter(|a| outer.axes.contains(a) != inner.axes.contains(a) || fault!(9) && outer.axes.contains(a))
+        .collect();
     Some(Expr::apply(Reverse { axes }, [v.operand_of(v.operands[0])]))
 }
 

@@ -1,0 +1,66 @@
+//! Faults planted in the compiler, to show that its tests find such faults. They exist with the feature
+//! `mutants` only, which is never on in a build that is used: without it `fault!(n)` is `false`.
+
+/// What each fault does, by its number counted from 1.
+pub const FAULTS: [&str; 26] = [
+    "x + 0.0 becomes x: -0 is lost",
+    "x - x becomes 0 for floats: NaN is lost",
+    "x * 0 becomes 0 for floats: NaN is lost",
+    "-x + y becomes x - y",
+    "division by any number becomes multiplication by its inverse",
+    "max is taken to be commutative: zeros of different sign change places",
+    "a slice of a slice forgets the inner step",
+    "a slice of a concatenation that crosses into the next part is taken from the first",
+    "two reversals of one axis count as one",
+    "transposes are composed in the wrong order",
+    "a pad of a repeated constant forgets that it is padded with another one",
+    "equal operations on the same operands in another order are shared",
+    "a buffer's memory is free one step too early",
+    "a buffer takes over memory that is read later",
+    "the mask of a last vector has one lane too few (Cranelift)",
+    "not equal is false for NaN (Cranelift)",
+    "signed integers are compared as unsigned (Cranelift)",
+    "partial sums are combined in another order",
+    "lanes of a reduction are combined in another order",
+    "a kernel overwrites an operand that it reads elsewhere",
+    "state is overwritten in place while the old value is still needed",
+    "a scatter overwrites memory that its updates read",
+    "a sum over an axis of extent 1 is the value itself: -0 stays -0",
+    "the maximum of a repeated value forgets that there may be none",
+    "a carry counts as the same in all steps of a loop",
+    "a store of the last stage is taken to be of any stage",
+];
+
+#[cfg(feature = "mutants")]
+mod selected {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static SELECTED: AtomicUsize = AtomicUsize::new(0);
+
+    /// Plants fault `n` of [`super::FAULTS`], counted from 1, instead of any other; 0 plants none.
+    pub fn select(n: usize) {
+        SELECTED.store(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_planted(n: usize) -> bool {
+        SELECTED.load(Ordering::Relaxed) == n
+    }
+}
+#[cfg(feature = "mutants")]
+pub(crate) use selected::is_planted;
+#[cfg(feature = "mutants")]
+pub use selected::select;
+
+#[cfg(feature = "mutants")]
+macro_rules! fault {
+    ($n:literal) => {
+        $crate::mutants::is_planted($n)
+    };
+}
+
+#[cfg(not(feature = "mutants"))]
+macro_rules! fault {
+    ($n:literal) => {
+        false
+    };
+}

@@ -1,0 +1,203 @@
+//! Random modules, compiled in many ways and compared with the interpreter bit for bit.
+//!
+//! Module `i` of a seed depends on nothing but both numbers, so each can be run alone (`--only i`), and
+//! the number of jobs changes no result. What differs is reduced and written to a directory, from which
+//! a test of the root crate replays it.
+
+mod coverage;
+mod generate;
+#[cfg(feature = "mutants")]
+mod mutants;
+mod rng;
+mod step;
+
+use clap::Parser;
+use coverage::Coverage;
+use generate::{Case, case};
+use graphc::differential::{
+    Config, Mismatch, Values, caught, compare, execute_with, interpret, options, same_results,
+};
+use graphc::{Function, Module, reduce};
+use rng::Rng;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Compares random modules, compiled in many ways, with the interpreter.
+#[derive(Parser)]
+#[command(after_help = "\
+Examples:
+  cargo run --release -p graphc-fuzz -- --graphs 10000 --seed 1
+  cargo run --release -p graphc-fuzz -- --seed 1 --only 4711")]
+struct Args {
+    /// How many modules
+    #[arg(long, default_value_t = 1000)]
+    graphs: u64,
+    /// Seed of all of them
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many run at a time
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Runs this module alone, in all configurations, and prints it
+    #[arg(long)]
+    only: Option<u64>,
+    /// Where modules that differ are written, reduced
+    #[arg(long, default_value = "tests/regressions")]
+    out: PathBuf,
+    /// Configurations drawn for each module
+    #[arg(long, default_value_t = 2)]
+    configs: usize,
+    /// Leaves what differs as it is
+    #[arg(long)]
+    no_reduce: bool,
+    /// Ends at the first difference
+    #[arg(long)]
+    first: bool,
+    /// Plants each fault in turn and prints which are found, within this many seconds each
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "600")]
+    mutants: Option<u64>,
+    /// Plants this fault
+    #[cfg(feature = "mutants")]
+    #[arg(long, default_value_t = 0)]
+    fault: usize,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // Panics are reported with the module that caused them; where it is the only one they print as usual.
+    if args.only.is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    #[cfg(feature = "mutants")]
+    {
+        if let Some(seconds) = args.mutants {
+            return mutants::hunt(args.seed, std::time::Duration::from_secs(seconds));
+        }
+        graphc::compiler::mutants::select(args.fault);
+    }
+    if let Some(index) = args.only {
+        return only(&args, index);
+    }
+    let start = Instant::now();
+    let next = AtomicU64::new(0);
+    let (coverage, failures) = (Mutex::new(Coverage::default()), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                let mut mine = Coverage::default();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let done = args.first && failures.load(Ordering::Relaxed) > 0;
+                    if index >= args.graphs || done {
+                        break;
+                    }
+                    // Outside of compiler and runtime, the generator and the interpreter may panic too.
+                    let sound = caught(|| try_one(&args, index, &mut mine)).unwrap_or_else(|panic| {
+                        println!("module {index} of seed {}: {panic}", args.seed);
+                        false
+                    });
+                    failures.fetch_add(u64::from(!sound), Ordering::Relaxed);
+                }
+                coverage.lock().unwrap_or_else(|e| e.into_inner()).add(&mine);
+            });
+        }
+    });
+    let coverage = coverage.into_inner().unwrap_or_else(|e| e.into_inner());
+    let failures = failures.into_inner();
+    println!("{} modules, {failures} differences, {:.1} s", args.graphs, start.elapsed().as_secs_f64());
+    let complete = args.first || coverage.report(args.graphs);
+    if failures == 0 && complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether module `index` agrees in some configurations.
+fn try_one(args: &Args, index: u64, coverage: &mut Coverage) -> bool {
+    let case = case(args.seed, index);
+    let configs = draw(args.seed, index, args.configs);
+    let found = check(&case, &configs, coverage);
+    if let Some((config, mismatch)) = &found {
+        report(args, index, &case, config, mismatch);
+    }
+    found.is_none()
+}
+
+/// Configurations for a module: mostly the highest level.
+fn draw(seed: u64, index: u64, n: usize) -> Vec<Config> {
+    let mut rng = Rng::new(!seed, index);
+    let all = Config::all();
+    let highest: Vec<Config> = all.iter().copied().filter(|c| c.level == graphc::OptLevel::O3).collect();
+    (0..n).map(|i| if i == 0 { rng.of(&highest) } else { rng.of(&all) }).collect()
+}
+
+/// How a module differs from the interpreter, in the first of these configurations in which it does.
+fn check(case: &Case, configs: &[Config], coverage: &mut Coverage) -> Option<(Config, Mismatch)> {
+    let f = &case.module.functions[0];
+    let values = case.values();
+    coverage.module(&case.module);
+    let expected = interpret(f, &values);
+    configs.iter().find_map(|config| {
+        let ran = execute_with(&case.module, f, &values, &options(config), config.threads);
+        let compared = ran.and_then(|(got, stages)| {
+            coverage.stages(&stages);
+            same_results(&case.module, f, &expected, &got)
+        });
+        compared.err().map(|mismatch| (*config, mismatch))
+    })
+}
+
+/// Prints a difference, and writes the module reduced.
+fn report(args: &Args, index: u64, case: &Case, config: &Config, mismatch: &Mismatch) {
+    println!("module {index} of seed {}: {config}: {mismatch}", args.seed);
+    if args.no_reduce {
+        return;
+    }
+    let kind = std::mem::discriminant(mismatch);
+    let differs = |m: &Module, f: &Function| {
+        let values = Values::drawn(m, f, case.values_seed);
+        compare(m, f, &values, config).is_err_and(|m| std::mem::discriminant(&m) == kind)
+    };
+    let small = reduce::reduce(&case.module, &mut |m| m.functions.iter().any(|f| differs(m, f)));
+    let path = args.out.join(format!("seed{}-{index}.gir", args.seed));
+    match write(&path, case.values_seed, &small) {
+        Ok(()) => println!("  reduced to {} nodes: {}", reduce::nodes(&small.functions[0]), path.display()),
+        Err(e) => println!("  cannot write {}: {e}", path.display()),
+    }
+}
+
+/// A regression: the seed of its values, then the module.
+fn write(path: &Path, values_seed: u64, module: &Module) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    std::fs::write(path, format!("; values {values_seed}\n{module}"))
+}
+
+fn only(args: &Args, index: u64) -> ExitCode {
+    let case = case(args.seed, index);
+    println!("; values {}\n{}", case.values_seed, case.module);
+    match check(&case, &Config::all(), &mut Coverage::default()) {
+        None => {
+            println!("; all configurations agree");
+            ExitCode::SUCCESS
+        }
+        Some((config, mismatch)) => {
+            report(args, index, &case, &config, &mismatch);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_modules_agree() {
+        for index in 0..100 {
+            let case = case(1, index);
+            let found = check(&case, &draw(1, index, 2), &mut Coverage::default());
+            assert!(found.is_none(), "module {index}: {found:?}\n{}", case.module);
+        }
+    }
+}

@@ -1,0 +1,512 @@
+//! One more node of a function.
+
+use crate::generate::{MAX_ELEMENTS, dims};
+use crate::rng::Rng;
+use graphc::{DType, FunctionBuilder, Literal, Shape, Tensor, TensorType};
+use graphc_ir::ops::*;
+use graphc_ir::{CmpKind, Combine, Op, Scalar, ScanOptions, StaticType, Window};
+
+/// A function under construction.
+pub(crate) struct Step<'r, 'f> {
+    f: &'f FunctionBuilder,
+    pub(crate) rng: &'r mut Rng,
+    /// Values so far, the newest last.
+    pub(crate) pool: Vec<Tensor<'f>>,
+    /// Inputs so far.
+    pub(crate) inputs: Vec<Tensor<'f>>,
+    /// Levels of regions that may still be opened.
+    depth: usize,
+    /// Whether this is a region, which has no inputs of its own.
+    region: bool,
+}
+
+/// More multiplications take the interpreter too long: such a contraction is not declared.
+const MAX_WORK: usize = 300_000;
+
+impl<'r, 'f> Step<'r, 'f> {
+    /// No values yet.
+    pub(crate) fn new(f: &'f FunctionBuilder, rng: &'r mut Rng, depth: usize) -> Self {
+        Self { f, rng, pool: Vec::new(), inputs: Vec::new(), depth, region: false }
+    }
+
+    /// A value that exists.
+    pub(crate) fn add(&mut self, t: Tensor<'f>) {
+        self.pool.push(t);
+    }
+
+    /// Declares this many nodes, and what they need.
+    pub(crate) fn grow(&mut self, nodes: usize) {
+        if self.pool.is_empty() {
+            let dtype = self.dtype();
+            let dims = dims(self.rng, 4);
+            let x = self.fresh(dtype, &dims);
+            self.add(x);
+        }
+        let mut declared = 0;
+        for _ in 0..nodes * 40 {
+            if declared == nodes {
+                break;
+            }
+            let name = self.rng.of(Op::NAMES);
+            if let Some(results) = self.node(name) {
+                self.pool.extend(results);
+                declared += 1;
+            }
+        }
+    }
+
+    fn dtype(&mut self) -> DType {
+        use DType::*;
+        self.rng.of(&[F32, F32, F32, F32, F64, F64, I32, I32, I64, Bool, U8, BF16, F16])
+    }
+
+    /// A value that depends on nothing before it.
+    fn fresh(&mut self, dtype: DType, dims: &[usize]) -> Tensor<'f> {
+        let constants = [0.0, -0.0, 1.0, -1.0, 2.0, 0.5, 3.0, f64::NAN, f64::INFINITY];
+        let constant = self.rng.of(&constants);
+        match self.rng.below(6) {
+            0 => self.f.full(dtype, dims, constant),
+            1 => {
+                let bits = self.rng.next();
+                self.f.constant(Literal::from_fn(dtype, dims, |i| {
+                    Scalar::F64(((bits >> (i % 48)) & 7) as f64 - 3.0)
+                }))
+            }
+            _ if self.region => self.f.full(dtype, dims, constant),
+            _ => {
+                let x = self.f.input(&format!("x{}", self.inputs.len()), dtype, dims);
+                self.inputs.push(x);
+                x
+            }
+        }
+    }
+
+    /// A value of this type: mostly one that exists, if one does.
+    fn value(&mut self, ty: &TensorType) -> Tensor<'f> {
+        let fitting: Vec<Tensor<'f>> = self.pool.iter().copied().filter(|t| t.ty() == *ty).collect();
+        if !fitting.is_empty() && !self.rng.one_in(4) {
+            return self.rng.of(&fitting);
+        }
+        let dims = ty.shape.as_static().expect("all extents are numbers");
+        // Now and then a value that is repeated along an axis.
+        if !dims.is_empty() && self.rng.one_in(4) {
+            let axis = self.rng.below(dims.len());
+            let mut narrow = dims.clone();
+            narrow.remove(axis);
+            let axes: Vec<usize> = (0..dims.len()).filter(|&a| a != axis).collect();
+            return self.fresh(ty.dtype, &narrow).broadcast(dims.as_slice(), &axes);
+        }
+        self.fresh(ty.dtype, &dims)
+    }
+
+    /// An index for positions below `bound`, of this shape.
+    fn index(&mut self, dims: &[usize], bound: usize) -> Tensor<'f> {
+        let dtype = self.rng.of(&[DType::I32, DType::I64]);
+        let raw = self.value(&TensorType::new(dtype, dims));
+        // Rarely as it is, so that checks fail now and then.
+        if self.rng.one_in(12) {
+            return raw;
+        }
+        raw.clamp(0.0, bound.max(1) as f64 - 1.0)
+    }
+
+    fn push(&mut self, op: impl Into<Op>, operands: &[Tensor<'f>]) -> Option<Vec<Tensor<'f>>> {
+        let op = op.into();
+        let types: Vec<TensorType> = operands.iter().map(|t| t.ty()).collect();
+        let results = op.results(&types).ok()?;
+        let small = |ty: &TensorType| ty.shape.num_elements().is_some_and(|n| n <= 4 * MAX_ELEMENTS);
+        (results.iter().all(small) && work(&op, &types) <= MAX_WORK).then(|| self.f.push_all(op, operands))
+    }
+
+    fn axis(&mut self, rank: usize) -> usize {
+        self.rng.below(rank.max(1))
+    }
+
+    /// Some axes, in order.
+    fn axes(&mut self, rank: usize) -> Vec<usize> {
+        (0..rank).filter(|_| self.rng.one_in(2)).collect()
+    }
+
+    fn permutation(&mut self, rank: usize) -> Vec<usize> {
+        let mut axes: Vec<usize> = (0..rank).collect();
+        for i in (1..rank).rev() {
+            axes.swap(i, self.rng.below(i + 1));
+        }
+        axes
+    }
+
+    fn window(&mut self, rank: usize) -> Window {
+        let mut list =
+            |n: usize, least: usize| -> Vec<usize> { (0..rank).map(|_| least + self.rng.below(n)).collect() };
+        let (size, strides, dilation) = (list(3, 1), list(2, 1), list(2, 1));
+        let padding = list(9, 0).into_iter().map(|p| (p as i64 / 3 - 1, p as i64 % 3 - 1)).collect();
+        Window { size, strides, padding, dilation }
+    }
+
+    /// A node of operation `name`, if one can be declared around the value that is drawn.
+    fn node(&mut self, name: &str) -> Option<Vec<Tensor<'f>>> {
+        let n = self.pool.len();
+        let recent = if self.rng.one_in(2) { n.min(3) } else { n };
+        let x = self.pool[n - 1 - self.rng.below(recent)];
+        let (ty, rank) = (x.ty(), x.rank());
+        let dims_of = |t: &Tensor<'f>| t.shape().as_static().expect("all extents are numbers");
+        let d = dims_of(&x);
+        macro_rules! same {
+            ($op:expr, $n:expr) => {{
+                let op = $op;
+                let at = self.rng.below($n);
+                let operands: Vec<Tensor<'f>> =
+                    (0..$n).map(|i| if i == at { x } else { self.value(&ty) }).collect();
+                self.push(op, &operands)
+            }};
+        }
+        let flags = (self.rng.one_in(2), self.rng.one_in(2));
+        match name {
+            "add" => same!(Add {}, 2),
+            "sub" => same!(Sub {}, 2),
+            "mul" => same!(Mul {}, 2),
+            "div" => same!(Div {}, 2),
+            "rem" => same!(Rem {}, 2),
+            "min" => same!(Min {}, 2),
+            "max" => same!(Max {}, 2),
+            "pow" => same!(Pow {}, 2),
+            "and" => same!(And {}, 2),
+            "or" => same!(Or {}, 2),
+            "xor" => same!(Xor {}, 2),
+            "clamp" => same!(Clamp {}, 3),
+            "compare" => {
+                let kind = self.rng.of(&CmpKind::ALL);
+                same!(Compare { kind }, 2)
+            }
+            "neg" => same!(Neg {}, 1),
+            "tanh" => same!(Tanh {}, 1),
+            "abs" => same!(Abs {}, 1),
+            "sign" => same!(Sign {}, 1),
+            "square" => same!(Square {}, 1),
+            "sqrt" => same!(Sqrt {}, 1),
+            "rsqrt" => same!(Rsqrt {}, 1),
+            "recip" => same!(Recip {}, 1),
+            "floor" => same!(Floor {}, 1),
+            "ceil" => same!(Ceil {}, 1),
+            "round" => same!(Round {}, 1),
+            "exp" => same!(Exp {}, 1),
+            "exp2" => same!(Exp2 {}, 1),
+            "expm1" => same!(Expm1 {}, 1),
+            "log" => same!(Log {}, 1),
+            "log1p" => same!(Log1p {}, 1),
+            "sin" => same!(Sin {}, 1),
+            "cos" => same!(Cos {}, 1),
+            "tan" => same!(Tan {}, 1),
+            "atan" => same!(Atan {}, 1),
+            "sigmoid" => same!(Sigmoid {}, 1),
+            "erf" => same!(Erf {}, 1),
+            "not" => same!(Not {}, 1),
+            "is_nan" => same!(IsNan {}, 1),
+            "stop_gradient" => same!(StopGradient {}, 1),
+            "check_index" => same!(CheckIndex { bound: 40.into() }, 1),
+            "cast" => same!(Cast { dtype: self.dtype() }, 1),
+            "bitcast" => same!(Bitcast { dtype: self.dtype() }, 1),
+            "select" => {
+                let at = self.rng.below(if ty.dtype == DType::Bool { 3 } else { 2 });
+                let branch = if at == 2 { ty.with_dtype(self.dtype()) } else { ty.clone() };
+                let [a, b] = [self.value(&branch), self.value(&branch)];
+                let mask = self.value(&ty.with_dtype(DType::Bool));
+                let operands = [[mask, x, b], [mask, a, x], [x, a, b]][at];
+                self.push(Select {}, &operands)
+            }
+            "constant" | "input" => {
+                let (dtype, d) = (self.dtype(), dims(self.rng, 4));
+                Some(vec![self.fresh(dtype, &d)])
+            }
+            "iota" => {
+                let (dtype, d) = (self.dtype(), dims(self.rng, 4));
+                let axis = self.axis(d.len());
+                self.push(Iota { shape: d.as_slice().into(), dtype, axis }, &[])
+            }
+            "extent" => {
+                let (dtype, d) = (self.dtype(), dims(self.rng, 3));
+                self.push(Extent { dims: d.as_slice().into(), dtype }, &[])
+            }
+            "rng_bits" => {
+                let scalar = TensorType::scalar(DType::I64);
+                let x = if ty == scalar { x } else { self.value(&scalar) };
+                let operands = if flags.0 { [x, self.value(&scalar)] } else { [self.value(&scalar), x] };
+                let shape: Shape = dims(self.rng, 3).as_slice().into();
+                let stream = self.rng.below(3) as u32;
+                self.push(RngBits { stream, shape }, &operands)
+            }
+            "reverse" => same!(Reverse { axes: self.axes(rank) }, 1),
+            "transpose" => same!(Transpose { permutation: self.permutation(rank) }, 1),
+            "reshape" => {
+                let shape: Vec<usize> = match self.rng.below(4) {
+                    0 => vec![d.iter().product()],
+                    1 => d.iter().copied().filter(|&e| e != 1).collect(),
+                    2 => {
+                        let mut d = d.clone();
+                        d.insert(self.rng.below(rank + 1), 1);
+                        d
+                    }
+                    // Two neighbours become one, or one is divided.
+                    _ => match d.iter().position(|&e| e > 2 && e % 2 == 0) {
+                        Some(at) if flags.0 => [&d[..at], &[2, d[at] / 2], &d[at + 1..]].concat(),
+                        _ if rank >= 2 => [&[d[0] * d[1]], &d[2..]].concat(),
+                        _ => d.clone(),
+                    },
+                };
+                self.push(Reshape { shape: shape.as_slice().into() }, &[x])
+            }
+            "broadcast" => {
+                let mut shape = d.clone();
+                let mut axes: Vec<usize> = (0..rank).collect();
+                let at = self.rng.below(rank + 1);
+                let extent = self.rng.of(&[0, 1, 2, 3, 7, 8, 16, 17]);
+                match d.iter().position(|&e| e == 1) {
+                    // An extent of 1 is repeated.
+                    Some(one) if flags.0 => shape[one] = extent,
+                    _ => {
+                        shape.insert(at, extent);
+                        axes.iter_mut().filter(|a| **a >= at).for_each(|a| *a += 1);
+                    }
+                }
+                self.push(Broadcast { shape: shape.as_slice().into(), axes }, &[x])
+            }
+            "slice" => {
+                let starts: Vec<usize> = d.iter().map(|&e| self.rng.below(e + 1)).collect();
+                let limit = |(&e, &s): (&usize, &usize)| s + self.rng.below(e - s + 1);
+                let limits: Vec<usize> = d.iter().zip(&starts).map(limit).collect();
+                let strides = d.iter().map(|_| 1 + self.rng.below(3)).collect();
+                let dim = |list: Vec<usize>| list.into_iter().map(Into::into).collect();
+                self.push(Slice { starts: dim(starts), limits: dim(limits), strides }, &[x])
+            }
+            "pad" => {
+                let mut list = || d.iter().map(|_| self.rng.below(4) as i64 - 1).collect::<Vec<i64>>();
+                let (low, high) = (list(), list());
+                let interior =
+                    d.iter().map(|_| if self.rng.one_in(3) { self.rng.below(3) } else { 0 }).collect();
+                let value = self.value(&TensorType::scalar(ty.dtype));
+                let op = Pad { low, high, interior };
+                if rank == 0 && flags.0 {
+                    // Padded with this value.
+                    let other = dims(self.rng, 3);
+                    let padded = self.fresh(ty.dtype, &other);
+                    let one = vec![1; other.len()];
+                    let op = Pad { low: one.clone(), high: one, interior: vec![0; other.len()] };
+                    return self.push(op, &[padded, x]);
+                }
+                self.push(op, &[x, value])
+            }
+            "concatenate" => {
+                if rank == 0 {
+                    return None;
+                }
+                let axis = self.axis(rank);
+                let mut other = d.clone();
+                other[axis] = self.rng.below(5);
+                let second =
+                    if flags.0 { self.value(&ty) } else { self.value(&ty.with_shape(other.as_slice())) };
+                let operands = if flags.1 { vec![second, x] } else { vec![x, second, x] };
+                self.push(Concatenate { axis }, &operands)
+            }
+            "reduce_sum" => same!(ReduceSum { axes: self.axes(rank) }, 1),
+            "reduce_max" => same!(ReduceMax { axes: self.axes(rank) }, 1),
+            "reduce_min" => same!(ReduceMin { axes: self.axes(rank) }, 1),
+            "reduce_prod" => same!(ReduceProd { axes: self.axes(rank) }, 1),
+            "argmax" => same!(ArgMax { axis: self.axis(rank) }, 1),
+            "argmin" => same!(ArgMin { axis: self.axis(rank) }, 1),
+            "argsort" => same!(ArgSort { axis: self.axis(rank), descending: flags.0 }, 1),
+            "cumsum" => same!(CumSum { axis: self.axis(rank), reverse: flags.0, exclusive: flags.1 }, 1),
+            "cumprod" => same!(CumProd { axis: self.axis(rank), reverse: flags.0, exclusive: flags.1 }, 1),
+            "cummax" => same!(CumMax { axis: self.axis(rank), reverse: flags.0, exclusive: flags.1 }, 1),
+            "cummin" => same!(CumMin { axis: self.axis(rank), reverse: flags.0, exclusive: flags.1 }, 1),
+            "reduce_window_max" => same!(ReduceWindowMax::new(self.window(rank)), 1),
+            "reduce_window_sum" => same!(ReduceWindowSum::new(self.window(rank)), 1),
+            "select_and_gather" => same!(SelectAndGather::new(self.window(rank)), 2),
+            "select_and_scatter" => {
+                let w = self.window(rank);
+                let out = ReduceWindowMax::new(w.clone()).infer(std::slice::from_ref(&ty)).ok()?;
+                let updates = self.value(&out);
+                self.push(SelectAndScatter::new(w), &[x, updates])
+            }
+            "gather" | "scatter" => self.indexed(name, x, flags),
+            "dynamic_slice" | "dynamic_update_slice" => {
+                let sizes: Vec<usize> = d.iter().map(|&e| self.rng.below(e + 1)).collect();
+                let starts: Vec<Tensor<'f>> =
+                    d.iter().zip(&sizes).map(|(&e, &s)| self.index(&[], e - s + 1)).collect();
+                if name == "dynamic_slice" {
+                    return self
+                        .push(DynamicSlice { sizes: sizes.as_slice().into() }, &[&[x], &*starts].concat());
+                }
+                let part = self.value(&ty.with_shape(sizes.as_slice()));
+                self.push(DynamicUpdateSlice {}, &[&[x, part], &*starts].concat())
+            }
+            "dot_general" => self.product(x, flags.0),
+            "convolution" => self.convolution(x, flags.0),
+            "scan" | "while" | "cond" | "call" if self.depth > 0 => self.control(name, x, flags),
+            _ => None,
+        }
+    }
+
+    fn indexed(&mut self, name: &str, x: Tensor<'f>, flags: (bool, bool)) -> Option<Vec<Tensor<'f>>> {
+        let d = x.shape().as_static()?;
+        if d.is_empty() {
+            return None;
+        }
+        let axis = self.axis(d.len());
+        let places = dims(self.rng, 2);
+        // An integer may be the index instead.
+        let (of, index) = if x.dtype().is_int() && flags.0 {
+            let dtype = self.dtype();
+            let bound = 1 + self.rng.below(9);
+            (self.value(&TensorType::new(dtype, [bound, 3])), x.clamp(0.0, bound as f64 - 1.0))
+        } else {
+            (x, self.index(&places, d[axis]))
+        };
+        let axes = vec![if of.id() == x.id() { axis } else { 0 }];
+        if name == "gather" {
+            return self.push(Gather { axes, batch: Vec::new() }, &[of, index]);
+        }
+        let part = Gather { axes: axes.clone(), batch: Vec::new() }.infer(&[of.ty(), index.ty()]).ok()?;
+        let updates = self.value(&part);
+        let combine = self.rng.of(&Combine::ALL);
+        self.push(Scatter { axes, batch: Vec::new(), combine }, &[of, index, updates])
+    }
+
+    fn product(&mut self, x: Tensor<'f>, left: bool) -> Option<Vec<Tensor<'f>>> {
+        let d = x.shape().as_static()?;
+        let mut order = self.permutation(d.len());
+        let mut batch = order.split_off(order.len() - self.rng.below(order.len().min(2) + 1));
+        let mut contract = order.split_off(order.len() - self.rng.below(order.len().min(2) + 1));
+        batch.sort_unstable();
+        contract.sort_unstable();
+        let free = self.rng.of(&[1, 2, 3, 7, 8, 9, 16, 17, 33]);
+        let mut other: Vec<(usize, Option<usize>)> =
+            batch.iter().chain(&contract).map(|&a| (d[a], Some(a))).collect();
+        if !self.rng.one_in(4) {
+            other.insert(self.rng.below(other.len() + 1), (free, None));
+        }
+        let extents: Vec<usize> = other.iter().map(|o| o.0).collect();
+        let y = self.value(&x.ty().with_shape(extents.as_slice()));
+        let there = |axes: &[usize]| -> Vec<usize> {
+            axes.iter().filter_map(|a| other.iter().position(|o| o.1 == Some(*a))).collect()
+        };
+        let (batch_there, contract_there) = (there(&batch), there(&contract));
+        let op = |a: &[usize], b: &[usize], c: &[usize], d: &[usize]| DotGeneral {
+            lhs_batch: a.to_vec(),
+            rhs_batch: b.to_vec(),
+            lhs_contract: c.to_vec(),
+            rhs_contract: d.to_vec(),
+        };
+        if left {
+            self.push(op(&batch, &batch_there, &contract, &contract_there), &[x, y])
+        } else {
+            self.push(op(&batch_there, &batch, &contract_there, &contract), &[y, x])
+        }
+    }
+
+    fn convolution(&mut self, x: Tensor<'f>, left: bool) -> Option<Vec<Tensor<'f>>> {
+        let d = x.shape().as_static()?;
+        let spatial = d.len().checked_sub(2)?;
+        let w = self.window(spatial);
+        let other: Vec<usize> = if left {
+            [&[1 + self.rng.below(9), d[1]], &*w.size].concat()
+        } else {
+            let image: Vec<usize> = w.size.iter().map(|_| 1 + self.rng.below(8)).collect();
+            [&[1 + self.rng.below(3), d[1]], &*image].concat()
+        };
+        let y = self.value(&x.ty().with_shape(other.as_slice()));
+        let op = Convolution {
+            strides: w.strides,
+            padding: w.padding,
+            lhs_dilation: (0..spatial).map(|_| if self.rng.one_in(4) { 2 } else { 1 }).collect(),
+            rhs_dilation: w.dilation,
+            groups: 1,
+            batch_groups: 1,
+        };
+        self.push(op, &if left { [x, y] } else { [y, x] })
+    }
+
+    /// Grows a region from `values`; gives all of its values.
+    fn region(&mut self, values: &[Tensor<'f>], nodes: usize) -> Vec<Tensor<'f>> {
+        // A value of the function around it, which the region captures.
+        let around = self.rng.of(&self.pool);
+        let mut inner = Step {
+            f: self.f,
+            rng: self.rng,
+            pool: vec![around],
+            inputs: Vec::new(),
+            depth: self.depth - 1,
+            region: true,
+        };
+        inner.pool.extend(values);
+        inner.grow(nodes);
+        inner.pool
+    }
+
+    fn control(&mut self, name: &str, x: Tensor<'f>, flags: (bool, bool)) -> Option<Vec<Tensor<'f>>> {
+        let f = self.f;
+        let nodes = 1 + self.rng.below(4);
+        // The newest value of that type: there is one, the carry itself.
+        let newest =
+            |pool: &[Tensor<'f>], ty: &TensorType| pool.iter().rev().copied().find(|t| t.ty() == *ty);
+        match name {
+            "scan" => {
+                let d = x.shape().as_static()?;
+                let carry = self.value(&x.ty().with_shape(d.get(1..).unwrap_or(&[])));
+                let carry = if flags.1 { carry } else { x };
+                let (sequences, length) = match d.first() {
+                    Some(&n) if n <= 9 => (vec![x], None),
+                    _ => (Vec::new(), Some(self.rng.below(4).into())),
+                };
+                let options = ScanOptions { length, reverse: flags.0, ..ScanOptions::default() };
+                let s = f.scan_with(&options, &[carry], &sequences, |_, c, e| {
+                    let pool = self.region(&[c, e].concat(), nodes);
+                    let next = newest(&pool[1..], &c[0].ty()).unwrap_or(c[0]);
+                    (vec![next], vec![pool[pool.len() - 1]])
+                });
+                Some([s.carries, s.stacked].concat())
+            }
+            "while" => {
+                let (limit, zero) = (self.rng.below(4) as f64, f.scalar(DType::I32, 0.0));
+                let results = f.while_loop(
+                    &[zero, x],
+                    |_, c| c[0].lt(limit),
+                    |_, c| {
+                        let pool = self.region(&[c[1]], nodes);
+                        vec![c[0] + 1.0, newest(&pool[1..], &c[1].ty()).unwrap_or(c[1])]
+                    },
+                );
+                Some(results)
+            }
+            "cond" => {
+                let predicate = if x.ty() == TensorType::scalar(DType::Bool) {
+                    x
+                } else {
+                    self.value(&TensorType::scalar(DType::Bool))
+                };
+                let state = std::cell::RefCell::new(self);
+                let branch = || {
+                    let pool = state.borrow_mut().region(&[x], nodes);
+                    vec![newest(&pool[1..], &x.ty()).unwrap_or(x)]
+                };
+                Some(f.cond(predicate, |_| branch(), |_| branch()))
+            }
+            _ => Some(f.checkpoint(|_| {
+                let pool = self.region(&[x], nodes);
+                vec![pool[pool.len() - 1]]
+            })),
+        }
+    }
+}
+
+/// Multiplications of a contraction, as the interpreter does them; 0 for others.
+fn work(op: &Op, types: &[TensorType]) -> usize {
+    let volume = |ty: &TensorType| StaticType::of(ty).map_or(0, |t| t.len());
+    match op {
+        Op::DotGeneral(_) | Op::Convolution(_) => {
+            let out = op.infer(types).map_or(0, |ty| volume(&ty));
+            let (a, b) = (volume(&types[0]), volume(&types[1]));
+            out.saturating_mul(a.min(b))
+        }
+        _ => 0,
+    }
+}

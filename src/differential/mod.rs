@@ -1,0 +1,316 @@
+//! One function run in many ways: by the interpreter, and compiled at every level, with every set of
+//! vector instructions that the machine has, on one, two and three threads. All must give the same bits
+//! (any NaN equals any NaN), in outputs and in the state that the function leaves.
+//!
+//! ```
+//! use graphc::differential::{Config, Values, compare};
+//! use graphc::{DType, ModuleBuilder};
+//!
+//! let m = ModuleBuilder::new("m");
+//! m.function("f", |f| {
+//!     let x = f.input("x", DType::F32, [3, 5]);
+//!     f.output("y", x.softmax(1));
+//! });
+//! let module = m.build()?;
+//! let values = Values::drawn(&module, &module.functions[0], 1);
+//! for config in Config::all() {
+//!     assert_eq!(compare(&module, &module.functions[0], &values, &config), Ok(()));
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod locate;
+mod values;
+
+pub use locate::{NodeDifference, Run, locate};
+pub use values::Values;
+
+use crate::compiler::{Stages, compile_function, remove_dead, state_layout};
+use crate::ir::evaluate;
+use crate::runtime::Elements;
+use crate::{
+    Bindings, CompileOptions, Function, Isa, Literal, Module, OptLevel, RunContext, State, TensorType,
+    ThreadPool, Value, ValueMut,
+};
+use graphc_ir::Scalar;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+/// A way to compile and run a function.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Config {
+    /// How much is optimized.
+    pub level: OptLevel,
+    /// Vector instructions.
+    pub isa: Isa,
+    /// Threads, from 1 to [`Config::MAX_THREADS`].
+    pub threads: usize,
+}
+
+impl Config {
+    /// Memory is planned for so many threads, however many run.
+    pub const MAX_THREADS: usize = 3;
+
+    /// Every level, with every set of vector instructions that this machine has, on every number of
+    /// threads; the simplest first.
+    pub fn all() -> Vec<Self> {
+        let isas: Vec<Isa> = Isa::ALL.into_iter().filter(|i| i.is_available()).collect();
+        let mut all = Vec::new();
+        for level in [OptLevel::O0, OptLevel::O1, OptLevel::O2, OptLevel::O3] {
+            for &isa in &isas {
+                all.extend((1..=Self::MAX_THREADS).map(|threads| Self { level, isa, threads }));
+            }
+        }
+        all
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.threads == 1 { "" } else { "s" };
+        write!(f, "{:?}, {}, {} thread{s}", self.level, self.isa, self.threads)
+    }
+}
+
+/// What a run gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Results {
+    /// Outputs in order; none if the run failed.
+    pub outputs: Vec<Literal>,
+    /// State after the run, in the order of the module: as before if the run failed.
+    pub state: Vec<Literal>,
+    /// Why the run failed: an index out of range.
+    pub failure: Option<String>,
+    /// Why it may fail: of what no result needs an index is out of range, and passes may leave that in or not.
+    pub may_fail: Option<String>,
+}
+
+/// Why a configuration is not as good as the interpreter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mismatch {
+    /// An element differs.
+    Element(ElementDifference),
+    /// Generated code failed where the interpreter does not.
+    Failure(String),
+    /// The function was not compiled.
+    Compile(String),
+    /// Compiler or runtime panicked.
+    Panic(String),
+}
+
+/// An element that differs.
+#[derive(Clone, Debug)]
+pub struct ElementDifference {
+    /// `output NAME` or `state NAME`.
+    pub place: String,
+    /// Position among the outputs, or behind them among the state.
+    pub position: usize,
+    /// Its type.
+    pub ty: TensorType,
+    /// Which element, row-major: the first that differs.
+    pub element: usize,
+    /// How many differ.
+    pub count: usize,
+    /// What the interpreter gives.
+    pub expected: Scalar,
+    /// What generated code gives.
+    pub got: Scalar,
+}
+
+impl PartialEq for ElementDifference {
+    fn eq(&self, other: &Self) -> bool {
+        (self.position, self.element, self.count) == (other.position, other.element, other.count)
+            && same(self.expected, other.expected)
+            && same(self.got, other.got)
+    }
+}
+
+impl fmt::Display for ElementDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, ty, element, count, expected, got, .. } = self;
+        write!(f, "{place} : {ty}, element {element}: interpreter {expected:?}, generated {got:?}")?;
+        if *count > 1 { write!(f, " ({count} elements differ)") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Element(d) => d.fmt(f),
+            Self::Failure(e) => write!(f, "generated code fails, the interpreter does not: {e}"),
+            Self::Compile(e) => write!(f, "not compiled: {e}"),
+            Self::Panic(e) => write!(f, "panicked: {e}"),
+        }
+    }
+}
+
+/// Equal bits, or both NaN.
+fn same(a: Scalar, b: Scalar) -> bool {
+    a == b || (a.dtype() == b.dtype() && a.to_f64().is_nan() && b.to_f64().is_nan())
+}
+
+/// What the interpreter gives for a function whose dimensions are numbers.
+///
+/// # Panics
+/// If the values do not fit the function.
+pub fn interpret(function: &Function, values: &Values) -> Results {
+    let state = |id: crate::ir::StateId| values.state[id.index()].clone();
+    let whole = evaluate(function, &values.inputs, state);
+    let may_fail = whole.as_ref().err().map(ToString::to_string);
+    match whole.or_else(|_| evaluate(&remove_dead(function), &values.inputs, state)) {
+        Ok(evaluation) => {
+            let mut state = values.state.clone();
+            evaluation.updates.into_iter().for_each(|(id, value)| state[id.index()] = value);
+            Results { outputs: evaluation.outputs, state, failure: None, may_fail }
+        }
+        Err(e) => {
+            let failure = Some(e.to_string());
+            Results { outputs: Vec::new(), state: values.state.clone(), failure, may_fail }
+        }
+    }
+}
+
+/// Compiles and runs a function whose dimensions are numbers.
+///
+/// # Errors
+/// [`Mismatch::Compile`] and [`Mismatch::Panic`].
+pub fn execute(
+    module: &Module,
+    function: &Function,
+    values: &Values,
+    config: &Config,
+) -> Result<Results, Mismatch> {
+    execute_with(module, function, values, &options(config), config.threads).map(|r| r.0)
+}
+
+/// How to compile for a configuration.
+pub fn options(config: &Config) -> CompileOptions {
+    CompileOptions { max_threads: Config::MAX_THREADS, isa: config.isa, ..CompileOptions::at(config.level) }
+}
+
+/// Like [`execute`] with options of the caller's own, on so many threads (at most
+/// [`Config::MAX_THREADS`]); gives what each stage of the compiler made, too.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_with(
+    module: &Module,
+    function: &Function,
+    values: &Values,
+    options: &CompileOptions,
+    threads: usize,
+) -> Result<(Results, Stages), Mismatch> {
+    caught(|| compile_and_run(module, function, values, options, threads))?
+}
+
+/// What `f` gives. Nothing that a panic may leave half done may be used again.
+///
+/// # Errors
+/// [`Mismatch::Panic`] if it panics.
+pub fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Mismatch> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
+        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Mismatch::Panic(text.unwrap_or_else(|| "no message".to_owned()))
+    })
+}
+
+fn pool(threads: usize) -> Result<Arc<ThreadPool>, Mismatch> {
+    static POOLS: LazyLock<Vec<Option<Arc<ThreadPool>>>> =
+        LazyLock::new(|| (1..=Config::MAX_THREADS).map(|n| ThreadPool::new(n).ok().map(Arc::new)).collect());
+    let pool = POOLS.get(threads.wrapping_sub(1)).cloned().flatten();
+    pool.ok_or_else(|| Mismatch::Compile(format!("there is no pool of {threads} threads")))
+}
+
+fn compile_and_run(
+    module: &Module,
+    function: &Function,
+    values: &Values,
+    options: &CompileOptions,
+    threads: usize,
+) -> Result<(Results, Stages), Mismatch> {
+    let compile_error = |e: &dyn fmt::Display| Mismatch::Compile(e.to_string());
+    let layout = Arc::new(state_layout(module).map_err(|e| compile_error(&e))?);
+    let (exe, stages) =
+        compile_function(function, &layout, &Bindings::new(), options).map_err(|e| compile_error(&e))?;
+    let mut cx = RunContext::new(&exe, pool(threads)?).map_err(|e| compile_error(&e))?;
+    // NaN in every float type: what is read before it is written shows.
+    cx.fill_arena(0xff);
+    let mut state = State::zeros(layout).map_err(|e| compile_error(&e))?;
+    for (var, value) in module.state.iter().zip(&values.state) {
+        state.copy_from(&var.name, Elements::from(value).value()).map_err(|e| compile_error(&e))?;
+    }
+    let inputs: Vec<Elements> = values.inputs.iter().map(Elements::from).collect();
+    let inputs: Vec<Value<'_>> = inputs.iter().map(Elements::value).collect();
+    let ports = exe.outputs();
+    let mut outputs: Vec<Elements> =
+        ports.iter().map(|p| Elements::from_fn(p.dtype, p.num_elements(), |_| 77.0)).collect();
+    let mut slots: Vec<ValueMut<'_>> = outputs.iter_mut().map(Elements::value_mut).collect();
+    let failure = exe.run(&mut cx, &mut state, &inputs, &mut slots).err().map(|e| e.to_string());
+    let literal = |dtype, dims: &[usize], value: &Elements| Literal::from_fn(dtype, dims, |i| value.get(i));
+    let outputs = match failure {
+        Some(_) => Vec::new(),
+        None => ports.iter().zip(&outputs).map(|(p, v)| literal(p.dtype, &p.dims, v)).collect(),
+    };
+    let state = state.iter().map(|(entry, value)| {
+        let mut elements = Elements::zeros(entry.dtype, value.len());
+        elements.write(0, value);
+        literal(entry.dtype, &entry.dims, &elements)
+    });
+    Ok((Results { outputs, state: state.collect(), failure, may_fail: None }, stages))
+}
+
+/// Compares what generated code gives with what the interpreter gives.
+///
+/// Where the interpreter fails generated code may succeed, as passes may drop an index that nothing
+/// needs; if it fails too, it must have left the state alone.
+///
+/// # Errors
+/// The first element that differs, or a failure of generated code alone.
+pub fn same_results(
+    module: &Module,
+    function: &Function,
+    expected: &Results,
+    got: &Results,
+) -> Result<(), Mismatch> {
+    match (&expected.failure, &got.failure) {
+        (None, Some(_)) if expected.may_fail.is_some() => return Ok(()),
+        (None, Some(e)) => return Err(Mismatch::Failure(e.clone())),
+        (Some(_), None) => return Ok(()),
+        _ => {}
+    }
+    let names = function.outputs.iter().map(|o| format!("output {}", o.name));
+    let names =
+        names.take(expected.outputs.len()).chain(module.state.iter().map(|s| format!("state {}", s.name)));
+    let pairs = expected.outputs.iter().chain(&expected.state).zip(got.outputs.iter().chain(&got.state));
+    for (position, (place, (e, g))) in names.zip(pairs).enumerate() {
+        let mut differing = (0..e.len()).filter(|&i| !same(e.get(i), g.get(i)));
+        if let Some(element) = differing.next() {
+            return Err(Mismatch::Element(ElementDifference {
+                place,
+                position,
+                ty: e.ty(),
+                element,
+                count: 1 + differing.count(),
+                expected: e.get(element),
+                got: g.get(element),
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a function whose dimensions are numbers by the interpreter and as `config` says.
+///
+/// # Errors
+/// How the two differ.
+pub fn compare(
+    module: &Module,
+    function: &Function,
+    values: &Values,
+    config: &Config,
+) -> Result<(), Mismatch> {
+    let expected = interpret(function, values);
+    same_results(module, function, &expected, &execute(module, function, values, config)?)
+}
