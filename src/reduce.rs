@@ -200,6 +200,10 @@ impl Search<'_> {
     fn region_node(&mut self, i: usize, id: NodeId, r: usize, at: usize) {
         let f = self.best.functions[i].clone();
         let op = f.graph.op(id);
+        // Another step of such a loop might never end it.
+        if matches!(op, Op::While(_)) {
+            return;
+        }
         let Some(region) = op.regions().get(r).map(|r| r.function().clone()) else { return };
         let Some(inner) = region.graph.ids().nth(at) else { return };
         if matches!(region.graph.op(inner), Op::Input(_) | Op::Constant(_)) {

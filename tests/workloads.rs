@@ -15,10 +15,8 @@ fn losses(workload: &str, options: &[&str]) -> serde_json::Value {
     row["losses"].clone()
 }
 
-#[test]
-fn losses_are_those_of_the_definitions() {
-    let names =
-        ["mlp_small", "mlp", "autoencoder", "lenet5", "resnet20", "lstm_char", "gru_bidir", "gpt_nano"];
+/// For any number of threads and any vector instructions.
+fn losses_are_those_of_the_definition(names: &[&str]) {
     for name in names {
         let one = losses(name, &["--threads", "1"]);
         assert_eq!(one.as_object().unwrap().len(), 4);
@@ -28,4 +26,16 @@ fn losses_are_those_of_the_definitions() {
             assert_eq!(one, other, "{name} on {threads} threads with {isa}");
         }
     }
+}
+
+// Two tests that take about as long: they run at the same time.
+
+#[test]
+fn losses_of_layers_in_a_row() {
+    losses_are_those_of_the_definition(&["mlp_small", "mlp", "autoencoder", "lenet5", "resnet20"]);
+}
+
+#[test]
+fn losses_of_sequence_models() {
+    losses_are_those_of_the_definition(&["lstm_char", "gru_bidir", "gpt_nano"]);
 }
