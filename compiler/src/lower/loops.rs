@@ -302,8 +302,11 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// What a stage computes at each point of the inner space.
+    /// What a stage computes at each point of the inner space: if there is none, nothing, for there may be nothing to load.
     fn stage_roots(&self, stage: &Stage<'a>) -> Vec<ExprId> {
+        if self.nest.inner_points == 0 {
+            return Vec::new();
+        }
         let reduced = stage.reductions.iter().map(|&r| self.reductions[r as usize].1);
         reduced.chain(stage.stores.iter().map(|s| s.value)).collect()
     }
