@@ -162,6 +162,18 @@ impl<'r, 'f> Step<'r, 'f> {
         }
         let flags = (self.rng.one_in(2), self.rng.one_in(2));
         match name {
+            // Two values among zeros, next to each other.
+            "add" if rank > 0 && ty.dtype != DType::Bool && self.rng.one_in(8) => {
+                let (axis, y) = (self.axis(rank), self.value(&ty));
+                let zero = self.f.scalar(ty.dtype, 0.0);
+                let around = |low: usize, high: usize| {
+                    let along = |n: usize| (0..rank).map(|a| if a == axis { n as i64 } else { 0 }).collect();
+                    Pad { low: along(low), high: along(high), interior: vec![0; rank] }
+                };
+                let before = self.push(around(0, d[axis]), &[x, zero])?;
+                let after = self.push(around(d[axis], 0), &[y, zero])?;
+                self.push(Add {}, &[before[0], after[0]])
+            }
             "add" => same!(Add {}, 2),
             "sub" => same!(Sub {}, 2),
             "mul" => same!(Mul {}, 2),
@@ -236,6 +248,13 @@ impl<'r, 'f> Step<'r, 'f> {
                 self.push(RngBits { stream, shape }, &operands)
             }
             "reverse" => same!(Reverse { axes: self.axes(rank) }, 1),
+            // Something between two values that move alike.
+            "transpose" if ty.dtype != DType::Bool && self.rng.one_in(3) => {
+                let (permutation, y) = (self.permutation(rank), self.value(&ty));
+                let moved = [x, y].map(|t| self.push(Transpose { permutation: permutation.clone() }, &[t]));
+                let [Some(x), Some(y)] = moved else { return None };
+                self.push(Mul {}, &[x[0], y[0]])
+            }
             "transpose" => same!(Transpose { permutation: self.permutation(rank) }, 1),
             "reshape" => {
                 let shape: Vec<usize> = match self.rng.below(4) {
@@ -283,8 +302,12 @@ impl<'r, 'f> Step<'r, 'f> {
                 let (low, high) = (list(), list());
                 let interior =
                     d.iter().map(|_| if self.rng.one_in(3) { self.rng.below(3) } else { 0 }).collect();
-                let value = self.value(&TensorType::scalar(ty.dtype));
                 let op = Pad { low, high, interior };
+                if self.rng.one_in(6) {
+                    let one = self.f.scalar(ty.dtype, 1.0);
+                    return self.push(op, &[self.f.full(ty.dtype, d.as_slice(), 1.0), one]);
+                }
+                let value = self.value(&TensorType::scalar(ty.dtype));
                 if rank == 0 && flags.0 {
                     // Padded with this value.
                     let other = dims(self.rng, 3);
@@ -302,6 +325,10 @@ impl<'r, 'f> Step<'r, 'f> {
                 let axis = self.axis(rank);
                 let mut other = d.clone();
                 other[axis] = self.rng.below(5);
+                if self.rng.one_in(6) {
+                    let ones = [d, other].map(|d| self.f.full(ty.dtype, d.as_slice(), 1.0));
+                    return self.push(Concatenate { axis }, &ones);
+                }
                 let second =
                     if flags.0 { self.value(&ty) } else { self.value(&ty.with_shape(other.as_slice())) };
                 let operands = if flags.1 { vec![second, x] } else { vec![x, second, x] };

@@ -143,6 +143,10 @@ pub fn vjp<'f>(outputs: &[(Tensor<'f>, Tensor<'f>)], wrt: &[Tensor<'f>]) -> Vec<
         let Some((&(_, last), _)) = last else { continue };
         let results = if op.regions().is_empty() { 1 } else { last + 1 };
         let cts: Vec<Option<Tensor<'f>>> = (0..results).map(|i| cotangents.get(&(id, i)).copied()).collect();
+        // What is wrong has been recorded; rules need not expect what came of it.
+        if cts.iter().flatten().any(|ct| ct.is_poison()) {
+            return vec![f.poison(); wrt.len()];
+        }
         let tensors: Vec<Tensor<'f>> = operands.iter().map(|&o| f.tensor(o)).collect();
         let cx = VjpCx { operands: &tensors, result: f.tensor(id) };
         let cotangents_of_operands = match f.at(&origin, || op.vjp_of_results(&cx, &cts)) {
