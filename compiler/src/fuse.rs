@@ -637,7 +637,10 @@ impl<'a> Fuser<'a> {
         // The latest producer first: all other inputs are then there.
         let siblings: BTreeSet<usize> = siblings.filter(|s| !producers.contains(s)).collect();
         let candidates = producers.iter().rev().chain(siblings.iter().rev()).copied().take(CANDIDATES);
-        let available = |p: usize| p < at && producers.iter().all(|&w| w <= p);
+        // Indices are checked between the kernel that writes them and those that read them.
+        let checked = |b: &BufferId| reads.contains(b) && self.least_bound.contains_key(b);
+        let unchecked = |p: usize| kept[p].as_ref().is_some_and(|p| !p.writes().iter().any(checked));
+        let available = |p: usize| p < at && producers.iter().all(|&w| w <= p) && unchecked(p);
         candidates
             .filter(|&p| available(p))
             .find_map(|p| Some((p, merge_into(kept[p].as_ref()?, q, &self.buffers)?)))
