@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use graphc::compiler::kernel::print::{print_kernel, print_program};
 use graphc::compiler::vector::print::print_function as print_vector;
 use graphc::compiler::{
-    Assembled, PassOptions, Stages, compile_function, disassemble, object, report, state_layout,
+    Assembled, PassOptions, PassRecord, Stages, compile_function, disassemble, object, report, state_layout,
 };
 use graphc::ir::print_function;
 use graphc::{CompileOptions, Function, Isa, Module, OptLevel};
@@ -137,11 +137,7 @@ fn object_file(module: &Module, f: &Function, args: &Args, out: &mut Out) -> Res
 
 /// The gradient of each function that has one; a function asked for by name must have one.
 fn gradients(module: &Module, args: &Args, functions: Vec<Function>) -> Result<Vec<Function>, Failure> {
-    let has_loss = |f: &Function| {
-        f.outputs
-            .first()
-            .is_some_and(|o| f.graph.ty(o.node).rank() == 0 && f.graph.ty(o.node).dtype.is_float())
-    };
+    let has_loss = |f: &Function| f.outputs.first().is_some_and(|o| load::is_measure(f, o));
     let named = args.selection.function.is_some();
     let gradient = |f: Function| match f.name.strip_suffix(".grad") {
         Some(_) if named => Ok(f),
@@ -260,13 +256,14 @@ fn clusters(programs: &[(&Function, &Assembled)], out: &mut impl Write) -> Resul
     Ok(())
 }
 
+/// What a pass did to the number of nodes.
+pub(super) fn effect(p: &PassRecord) -> String {
+    if p.changed { format!("{} -> {} nodes", p.nodes_before, p.nodes_after) } else { "no change".to_owned() }
+}
+
 fn passes_table(module: &Module, s: &Stages, out: &mut impl Write) -> Result<(), Failure> {
     for p in &s.passes {
-        let effect = if p.changed {
-            format!("{} -> {} nodes", p.nodes_before, p.nodes_after)
-        } else {
-            "no change".to_owned()
-        };
+        let effect = effect(p);
         writeln!(out, "; {:<14} {effect:<22} {:>8.1} us", p.name, p.elapsed_ns as f64 / 1e3)?;
         if let Some(after) = &p.after {
             write!(out, "{}", print_function(module, after))?;

@@ -2,6 +2,7 @@
 
 use super::{Failure, Out, data, load};
 use graphc::metrics::RunningMean;
+use graphc::trainer::Checkpoints;
 use graphc::{CompileOptions, Session, checkpoint};
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -36,14 +37,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let module = load::module(&args.file)?;
-    let is_measure = |f: &graphc::Function, o: &graphc::ir::Output| {
-        let ty = f.graph.ty(o.node);
-        ty.rank() == 0 && ty.dtype.is_float()
-    };
     let f = match &args.function {
         Some(name) => module.function(name).ok_or_else(|| load::unknown_function(&module, name))?,
         None => {
-            let found = module.functions.iter().find(|f| f.outputs.iter().any(|o| is_measure(f, o)));
+            let found = module.functions.iter().find(|f| f.outputs.iter().any(|o| load::is_measure(f, o)));
             found.ok_or_else(|| Failure::Other("no function has a float scalar as an output".to_owned()))?
         }
     };
@@ -54,7 +51,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         )));
     }
     let measures: Vec<String> =
-        f.outputs.iter().filter(|o| is_measure(f, o)).map(|o| o.name.to_string()).collect();
+        f.outputs.iter().filter(|o| load::is_measure(f, o)).map(|o| o.name.to_string()).collect();
     let mut loader = args.data.loader(f)?;
     let mut session = Session::with(module, args.seed, load::pool(args.threads)?, CompileOptions::default())
         .map_err(Failure::other)?;
@@ -96,15 +93,9 @@ fn newest(path: &Path) -> Result<PathBuf, Failure> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let unreadable = |e: std::io::Error| Failure::File(format!("cannot read {}: {e}", path.display()));
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        // Numbers of steps have leading zeros.
-        if name.starts_with("step-") && name.ends_with(".safetensors") {
-            files.push(file);
-        }
-    }
-    files.into_iter().max().ok_or_else(|| Failure::File(format!("{} holds no checkpoints", path.display())))
+    let files = Checkpoints::new(path).list().map_err(|e| Failure::File(e.to_string()))?;
+    files
+        .into_iter()
+        .next_back()
+        .ok_or_else(|| Failure::File(format!("{} holds no checkpoints", path.display())))
 }

@@ -55,12 +55,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
 
 /// The name of a function that has a gradient: the one asked for, or the first.
 pub(super) fn differentiable(module: &Module, asked: Option<&str>) -> Result<String, Failure> {
-    let scalar = |f: &&Function| {
-        f.outputs.first().is_some_and(|o| {
-            let ty = f.graph.ty(o.node);
-            ty.rank() == 0 && ty.dtype.is_float()
-        })
-    };
+    let scalar = |f: &&Function| f.outputs.first().is_some_and(|o| load::is_measure(f, o));
     match asked {
         Some(name) if module.function(name).is_some() => Ok(name.to_owned()),
         Some(name) => Err(load::unknown_function(module, name)),

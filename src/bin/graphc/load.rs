@@ -1,7 +1,7 @@
 //! Reads modules and picks functions and bindings, for all commands.
 
 use super::Failure;
-use graphc::ir::{BuildError, gradient_function_of, verify};
+use graphc::ir::{BuildError, Output, gradient_function, gradient_function_of, verify};
 use graphc::{Bindings, Function, Module, ThreadPool};
 use std::fs::File;
 use std::io::Read;
@@ -79,12 +79,20 @@ pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
+/// Whether an output is a float scalar: a loss, or what can be averaged.
+pub(super) fn is_measure(f: &Function, output: &Output) -> bool {
+    let ty = f.graph.ty(output.node);
+    ty.rank() == 0 && ty.dtype.is_float()
+}
+
 /// The gradient of a function by inputs and state variables of these names; by all trainable parameters if there are
 /// none. Errors have no place: it would be one of the tool's source.
 pub(super) fn gradient(module: &Module, function: &str, wrt: &[&str]) -> Result<Function, Failure> {
-    let trainable = module.trainable().map(|id| &*module.state[id.index()].name);
-    let wrt = if wrt.is_empty() { trainable.collect() } else { wrt.to_vec() };
-    gradient_function_of(module, function, &wrt).map_err(|errors| {
+    let gradient = match wrt {
+        [] => gradient_function(module, function),
+        wrt => gradient_function_of(module, function, wrt),
+    };
+    gradient.map_err(|errors| {
         let messages = errors.0.into_iter().map(|e| match e {
             BuildError::Type(e) => e.to_string(),
             BuildError::NoGradient { error, .. } => error.to_string(),

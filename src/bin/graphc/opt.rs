@@ -79,12 +79,7 @@ fn passes(
     let h = out.style(HEADING);
     let mut before = bound;
     for r in records {
-        let effect = if r.changed {
-            format!("{} -> {} nodes", r.nodes_before, r.nodes_after)
-        } else {
-            "no change".to_owned()
-        };
-        writeln!(out, "; {h}{:<14}{h:#} {effect}", r.name)?;
+        writeln!(out, "; {h}{:<14}{h:#} {}", r.name, dump::effect(r))?;
         if r.changed
             && let Some(after) = dumped(args, r)
         {

@@ -146,8 +146,11 @@ impl Checkpoints {
         if damaged.is_empty() { Ok(None) } else { Err(damaged.remove(0)) }
     }
 
-    /// The checkpoints, oldest first.
-    fn list(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+    /// The checkpoints but the best one, oldest first; none if there is no folder.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`].
+    pub fn list(&self) -> Result<Vec<PathBuf>, CheckpointError> {
         let mut paths = self.files()?;
         paths.retain(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();

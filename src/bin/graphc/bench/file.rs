@@ -1,8 +1,7 @@
 //! Time of the step of a module in a file.
 
 use super::prepared::{Prepared, Setup};
-use super::round;
-use super::timing::{peak_memory_mb, reset_peak_memory};
+use super::timing::reset_peak_memory;
 use crate::{Failure, load, run};
 use graphc::init::initialize;
 use graphc::runtime::{Elements, StateLayout};
@@ -31,20 +30,9 @@ pub(super) fn measure(path: &Path, setup: &Setup, seconds: f64) -> Result<Value,
     step.run()?;
     let first_step = started.elapsed();
     let timing = step.measure(seconds, MIN_RUNS, 1)?;
-    Ok(json!({
-        "workload": path.display().to_string(),
-        "function": *f.name,
-        "median_us": round(timing.median_us, 2),
-        "min_us": round(timing.min_us, 2),
-        "p10_us": round(timing.p10_us, 2),
-        "iters": timing.iters,
-        "cpus": round(timing.cpus, 2),
-        "other_cpus": round(timing.other_cpus, 2),
-        "first_step_s": round(first_step.as_secs_f64(), 5),
-        "compile_s": round(step.compile.as_secs_f64(), 5),
-        "peak_rss_mb": round(peak_memory_mb(), 1),
-        "plan_peak_bytes": step.plan_bytes,
-    }))
+    let mut row = step.row(&path.display().to_string(), &timing, first_step);
+    row["function"] = json!(*f.name);
+    Ok(row)
 }
 
 /// Of the initial state and the inputs.

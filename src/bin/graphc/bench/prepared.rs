@@ -1,13 +1,15 @@
 //! A compiled function with all that it takes to run it.
 
 use super::generator::initial_state;
-use super::timing::{Timing, measure};
+use super::round;
+use super::timing::{Timing, measure, peak_memory_mb};
 use crate::Failure;
 use graphc::compiler::{CodeCache, Stages, compile_function, state_layout};
 use graphc::runtime::{Elements, StateLayout};
 use graphc::{
     Bindings, CompileOptions, Executable, Isa, Module, RunContext, State, ThreadPool, Value, ValueMut,
 };
+use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,6 +101,23 @@ impl Prepared {
         let inputs: Vec<Value<'_>> = inputs.iter().map(Elements::value).collect();
         let mut outputs: Vec<ValueMut<'_>> = outputs.iter_mut().map(Elements::value_mut).collect();
         move || executable.run(cx, state, &inputs, &mut outputs).map_err(Failure::other)
+    }
+
+    /// What is known of every step that is measured: its times, with that of the first run, and its memory.
+    pub(super) fn row(&self, name: &str, timing: &Timing, first_step: Duration) -> serde_json::Value {
+        json!({
+            "workload": name,
+            "median_us": round(timing.median_us, 2),
+            "min_us": round(timing.min_us, 2),
+            "p10_us": round(timing.p10_us, 2),
+            "iters": timing.iters,
+            "cpus": round(timing.cpus, 2),
+            "other_cpus": round(timing.other_cpus, 2),
+            "first_step_s": round(first_step.as_secs_f64(), 5),
+            "compile_s": round(self.compile.as_secs_f64(), 5),
+            "peak_rss_mb": round(peak_memory_mb(), 1),
+            "plan_peak_bytes": self.plan_bytes,
+        })
     }
 
     /// Memory that was planned, in MiB: arena with scratch memory, state and constants.

@@ -13,7 +13,7 @@ mod resnet20;
 
 use super::generator::{self, TRANSPOSED, Values};
 use super::prepared::{Prepared, Setup};
-use super::timing::{peak_memory_mb, reset_peak_memory};
+use super::timing::reset_peak_memory;
 use super::{Report, round};
 use crate::Failure;
 use graphc::nn::Layer;
@@ -98,25 +98,13 @@ impl Workload {
         let timing = step.measure(seconds, MIN_STEPS, 1)?;
         let parameters: usize =
             module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
-        let row = json!({
-            "workload": self.name,
-            "median_us": round(timing.median_us, 2),
-            "min_us": round(timing.min_us, 2),
-            "p10_us": round(timing.p10_us, 2),
-            "iters": timing.iters,
-            "cpus": round(timing.cpus, 2),
-            "other_cpus": round(timing.other_cpus, 2),
-            "first_step_s": round(first_step.as_secs_f64(), 5),
-            "compile_s": round(step.compile.as_secs_f64(), 5),
-            "peak_rss_mb": round(peak_memory_mb(), 1),
-            "plan_peak_bytes": step.plan_bytes,
-            "params": parameters,
-            "flops": self.flops,
-            "gflops": round(self.flops as f64 / timing.median_us / 1e3, 2),
-            "losses": Value::Object(losses),
-            "param_norm_after_50": norm,
-            "losses_ok": wrong.is_empty(),
-        });
+        let mut row = step.row(self.name, &timing, first_step);
+        row["params"] = json!(parameters);
+        row["flops"] = json!(self.flops);
+        row["gflops"] = json!(round(self.flops as f64 / timing.median_us / 1e3, 2));
+        row["losses"] = Value::Object(losses);
+        row["param_norm_after_50"] = json!(norm);
+        row["losses_ok"] = json!(wrong.is_empty());
         Ok(Report { row, wrong })
     }
 
