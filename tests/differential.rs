@@ -45,11 +45,11 @@ fn with_fault(f: &Function) -> Function {
     rebuilder.finish()
 }
 
-const O3: Config = Config { level: OptLevel::O3, isa: graphc::Isa::Portable, threads: 2 };
+const O3: Config = Config { level: OptLevel::O3, isa: graphc::Isa::Portable, threads: 2, poison: false };
 
 /// What differs if the compiler is given the faulty function.
 fn faulty(m: &Module, f: &Function, values: &Values) -> Result<(), Mismatch> {
-    same_results(m, f, &interpret(f, values), &execute(m, &with_fault(f), values, &O3)?)
+    same_results(m, f, &interpret(f, values), &execute(m, &with_fault(f), values, &O3)?, O3.level)
 }
 
 #[test]
@@ -59,7 +59,9 @@ fn all_ways_to_run_a_training_step_agree() {
     for seed in [1, 2] {
         let values = Values::drawn(&m, f, seed);
         assert!(interpret(f, &values).state != values.state, "the step changes nothing");
-        for config in [Config { level: OptLevel::O0, ..O3 }, O3, Config { isa: graphc::Isa::host(), ..O3 }] {
+        let poison = Config { poison: true, ..O3 };
+        let others = [Config { level: OptLevel::O0, ..O3 }, Config { isa: graphc::Isa::host(), ..poison }];
+        for config in [&[O3, poison], &others[..]].concat() {
             assert_eq!(compare(&m, f, &values, &config), Ok(()), "{config}, seed {seed}");
         }
     }

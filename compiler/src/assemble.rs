@@ -21,6 +21,7 @@ use graphc_runtime::{SLACK_BYTES, StateLayout};
 use half::{bf16, f16};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Zero bytes at the start of the constants: what a load reads whose guard fails, of at most eight
 /// 512-bit registers.
@@ -48,6 +49,16 @@ impl Assembled {
     /// Then what it computes them from: nodes with buffers.
     pub fn nodes_of(&self, f: &Function, kernel: usize) -> (Vec<NodeId>, Vec<NodeId>) {
         nodes_of(f, &self.program.kernels[kernel], &self.buffer_of)
+    }
+
+    /// After each step, the ranges of the arena that hold no value any more, the scratch memory of `workers`
+    /// among them.
+    pub(crate) fn freed(&self, workers: usize) -> Vec<Vec<Range<usize>>> {
+        let p = &self.program;
+        let scratch = p.scratch_offset..p.scratch_offset + p.scratch_stride * workers.max(1);
+        let mut freed = memory::freed(&self.plan, &self.requests, p.steps.len());
+        freed.iter_mut().for_each(|ranges| ranges.push(scratch.clone()));
+        freed
     }
 }
 
@@ -622,7 +633,7 @@ impl<'a> Assembler<'a> {
                 let size = self.buffers[s.buffer as usize].dtype.size_bytes();
                 for from in self.overwritable(kernel, s) {
                     let Some(&from_request) = number.get(&(from as usize)) else { continue };
-                    let dies = last[from as usize] == first[s.buffer as usize];
+                    let dies = last[from as usize] == first[s.buffer as usize] || fault!(14);
                     if dies && self.buffers[from as usize].dtype.size_bytes() == size {
                         requests[to].may_reuse.push(from_request);
                     }

@@ -47,8 +47,11 @@ pub struct CompileOptions {
     /// [`RuntimeError::NonFinite`](graphc_runtime::RuntimeError::NonFinite) at the first kernel that stores a NaN or
     /// an infinity, and the error names the node that made it. The results keep their bits; the arena is larger.
     pub nan_guard: bool,
+    /// Memory of the arena is filled with NaN as soon as it holds no value any more, after each step: a run then
+    /// gives the same results, unless something is read that should not be. For tests of the compiler.
+    pub poison: bool,
     /// Where [`compile`] and [`compile_executable`] look for code before they generate some, and keep what they generated.
-    /// Not used with `nan_guard`.
+    /// Not used with `nan_guard` or `poison`.
     pub cache: Option<CodeCache>,
 }
 
@@ -62,6 +65,7 @@ impl Default for CompileOptions {
             keep_code: false,
             budget: None,
             nan_guard: false,
+            poison: false,
             cache: CodeCache::from_environment(),
         }
     }
@@ -199,7 +203,7 @@ pub fn compile_executable(
     bindings: &Bindings,
     options: &CompileOptions,
 ) -> Result<Executable, CompileError> {
-    let cache = options.cache.as_ref().filter(|_| !options.nan_guard);
+    let cache = options.cache.as_ref().filter(|_| !options.nan_guard && !options.poison);
     let Some((cache, key)) = cache.and_then(|c| Some((c, Key::of(function, layout, bindings, options)?)))
     else {
         return compile_function(function, layout, bindings, options).map(|c| c.0);
@@ -207,7 +211,7 @@ pub fn compile_executable(
     if let Some((frame, image)) = cache.load(&key)
         && let Ok(placed) = codegen::place(&image, &frame.name)
     {
-        return frame.executable(layout, placed, None);
+        return frame.executable(layout, placed, None, Vec::new());
     }
     let (executable, _) =
         generate(function, layout, bindings, options, Some(|f: &_, i: &_| cache.store(&key, f, i)))?;
@@ -249,6 +253,7 @@ impl Frame {
         state: &Arc<StateLayout>,
         placed: Placed,
         guard: Option<Guard>,
+        poison: Vec<Vec<Range<usize>>>,
     ) -> Result<Executable, CompileError> {
         let constants = AlignedBuffer::from_bytes(&self.constants, "constants").map_err(|e| {
             CompileError::TooLarge { bytes: self.constants.len() as u64, what: e.to_string() }
@@ -263,6 +268,7 @@ impl Frame {
             faults: self.faults,
             steps: self.steps.into(),
             guard,
+            poison,
             entry: placed.entry,
             code: placed.code,
             max_threads: self.max_threads,
@@ -330,8 +336,10 @@ fn generate(
     if let (Some(keep), Some(image)) = (keep, &generated.image) {
         keep(&frame, image);
     }
-    let guard = options.nan_guard.then(|| guard::guard(&programs(&optimized, &assembled)));
-    let executable = frame.executable(layout, generated.placed, guard)?;
+    let all = programs(&optimized, &assembled);
+    let guard = options.nan_guard.then(|| guard::guard(&all));
+    let freed = all.iter().filter(|_| options.poison).flat_map(|(_, a)| a.freed(options.max_threads));
+    let executable = frame.executable(layout, generated.placed, guard, freed.collect())?;
     let stages = Stages {
         bound,
         optimized,

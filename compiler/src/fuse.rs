@@ -575,6 +575,8 @@ impl<'a> Fuser<'a> {
                     let v = self.value(operands[access.operand], &at, &all, cx, exprs, memo);
                     result = Some(match result {
                         Some(other) if !own.is_empty() => {
+                            let early = i64::from(fault!(41));
+                            let own = own.into_iter().map(|g| Guard { lo: g.lo - early, ..g }).collect();
                             let ok = exprs.add(ExprOp::Guard(own), &[], DType::Bool);
                             exprs.select(ok, v, other)
                         }
@@ -640,7 +642,8 @@ impl<'a> Fuser<'a> {
         // Indices are checked between the kernel that writes them and those that read them.
         let checked = |b: &BufferId| reads.contains(b) && self.least_bound.contains_key(b);
         let unchecked = |p: usize| kept[p].as_ref().is_some_and(|p| !p.writes().iter().any(checked));
-        let available = |p: usize| p < at && producers.iter().all(|&w| w <= p) && unchecked(p);
+        let available =
+            |p: usize| p < at && producers.iter().all(|&w| w <= p) && (unchecked(p) || fault!(38));
         candidates
             .filter(|&p| available(p))
             .find_map(|p| Some((p, merge_into(kept[p].as_ref()?, q, &self.buffers)?)))
@@ -816,8 +819,7 @@ fn append(p: &Kernel, q: &Kernel, outer: usize, n_reductions: usize) -> Option<K
         let level = if store.inner { vars.len() } else { outer };
         // A map that `p` has absorbed may be stored under another order of the variables.
         if !p.stores_once(*buffer)
-            || *index != vars[..level.min(vars.len())]
-            || *index != store.index
+            || (*index != vars[..level.min(vars.len())] || *index != store.index) && !fault!(39)
             || !guards.is_empty()
             || store.inner && !inside[id as usize]
         {
@@ -872,7 +874,7 @@ fn absorb(p: &Kernel, q: &Kernel, buffers: &[FusedBuffer]) -> Option<Kernel> {
     let mut seen = vec![false; n];
     for (e, extent) in point.iter().zip(&p.space.extents) {
         let v = (0..n).find(|&v| *e == IndexExpr::var(v as u32))?;
-        if std::mem::replace(&mut seen[v], true) || q.space.extents[v] != *extent {
+        if std::mem::replace(&mut seen[v], true) || q.space.extents[v] != *extent && !fault!(40) {
             return None;
         }
     }

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::ops::Range;
 
 /// Alignment of every buffer in bytes: a cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
@@ -231,6 +232,22 @@ pub fn live_bytes(plan: &MemoryPlan, reqs: &[BufferReq], steps: usize) -> Vec<us
         live[first..last].iter_mut().for_each(|bytes| *bytes += segment.bytes);
     }
     live
+}
+
+/// After each of `steps` steps, the ranges that held values until then and hold none any more.
+pub(crate) fn freed(plan: &MemoryPlan, reqs: &[BufferReq], steps: usize) -> Vec<Vec<Range<usize>>> {
+    let range = |i: usize| plan.offsets[i]..plan.offsets[i] + reqs[i].bytes;
+    let last = |r: &BufferReq| r.last.max(r.first);
+    let after = |step: usize| {
+        let lives_on = |r: &BufferReq| r.first <= step && step < last(r);
+        let alive: Vec<Range<usize>> = (0..reqs.len()).filter(|&i| lives_on(&reqs[i])).map(range).collect();
+        let dead = (0..reqs.len()).filter(|&i| last(&reqs[i]) == step).map(range);
+        alive.iter().fold(dead.collect(), |free: Vec<Range<usize>>, a| {
+            let around = |f: Range<usize>| [f.start..f.end.min(a.start), f.start.max(a.end)..f.end];
+            free.into_iter().flat_map(around).filter(|f| !f.is_empty()).collect()
+        })
+    };
+    (0..steps).map(after).collect()
 }
 
 /// Tries the heuristics, cheap ones first, and gives the offsets of the smallest arena, and its size.
@@ -619,6 +636,18 @@ mod tests {
         let p = checked(&[req(64, 0, 1, &[]), req(128, 1, 2, &[0])]);
         assert_eq!(p.shared_with, [None, None]);
         assert_eq!(p.bytes, 192);
+    }
+
+    #[test]
+    fn what_no_value_needs_any_more_is_freed() {
+        // The second takes over the first's memory, but for its end.
+        let reqs = [req(256, 0, 1, &[]), req(64, 1, 3, &[0]), req(64, 2, 2, &[])];
+        let p = checked(&reqs);
+        let (a, c) = (p.offsets[0], p.offsets[2]);
+        assert_eq!(p.offsets[1], a);
+        let freed = freed(&p, &reqs, 4).into_iter().enumerate();
+        let freed = freed.flat_map(|(step, ranges)| ranges.into_iter().map(move |r| (step, r.start, r.end)));
+        assert_eq!(freed.collect::<Vec<_>>(), [(1, a + 64, a + 256), (2, c, c + 64), (3, a, a + 64)]);
     }
 
     #[test]

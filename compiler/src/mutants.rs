@@ -2,7 +2,7 @@
 //! `mutants` only, which is never on in a build that is used: without it `fault!(n)` is `false`.
 
 /// What each fault does, by its number counted from 1.
-pub const FAULTS: [&str; 26] = [
+pub const FAULTS: [&str; 50] = [
     "x + 0.0 becomes x: -0 is lost",
     "x - x becomes 0 for floats: NaN is lost",
     "x * 0 becomes 0 for floats: NaN is lost",
@@ -29,6 +29,30 @@ pub const FAULTS: [&str; 26] = [
     "the maximum of a repeated value forgets that there may be none",
     "a carry counts as the same in all steps of a loop",
     "a store of the last stage is taken to be of any stage",
+    "the mask of a last vector has one lane too few (AVX2)",
+    "a minimum or maximum loses NaN of its first operand (wide vectors)",
+    "max(x, 0) keeps a negative zero (wide vectors)",
+    "not equal is false for NaN (wide vectors)",
+    "a fused multiply-add takes its addend for a factor (wide vectors)",
+    "products of 64-bit integers lose their upper half (AVX2)",
+    "a sort moves equal elements past each other",
+    "the position of an extremum is that of the last of several",
+    "the first element of a window must be positive to be its maximum",
+    "a running sum over lanes takes the index of the first lane for all",
+    "indices of 64 bits are checked by their lower half",
+    "a kernel that computes indices is merged with one that uses them, before they are checked",
+    "a fused load reads where its producer is, not where it asks",
+    "a producer of fewer points is computed at all points of its reader",
+    "the element before a padded tensor is zero, not the padding",
+    "a long sum in parts leaves out what is after the last whole part",
+    "the last bytes of a loop's result are not copied",
+    "the two places of a loop's carry are one",
+    "arithmetic of u8 in registers does not wrap",
+    "a product takes the free axes of a transposed factor in its own order",
+    "a factor that is repeated along its columns is stored once",
+    "dimensions are joined although one of them is repeated",
+    "state is overwritten before another kernel has read it",
+    "threads share their scratch memory",
 ];
 
 #[cfg(feature = "mutants")]

@@ -22,7 +22,7 @@ pub(crate) fn lane(value: Scalar) -> Scalar {
 
 /// `v: I32` without what is above an element of type `dtype`.
 pub(crate) fn wrap<B: ScalarBuilder>(b: &mut B, dtype: DType, v: B::V) -> B::V {
-    if dtype != DType::U8 {
+    if dtype != DType::U8 || fault!(45) {
         return v;
     }
     let mask = b.i32(0xff);

@@ -257,8 +257,12 @@ fn pack(
 ) -> Kernel {
     let [_, _, row] = &order;
     // Each lane has an element of its own even where all are equal.
-    let own: Vec<Var> =
-        order.iter().cloned().flatten().filter(|v| row.contains(v) || factor.uses(*v)).collect();
+    let own: Vec<Var> = order
+        .iter()
+        .cloned()
+        .flatten()
+        .filter(|v| row.contains(v) && !fault!(47) || factor.uses(*v))
+        .collect();
     let dims: Vec<usize> = own.iter().map(|&v| part.extents[v as usize] as usize).collect();
     let size = factor.exprs.get(factor.value).dtype.size_bytes();
     let mut strides = row_major_strides(&dims);

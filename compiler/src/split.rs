@@ -44,7 +44,7 @@ fn in_two(k: &Kernel, buffers: &mut Vec<FusedBuffer>) -> Option<[Kernel; 2]> {
     while n / part > *PARTS.end() {
         part *= 2;
     }
-    let (parts, rest) = (n / part, n % part);
+    let (parts, rest) = (n / part, if fault!(42) { 0 } else { n % part });
 
     let points: Vec<IndexExpr> = (0..*outer as u32).map(IndexExpr::var).collect();
     let at_point = |part: IndexExpr| [&[part], &points[..]].concat();

@@ -23,23 +23,37 @@ impl Case {
     }
 }
 
-/// Extents: small ones, and those around vectors of all widths.
-const EXTENTS: [usize; 24] = [0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 7, 7, 8, 8, 9, 9, 15, 16, 16, 17, 31, 32, 33];
+/// How large values are.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    extents: &'static [usize],
+    /// Elements of the largest tensor that is declared.
+    pub(crate) max_elements: usize,
+}
 
-/// Elements of the largest tensor that is declared.
-pub(crate) const MAX_ELEMENTS: usize = 600;
-
-/// Random extents with at most [`MAX_ELEMENTS`] elements.
-pub(crate) fn dims(rng: &mut Rng, max_rank: usize) -> Vec<usize> {
-    let mut elements = 1;
-    let rank = rng.below(max_rank + 1);
-    let mut extent = |_| {
-        let drawn = rng.of(&EXTENTS);
-        let d = if elements * drawn.max(1) > MAX_ELEMENTS { 1 } else { drawn };
-        elements *= d.max(1);
-        d
+impl Sizes {
+    /// Small extents, and those around vectors of all widths.
+    const SMALL: Self = Self {
+        extents: &[0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 7, 7, 8, 8, 9, 9, 15, 16, 16, 17, 31, 32, 33],
+        max_elements: 600,
     };
-    (0..rank).map(&mut extent).collect()
+
+    /// Work for several threads, and sums of several parts.
+    const LARGE: Self =
+        Self { extents: &[1, 2, 3, 7, 16, 33, 64, 100, 257, 1024, 1025, 2500, 34000], max_elements: 36_000 };
+
+    /// Random extents with at most so many elements.
+    pub(crate) fn dims(self, rng: &mut Rng, max_rank: usize) -> Vec<usize> {
+        let mut elements = 1;
+        let rank = rng.below(max_rank + 1);
+        let mut extent = |_| {
+            let drawn = rng.of(self.extents);
+            let d = if elements * drawn.max(1) > self.max_elements { 1 } else { drawn };
+            elements *= d.max(1);
+            d
+        };
+        (0..rank).map(&mut extent).collect()
+    }
 }
 
 /// What a function computes beside values.
@@ -67,16 +81,17 @@ pub(crate) fn case(seed: u64, index: u64) -> Case {
 fn module(rng: &mut Rng, kind: Kind) -> Option<Module> {
     let m = ModuleBuilder::new("fuzz");
     let init = Initializer::Normal { mean: 0.0, std: 1.0 };
+    let sizes = if rng.one_in(10) { Sizes::LARGE } else { Sizes::SMALL };
     let nodes = 3 + rng.below(14);
     if kind == Kind::Training {
         for i in 0..1 + rng.below(2) {
-            m.param(&format!("p{i}"), DType::F32, dims(rng, 3).as_slice(), init);
+            m.param(&format!("p{i}"), DType::F32, sizes.dims(rng, 3).as_slice(), init);
         }
         let optimizers: [&dyn Optimizer; 4] =
             [&Sgd::new(0.1), &Sgd::new(0.1).momentum(0.9), &Adam::new(0.01), &RmsProp::new(0.01)];
         let optimizer = rng.of(&optimizers);
         optim::train_step(&m, "f", optimizer, |f| {
-            let mut step = Step::new(f, rng, 3);
+            let mut step = Step::new(f, rng, sizes, 3);
             for p in f.trainable() {
                 step.add(f.read(&p));
             }
@@ -88,12 +103,12 @@ fn module(rng: &mut Rng, kind: Kind) -> Option<Module> {
     if rng.one_in(3) {
         for i in 0..1 + rng.below(2) {
             let dtype = rng.of(&DType::ALL);
-            m.state(&format!("s{i}"), dtype, dims(rng, 3).as_slice(), Initializer::ZEROS);
+            m.state(&format!("s{i}"), dtype, sizes.dims(rng, 3).as_slice(), Initializer::ZEROS);
         }
     }
     let state = m.state_vars();
     m.function("f", |f| {
-        let mut step = Step::new(f, rng, 3);
+        let mut step = Step::new(f, rng, sizes, 3);
         let params: Vec<_> = state.iter().filter_map(|s| f.find_param(&s.name)).collect();
         for p in &params {
             step.add(f.read(p));

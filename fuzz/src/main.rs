@@ -10,6 +10,7 @@ mod generate;
 mod mutants;
 mod rng;
 mod step;
+mod supervise;
 
 use clap::Parser;
 use coverage::Coverage;
@@ -82,12 +83,24 @@ fn main() -> ExitCode {
     if let Some(index) = args.only {
         return only(&args, index);
     }
+    match supervise::notes() {
+        Some(notes) => many(&args, &notes),
+        None => supervise::run(args.seed).unwrap_or_else(|e| {
+            eprintln!("error: cannot run this program once more: {e}");
+            ExitCode::FAILURE
+        }),
+    }
+}
+
+/// Runs all modules; notes which.
+fn many(args: &Args, notes: &Path) -> ExitCode {
     let start = Instant::now();
     let next = AtomicU64::new(0);
     let (coverage, failures) = (Mutex::new(Coverage::default()), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        for _ in 0..args.jobs.max(1) {
-            scope.spawn(|| {
+        for job in 0..args.jobs.max(1) {
+            let (next, coverage, failures) = (&next, &coverage, &failures);
+            scope.spawn(move || {
                 let mut mine = Coverage::default();
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
@@ -95,8 +108,9 @@ fn main() -> ExitCode {
                     if index >= args.graphs || done {
                         break;
                     }
+                    supervise::note(notes, job, index);
                     // Outside of compiler and runtime, the generator and the interpreter may panic too.
-                    let sound = caught(|| try_one(&args, index, &mut mine)).unwrap_or_else(|panic| {
+                    let sound = caught(|| try_one(args, index, &mut mine)).unwrap_or_else(|panic| {
                         println!("module {index} of seed {}: {panic}", args.seed);
                         false
                     });
@@ -124,12 +138,16 @@ fn try_one(args: &Args, index: u64, coverage: &mut Coverage) -> bool {
     found.is_none()
 }
 
-/// Configurations for a module: mostly the highest level.
+/// Configurations for a module: mostly the highest level, one in two with poison.
 fn draw(seed: u64, index: u64, n: usize) -> Vec<Config> {
     let mut rng = Rng::new(!seed, index);
     let all = Config::all();
     let highest: Vec<Config> = all.iter().copied().filter(|c| c.level == graphc::OptLevel::O3).collect();
-    (0..n).map(|i| if i == 0 { rng.of(&highest) } else { rng.of(&all) }).collect()
+    let mut draw = |i: usize| {
+        let config = if i == 0 { rng.of(&highest) } else { rng.of(&all) };
+        Config { poison: rng.one_in(2), ..config }
+    };
+    (0..n).map(&mut draw).collect()
 }
 
 /// How a module differs from the interpreter, in the first of these configurations in which it does.
@@ -142,7 +160,7 @@ fn check(case: &Case, configs: &[Config], coverage: &mut Coverage) -> Option<(Co
         let ran = execute_with(&case.module, f, &values, &options(config), config.threads);
         let compared = ran.and_then(|(got, stages)| {
             coverage.stages(&stages);
-            same_results(&case.module, f, &expected, &got)
+            same_results(&case.module, f, &expected, &got, config.level)
         });
         compared.err().map(|mismatch| (*config, mismatch))
     })

@@ -13,6 +13,7 @@ use graphc_ir::{DType, TensorType, checked_product};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -79,6 +80,9 @@ pub struct ExecutableParts {
     pub steps: Arc<[StepInfo]>,
     /// What is needed to stop at values that are not finite, if the code was generated for it.
     pub guard: Option<Guard>,
+    /// By number of the step, what of the arena holds no value after it: it is filled with NaN. Empty unless the
+    /// compiler is tested.
+    pub poison: Vec<Vec<Range<usize>>>,
     /// The code.
     pub entry: EntryFn,
     /// Keeps the memory of the code alive.
@@ -104,7 +108,8 @@ impl Executable {
     /// - it writes only 0 and 1 to the bytes of bool outputs and bool state, and every byte it writes
     ///   elsewhere is initialized;
     /// - it calls the observer with the numbers of `parts.steps`; where `parts.guard` has a step, its memory lies
-    ///   in the context that the observer is called with;
+    ///   in the context that the observer is called with, and so do the ranges of `parts.poison`, in which nothing
+    ///   is read before it is written again;
     /// - its kernels are free of data races when run as [`abi`] says with up to `parts.max_threads` workers;
     /// - it does not unwind, and leaves the floating-point environment as it found it.
     ///
@@ -206,7 +211,7 @@ impl Executable {
             profile: profile.as_deref_mut().zip(started).map(|(p, last)| (p, function, last)),
             found: None,
         };
-        let observed = observer.profile.is_some() || parts.guard.is_some();
+        let observed = observer.profile.is_some() || parts.guard.is_some() || !parts.poison.is_empty();
         let mut context = Context {
             arena: cx.arena.as_mut_ptr(),
             state: state.as_mut_ptr(),
@@ -299,6 +304,9 @@ impl Executable {
     }
 }
 
+/// Makes NaN of every float type. A quiet one: no byte makes signalling ones of all.
+const NAN_BYTE: u8 = 0xff;
+
 /// What listens to the steps of a run.
 struct Observer<'a> {
     parts: &'a ExecutableParts,
@@ -323,6 +331,11 @@ unsafe extern "C" fn observe(cx: *mut Context, step: u64) -> i32 {
         profile.step(*function, step, *last, now, observer.pool.log);
         // What observing takes itself counts for the step that follows.
         *last = now;
+    }
+    for free in observer.parts.poison.get(step).into_iter().flatten() {
+        // SAFETY: the range lies in the arena of the context, and the step is done, by the contract of
+        // `Executable::from_parts`.
+        unsafe { std::ptr::write_bytes((*cx).arena.add(free.start), NAN_BYTE, free.len()) };
     }
     let Some(guard) = &observer.parts.guard else { return 0 };
     let Some(Some(guarded)) = guard.steps.get(step) else { return 0 };
@@ -490,6 +503,7 @@ mod tests {
             faults: Vec::new(),
             steps: Arc::default(),
             guard: None,
+            poison: Vec::new(),
             entry: axpy,
             code: Arc::new(()),
             max_threads,
@@ -535,6 +549,7 @@ mod tests {
             constants: AlignedBuffer::zeroed(0, "constants").unwrap(),
             steps: Arc::default(),
             guard: None,
+            poison: Vec::new(),
             faults: vec![site("scatter", None), site("gather", Some("examples/x.rs:10:5"))],
             entry: gather,
             code: Arc::new(()),

@@ -55,6 +55,7 @@ fn a_warm_run_allocates_nothing() {
         faults: Vec::new(),
         steps: Arc::default(),
         guard: None,
+        poison: Vec::new(),
         entry: increment,
         code: Arc::new(()),
         max_threads: 2,

@@ -1,6 +1,6 @@
 //! Finds the node at which a compiled function begins to differ from the interpreter.
 
-use super::{ElementDifference, Mismatch, Results, Values, remove_dead, same_results};
+use super::{ElementDifference, Mismatch, OptLevel, Results, Values, remove_dead, same_results};
 use crate::ir::{NodeId, Output, evaluate_nodes, print_function};
 use crate::{Function, Literal, Module};
 use std::fmt;
@@ -86,7 +86,7 @@ impl Probe<'_> {
             may_fail: None,
         };
         let got = (self.run)(&f).ok()?;
-        match same_results(self.module, &f, &wanted, &got) {
+        match same_results(self.module, &f, &wanted, &got, OptLevel::O0) {
             Err(Mismatch::Element(d)) if d.position < nodes.len() => Some((nodes[d.position], d)),
             _ => None,
         }

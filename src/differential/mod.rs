@@ -46,6 +46,8 @@ pub struct Config {
     pub isa: Isa,
     /// Threads, from 1 to [`Config::MAX_THREADS`].
     pub threads: usize,
+    /// See [`CompileOptions::poison`].
+    pub poison: bool,
 }
 
 impl Config {
@@ -59,7 +61,12 @@ impl Config {
         let mut all = Vec::new();
         for level in [OptLevel::O0, OptLevel::O1, OptLevel::O2, OptLevel::O3] {
             for &isa in &isas {
-                all.extend((1..=Self::MAX_THREADS).map(|threads| Self { level, isa, threads }));
+                all.extend((1..=Self::MAX_THREADS).map(|threads| Self {
+                    level,
+                    isa,
+                    threads,
+                    poison: false,
+                }));
             }
         }
         all
@@ -69,7 +76,8 @@ impl Config {
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = if self.threads == 1 { "" } else { "s" };
-        write!(f, "{:?}, {}, {} thread{s}", self.level, self.isa, self.threads)
+        let poison = if self.poison { ", poison" } else { "" };
+        write!(f, "{:?}, {}, {} thread{s}{poison}", self.level, self.isa, self.threads)
     }
 }
 
@@ -93,6 +101,8 @@ pub enum Mismatch {
     Element(ElementDifference),
     /// Generated code failed where the interpreter does not.
     Failure(String),
+    /// The interpreter fails, generated code does not.
+    NoFailure(String),
     /// The function was not compiled.
     Compile(String),
     /// Compiler or runtime panicked.
@@ -139,6 +149,7 @@ impl fmt::Display for Mismatch {
         match self {
             Self::Element(d) => d.fmt(f),
             Self::Failure(e) => write!(f, "generated code fails, the interpreter does not: {e}"),
+            Self::NoFailure(e) => write!(f, "the interpreter fails, generated code does not: {e}"),
             Self::Compile(e) => write!(f, "not compiled: {e}"),
             Self::Panic(e) => write!(f, "panicked: {e}"),
         }
@@ -186,7 +197,8 @@ pub fn execute(
 
 /// How to compile for a configuration.
 pub fn options(config: &Config) -> CompileOptions {
-    CompileOptions { max_threads: Config::MAX_THREADS, isa: config.isa, ..CompileOptions::at(config.level) }
+    let &Config { level, isa, threads: _, poison } = config;
+    CompileOptions { max_threads: Config::MAX_THREADS, isa, poison, ..CompileOptions::at(level) }
 }
 
 /// Like [`execute`] with options of the caller's own, on so many threads (at most
@@ -263,8 +275,9 @@ fn compile_and_run(
 
 /// Compares what generated code gives with what the interpreter gives.
 ///
-/// Where the interpreter fails generated code may succeed, as passes may drop an index that nothing
-/// needs; if it fails too, it must have left the state alone.
+/// Where the interpreter fails generated code may succeed if it was made at a `level` above
+/// [`OptLevel::O0`], as passes may drop an index that nothing needs; if it fails too, it must have left the state
+/// alone.
 ///
 /// # Errors
 /// The first element that differs, or a failure of generated code alone.
@@ -273,10 +286,12 @@ pub fn same_results(
     function: &Function,
     expected: &Results,
     got: &Results,
+    level: OptLevel,
 ) -> Result<(), Mismatch> {
     match (&expected.failure, &got.failure) {
         (None, Some(_)) if expected.may_fail.is_some() => return Ok(()),
         (None, Some(e)) => return Err(Mismatch::Failure(e.clone())),
+        (Some(e), None) if level == OptLevel::O0 => return Err(Mismatch::NoFailure(e.clone())),
         (Some(_), None) => return Ok(()),
         _ => {}
     }
@@ -312,5 +327,5 @@ pub fn compare(
     config: &Config,
 ) -> Result<(), Mismatch> {
     let expected = interpret(function, values);
-    same_results(module, function, &expected, &execute(module, function, values, config)?)
+    same_results(module, function, &expected, &execute(module, function, values, config)?, config.level)
 }

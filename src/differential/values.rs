@@ -50,6 +50,8 @@ fn element(dtype: DType, bits: u64, special: bool) -> Scalar {
         return match choice {
             0 => Scalar::I64(i64::from(i32::MIN)),
             1 => Scalar::I64(i64::from(i32::MAX)),
+            // Zero in its lower half.
+            2 if dtype == DType::I64 => Scalar::I64(1 << 32),
             2..6 => Scalar::I64(-((bits >> 40) as i64 % 9)),
             _ => Scalar::I64((bits >> 40) as i64 % 4),
         };

@@ -280,7 +280,7 @@ impl Emit<'_, '_> {
         let mut again = vec![BlockArg::from(self.b.ins().iadd_imm_s(step, 1))];
         for i in 0..carries {
             let (a, b) = (self.place(self.control.slots[2 * i]), self.place(self.control.slots[2 * i + 1]));
-            let to = self.b.ins().select(odd, b, a);
+            let to = if fault!(44) { a } else { self.b.ins().select(odd, b, a) };
             self.set_output(1, i, to);
             again.push(to.into());
         }
@@ -296,7 +296,7 @@ impl Emit<'_, '_> {
     fn copy(&mut self, from: Value, to: Value, bytes: usize) {
         let whole = bytes / 8 * 8;
         for (ty, size, begin, end) in [(types::I64, 8, 0, whole), (types::I8, 1, whole, bytes)] {
-            if begin == end {
+            if begin == end || fault!(43) && size == 1 {
                 continue;
             }
             let (head, done) = (self.b.create_block(), self.b.create_block());

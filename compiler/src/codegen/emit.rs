@@ -70,7 +70,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let arena = pointer(b, abi::OFFSET_ARENA);
         let state = pointer(b, abi::OFFSET_STATE);
         let constants = pointer(b, abi::OFFSET_CONSTANTS);
-        let stride = b.ins().imul_imm_s(params[3], program.scratch_stride as i64);
+        let stride =
+            b.ins().imul_imm_s(params[3], if fault!(50) { 0 } else { program.scratch_stride as i64 });
         let scratch = b.ins().iadd(arena, stride);
         let scratch = b.ins().iadd_imm_s(scratch, program.scratch_offset as i64);
         let mut ports = FxHashMap::default();

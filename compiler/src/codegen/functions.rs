@@ -482,7 +482,7 @@ fn emit_check(
     let size = buffer.dtype.size_bytes();
     let bytes = b.ins().ishl_imm_u(i, i64::from(size.trailing_zeros()));
     let address = b.ins().iadd(base, bytes);
-    let value = if size == 8 {
+    let value = if size == 8 && !fault!(37) {
         b.ins().load(types::I64, flags(), address, 0)
     } else {
         let narrow = b.ins().load(types::I32, flags(), address, 0);

@@ -225,7 +225,7 @@ impl Collapsed {
                 let joins = last.is_some_and(|u| {
                     exprs.iter().all(|e| {
                         let (cu, cv) = (e.coefficient(u as u32), e.coefficient(v as u32));
-                        matches!((cu, cv), (Some(cu), Some(cv)) if cu == cv * extents[v])
+                        matches!((cu, cv), (Some(cu), Some(cv)) if cu == cv * extents[v] || fault!(48) && cv == 0)
                     })
                 });
                 if joins {

@@ -15,7 +15,12 @@ fn to(e: i64) -> Bound {
 
 /// Whether `x` comes before `best` as the extremum: it is greater (less), or the first NaN.
 fn better(b: &mut VBuilder, x: Val, best: Val, largest: bool) -> Val {
-    let kind = if largest { CmpKind::Gt } else { CmpKind::Lt };
+    let kind = match (largest, fault!(34)) {
+        (true, false) => CmpKind::Gt,
+        (false, false) => CmpKind::Lt,
+        (true, true) => CmpKind::Ge,
+        (false, true) => CmpKind::Le,
+    };
     let beyond = b.cmp(kind, x, best);
     if !b.dtype(x).is_float() {
         return beyond;
@@ -87,7 +92,7 @@ pub(super) fn cumulative(
     let u = b.open(b.param(0), Bound::Min(b.param(1), IndexExpr::constant(units)), 1, 1, &[]);
     let mut at = delinearize(&b, &u.var, leading);
     let scattered = kernel.exprs.scattered(&|e| e.uses(leading.len() as u32));
-    let lanes = if rows.is_some() && !scattered { target.map_lanes } else { 1 };
+    let lanes = if rows.is_some() && (!scattered || fault!(36)) { target.map_lanes } else { 1 };
     let strip = rows.map(|rows| b.open(IndexExpr::default(), to(rows), i64::from(lanes), lanes, &[]));
     at.extend(strip.iter().map(|s| s.var.clone()));
     let identity = b.constant_lanes(kind.identity(lane_type(buffers[out as usize].dtype)), lanes);
@@ -167,7 +172,7 @@ pub(super) fn select_and_gather(
     let [best, chosen, found] = [w.values[0], w.values[1], w.values[2]];
     let wins = better(&mut b, key, best, true);
     let first = b.op(ScalarOp::Not, &[found]);
-    let wins = b.or(wins, first);
+    let wins = if fault!(35) { wins } else { b.or(wins, first) };
     let wins = b.and(wins, exists);
     let next = [b.select(wins, key, best), b.select(wins, value, chosen), b.or(found, exists)];
     let chosen = b.close(w, &next)[1];

@@ -119,7 +119,12 @@ fn merge(b: &mut VBuilder, from: Pairs, to: Pairs, (extent, width): (i64, i64), 
     let (of_left, of_right) = (read(b, left), read(b, right));
     let left_open = b.cmp(CmpKind::Lt, left, middle);
     let right_open = b.cmp(CmpKind::Lt, right, end);
-    let first = precedes(b, of_right[0], of_left[0], descending);
+    let first = if fault!(33) {
+        let stays = precedes(b, of_left[0], of_right[0], descending);
+        b.op(ScalarOp::Not, &[stays])
+    } else {
+        precedes(b, of_right[0], of_left[0], descending)
+    };
     let left_over = b.op(ScalarOp::Not, &[left_open]);
     let wins = b.or(first, left_over);
     let take = b.and(wins, right_open);

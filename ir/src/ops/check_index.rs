@@ -7,7 +7,7 @@ use crate::error::{EvalError, TypeError};
 use crate::literal::Literal;
 use crate::pattern::Pattern;
 use crate::scalar::Scalar;
-use crate::types::{DType, Dim, TensorType};
+use crate::types::{Dim, TensorType};
 
 op! {
     /// `x` itself, a tensor of i32 or i64, if every element is in `0..bound`; else a run-time error that
@@ -67,6 +67,7 @@ impl OpDef for CheckIndex {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
+        use crate::DType;
         use crate::testing::{Sample, dims, uniform};
         use proptest::prelude::*;
         let case = (prop::sample::select(vec![DType::I32, DType::I64]), dims(6), 1usize..20);
@@ -92,7 +93,7 @@ impl<'f> Tensor<'f> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bindings, ModuleBuilder, evaluate, shape};
+    use crate::{Bindings, DType, ModuleBuilder, evaluate, shape};
 
     fn check(values: Vec<i64>, bound: usize) -> Result<Literal, EvalError> {
         let m = ModuleBuilder::new("m");

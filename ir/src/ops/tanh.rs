@@ -8,7 +8,7 @@ use crate::literal::Literal;
 use crate::math;
 use crate::pattern::Pattern;
 use crate::scalar::Native;
-use crate::types::{DType, TensorType};
+use crate::types::TensorType;
 
 op! {
     /// Elementwise hyperbolic tangent. Floats; accuracy and edges: [`math::tanh`].
@@ -45,6 +45,7 @@ impl OpDef for Tanh {
 
     #[cfg(any(test, feature = "testing"))]
     fn samples() -> super::Samples {
+        use crate::DType;
         super::rules::elementwise_samples(Self {}, &[DType::F32, DType::F64], &[(-3.0, 3.0)])
     }
 }

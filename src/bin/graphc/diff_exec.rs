@@ -36,7 +36,9 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
             for config in Config::all() {
                 runs += 1;
                 let got = execute(&module, &f, &values, &config);
-                let Err(mismatch) = got.and_then(|got| same_results(&module, &f, &expected, &got)) else {
+                let Err(mismatch) =
+                    got.and_then(|got| same_results(&module, &f, &expected, &got, config.level))
+                else {
                     continue;
                 };
                 differing += 1;

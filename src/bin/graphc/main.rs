@@ -123,6 +123,11 @@ impl Failure {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // A fault of the compiler, for tests that must find it.
+    #[cfg(feature = "mutants")]
+    if let Some(fault) = std::env::var("GRAPHC_FAULT").ok().and_then(|n| n.parse().ok()) {
+        graphc::compiler::mutants::select(fault);
+    }
     let mut out = Out::new(cli.json);
     let result = match cli.command {
         Command::Check(args) => check::run(&args, &mut out),

@@ -140,7 +140,9 @@ impl Emitter<'_> {
                     self.lowest_mask(MASK_TEMP, here);
                     return Lanes::Mask(MASK_TEMP);
                 }
-                let bytes: Vec<u8> = (0..32).map(|b| if b / size < here { 0xff } else { 0 }).collect();
+                let bytes: Vec<u8> = (0..32)
+                    .map(|b| if b / size + usize::from(fault!(27)) < here { 0xff } else { 0 })
+                    .collect();
                 let label = self.a.constant(bytes);
                 let temp = self.temp();
                 let mem = Rm::Mem(Mem::Data(label));

@@ -254,7 +254,7 @@ impl<'a> Emitter<'a> {
         self.a.load(RAX, Mem::at(RDI, abi::OFFSET_ARENA));
         self.save(self.bases.arena, RAX);
         self.bases.scratch = self.frame_slot(8);
-        self.a.mov_imm(RBX, self.program.scratch_stride as i64);
+        self.a.mov_imm(RBX, if fault!(50) { 0 } else { self.program.scratch_stride as i64 });
         self.a.imul(RCX, RBX);
         self.a.mov_imm(RBX, self.program.scratch_offset as i64);
         self.a.alu(Alu::Add, RAX, Rm::Reg(RCX.0));

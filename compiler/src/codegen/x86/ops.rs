@@ -66,7 +66,9 @@ impl Emitter<'_> {
                 // is NaN.
                 let code = if op == ScalarOp::Min { table::MIN } else { table::MAX };
                 let temp = self.temp();
-                if self.isa == Isa::Avx512 {
+                if fault!(28) {
+                    self.v(table::float(dtype, code), width, dst, x, y);
+                } else if self.isa == Isa::Avx512 {
                     self.vi(table::float(dtype, table::CMP), width, MASK_TEMP, x, x, 3);
                     self.v(table::float(dtype, code), width, temp, x, y);
                     let i = if dtype == DType::F64 { table::BLENDMPD } else { table::BLENDMPS };
@@ -90,6 +92,10 @@ impl Emitter<'_> {
             }
             ScalarOp::Mul => {
                 // 64-bit integers on AVX2: low product and the two crossed ones.
+                if fault!(32) {
+                    self.v(table::PMULUDQ, width, dst, x, y);
+                    return Ok(());
+                }
                 let (temp, other) = (self.temp(), self.take(Class::Vector));
                 self.shift(table::PSHIFTQ, table::SHIFT_RIGHT, width, temp, x, 32);
                 self.v(table::PMULUDQ, width, temp, temp, y);
@@ -280,7 +286,7 @@ impl Emitter<'_> {
             let d = self.destination(dst, p, &[y]);
             let code = if op == ScalarOp::Min { table::MIN } else { table::MAX };
             self.v(table::float(dtype, code), width, d, c, b);
-            if limit == Limit::SecondIsZero {
+            if limit == Limit::SecondIsZero && !fault!(29) {
                 // Of the zeros, the sum is the positive one; all else stays.
                 self.v(table::float(dtype, table::ADD), width, d, d, c);
             }
@@ -329,7 +335,8 @@ impl Emitter<'_> {
             // first * third + second, or second * first + third
             (Some(v), m) => {
                 let other = if v == x { y } else { x };
-                if m == Some(other) { (FmaOrder::O132, v, z, other) } else { (FmaOrder::O213, v, other, z) }
+                let last_is_factor = if fault!(31) { FmaOrder::O213 } else { FmaOrder::O132 };
+                if m == Some(other) { (last_is_factor, v, z, other) } else { (FmaOrder::O213, v, other, z) }
             }
             (None, m) if m == Some(z) => (FmaOrder::O213, x, y, z),
             (None, m) => {
@@ -455,6 +462,7 @@ impl Emitter<'_> {
     fn compare_lanes(&mut self, kind: CmpKind, from: DType, dst: Val, args: &[Val], p: usize) -> Emitted {
         let float_predicate = match kind {
             CmpKind::Eq => 0x00,
+            CmpKind::Ne if fault!(30) => 0x0c,
             CmpKind::Ne => 0x04,
             CmpKind::Lt => 0x11,
             CmpKind::Le => 0x12,

@@ -20,7 +20,7 @@ fn dot_of_transpose(v: &View<'_>) -> Option<Expr> {
             .filter(|a| !batch.contains(a) && !contract.contains(a))
             .map(|a| t.permutation[a])
             .collect();
-        if !free.is_sorted() {
+        if !free.is_sorted() && !fault!(46) {
             continue;
         }
         let mut dot = dot.clone();

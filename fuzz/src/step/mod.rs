@@ -1,10 +1,14 @@
 //! One more node of a function.
 
-use crate::generate::{MAX_ELEMENTS, dims};
+mod control;
+mod products;
+
+use crate::generate::Sizes;
 use crate::rng::Rng;
 use graphc::{DType, FunctionBuilder, Literal, Shape, Tensor, TensorType};
 use graphc_ir::ops::*;
-use graphc_ir::{CmpKind, Combine, Op, Scalar, ScanOptions, StaticType, Window};
+use graphc_ir::{CmpKind, Op, Scalar, Window};
+use products::work;
 
 /// A function under construction.
 pub(crate) struct Step<'r, 'f> {
@@ -16,6 +20,8 @@ pub(crate) struct Step<'r, 'f> {
     pub(crate) inputs: Vec<Tensor<'f>>,
     /// Levels of regions that may still be opened.
     depth: usize,
+    /// Of new values.
+    sizes: Sizes,
     /// Whether this is a region, which has no inputs of its own.
     region: bool,
 }
@@ -25,8 +31,8 @@ const MAX_WORK: usize = 300_000;
 
 impl<'r, 'f> Step<'r, 'f> {
     /// No values yet.
-    pub(crate) fn new(f: &'f FunctionBuilder, rng: &'r mut Rng, depth: usize) -> Self {
-        Self { f, rng, pool: Vec::new(), inputs: Vec::new(), depth, region: false }
+    pub(crate) fn new(f: &'f FunctionBuilder, rng: &'r mut Rng, sizes: Sizes, depth: usize) -> Self {
+        Self { f, rng, pool: Vec::new(), inputs: Vec::new(), depth, sizes, region: false }
     }
 
     /// A value that exists.
@@ -38,7 +44,7 @@ impl<'r, 'f> Step<'r, 'f> {
     pub(crate) fn grow(&mut self, nodes: usize) {
         if self.pool.is_empty() {
             let dtype = self.dtype();
-            let dims = dims(self.rng, 4);
+            let dims = self.sizes.dims(self.rng, 4);
             let x = self.fresh(dtype, &dims);
             self.add(x);
         }
@@ -81,6 +87,20 @@ impl<'r, 'f> Step<'r, 'f> {
         }
     }
 
+    /// Ones, where it may be so many that what becomes of them is not computed by the compiler.
+    fn ones(&mut self, dtype: DType, dims: &[usize]) -> Tensor<'f> {
+        const MANY: usize = 17_000;
+        match dims.iter().rposition(|&d| d > 1) {
+            Some(at) if self.sizes.max_elements > MANY && self.rng.one_in(2) => {
+                let rest: usize = dims.iter().product::<usize>() / dims[at];
+                let mut dims = dims.to_vec();
+                dims[at] = MANY / rest.max(1);
+                self.f.full(dtype, dims.as_slice(), 1.0)
+            }
+            _ => self.f.full(dtype, dims, 1.0),
+        }
+    }
+
     /// A value of this type: mostly one that exists, if one does.
     fn value(&mut self, ty: &TensorType) -> Tensor<'f> {
         let fitting: Vec<Tensor<'f>> = self.pool.iter().copied().filter(|t| t.ty() == *ty).collect();
@@ -114,7 +134,8 @@ impl<'r, 'f> Step<'r, 'f> {
         let op = op.into();
         let types: Vec<TensorType> = operands.iter().map(|t| t.ty()).collect();
         let results = op.results(&types).ok()?;
-        let small = |ty: &TensorType| ty.shape.num_elements().is_some_and(|n| n <= 4 * MAX_ELEMENTS);
+        let small =
+            |ty: &TensorType| ty.shape.num_elements().is_some_and(|n| n <= 4 * self.sizes.max_elements);
         (results.iter().all(small) && work(&op, &types) <= MAX_WORK).then(|| self.f.push_all(op, operands))
     }
 
@@ -147,7 +168,11 @@ impl<'r, 'f> Step<'r, 'f> {
     fn node(&mut self, name: &str) -> Option<Vec<Tensor<'f>>> {
         let n = self.pool.len();
         let recent = if self.rng.one_in(2) { n.min(3) } else { n };
-        let x = self.pool[n - 1 - self.rng.below(recent)];
+        let mut x = self.pool[n - 1 - self.rng.below(recent)];
+        // Rules of its own are about this.
+        if matches!(name, "broadcast" | "transpose") && self.rng.one_in(12) {
+            x = self.node("iota")?[0];
+        }
         let (ty, rank) = (x.ty(), x.rank());
         let dims_of = |t: &Tensor<'f>| t.shape().as_static().expect("all extents are numbers");
         let d = dims_of(&x);
@@ -227,23 +252,23 @@ impl<'r, 'f> Step<'r, 'f> {
                 self.push(Select {}, &operands)
             }
             "constant" | "input" => {
-                let (dtype, d) = (self.dtype(), dims(self.rng, 4));
+                let (dtype, d) = (self.dtype(), self.sizes.dims(self.rng, 4));
                 Some(vec![self.fresh(dtype, &d)])
             }
             "iota" => {
-                let (dtype, d) = (self.dtype(), dims(self.rng, 4));
+                let (dtype, d) = (self.dtype(), self.sizes.dims(self.rng, 4));
                 let axis = self.axis(d.len());
                 self.push(Iota { shape: d.as_slice().into(), dtype, axis }, &[])
             }
             "extent" => {
-                let (dtype, d) = (self.dtype(), dims(self.rng, 3));
+                let (dtype, d) = (self.dtype(), self.sizes.dims(self.rng, 3));
                 self.push(Extent { dims: d.as_slice().into(), dtype }, &[])
             }
             "rng_bits" => {
                 let scalar = TensorType::scalar(DType::I64);
                 let x = if ty == scalar { x } else { self.value(&scalar) };
                 let operands = if flags.0 { [x, self.value(&scalar)] } else { [self.value(&scalar), x] };
-                let shape: Shape = dims(self.rng, 3).as_slice().into();
+                let shape: Shape = self.sizes.dims(self.rng, 3).as_slice().into();
                 let stream = self.rng.below(3) as u32;
                 self.push(RngBits { stream, shape }, &operands)
             }
@@ -304,13 +329,13 @@ impl<'r, 'f> Step<'r, 'f> {
                     d.iter().map(|_| if self.rng.one_in(3) { self.rng.below(3) } else { 0 }).collect();
                 let op = Pad { low, high, interior };
                 if self.rng.one_in(6) {
-                    let one = self.f.scalar(ty.dtype, 1.0);
-                    return self.push(op, &[self.f.full(ty.dtype, d.as_slice(), 1.0), one]);
+                    let (ones, one) = (self.ones(ty.dtype, &d), self.f.scalar(ty.dtype, 1.0));
+                    return self.push(op, &[ones, one]);
                 }
                 let value = self.value(&TensorType::scalar(ty.dtype));
                 if rank == 0 && flags.0 {
                     // Padded with this value.
-                    let other = dims(self.rng, 3);
+                    let other = self.sizes.dims(self.rng, 3);
                     let padded = self.fresh(ty.dtype, &other);
                     let one = vec![1; other.len()];
                     let op = Pad { low: one.clone(), high: one, interior: vec![0; other.len()] };
@@ -326,7 +351,7 @@ impl<'r, 'f> Step<'r, 'f> {
                 let mut other = d.clone();
                 other[axis] = self.rng.below(5);
                 if self.rng.one_in(6) {
-                    let ones = [d, other].map(|d| self.f.full(ty.dtype, d.as_slice(), 1.0));
+                    let ones = [d, other].map(|d| self.ones(ty.dtype, &d));
                     return self.push(Concatenate { axis }, &ones);
                 }
                 let second =
@@ -371,169 +396,5 @@ impl<'r, 'f> Step<'r, 'f> {
             "scan" | "while" | "cond" | "call" if self.depth > 0 => self.control(name, x, flags),
             _ => None,
         }
-    }
-
-    fn indexed(&mut self, name: &str, x: Tensor<'f>, flags: (bool, bool)) -> Option<Vec<Tensor<'f>>> {
-        let d = x.shape().as_static()?;
-        if d.is_empty() {
-            return None;
-        }
-        let axis = self.axis(d.len());
-        let places = dims(self.rng, 2);
-        // An integer may be the index instead.
-        let (of, index) = if x.dtype().is_int() && flags.0 {
-            let dtype = self.dtype();
-            let bound = 1 + self.rng.below(9);
-            (self.value(&TensorType::new(dtype, [bound, 3])), x.clamp(0.0, bound as f64 - 1.0))
-        } else {
-            (x, self.index(&places, d[axis]))
-        };
-        let axes = vec![if of.id() == x.id() { axis } else { 0 }];
-        if name == "gather" {
-            return self.push(Gather { axes, batch: Vec::new() }, &[of, index]);
-        }
-        let part = Gather { axes: axes.clone(), batch: Vec::new() }.infer(&[of.ty(), index.ty()]).ok()?;
-        let updates = self.value(&part);
-        let combine = self.rng.of(&Combine::ALL);
-        self.push(Scatter { axes, batch: Vec::new(), combine }, &[of, index, updates])
-    }
-
-    fn product(&mut self, x: Tensor<'f>, left: bool) -> Option<Vec<Tensor<'f>>> {
-        let d = x.shape().as_static()?;
-        let mut order = self.permutation(d.len());
-        let mut batch = order.split_off(order.len() - self.rng.below(order.len().min(2) + 1));
-        let mut contract = order.split_off(order.len() - self.rng.below(order.len().min(2) + 1));
-        batch.sort_unstable();
-        contract.sort_unstable();
-        let free = self.rng.of(&[1, 2, 3, 7, 8, 9, 16, 17, 33]);
-        let mut other: Vec<(usize, Option<usize>)> =
-            batch.iter().chain(&contract).map(|&a| (d[a], Some(a))).collect();
-        if !self.rng.one_in(4) {
-            other.insert(self.rng.below(other.len() + 1), (free, None));
-        }
-        let extents: Vec<usize> = other.iter().map(|o| o.0).collect();
-        let y = self.value(&x.ty().with_shape(extents.as_slice()));
-        let there = |axes: &[usize]| -> Vec<usize> {
-            axes.iter().filter_map(|a| other.iter().position(|o| o.1 == Some(*a))).collect()
-        };
-        let (batch_there, contract_there) = (there(&batch), there(&contract));
-        let op = |a: &[usize], b: &[usize], c: &[usize], d: &[usize]| DotGeneral {
-            lhs_batch: a.to_vec(),
-            rhs_batch: b.to_vec(),
-            lhs_contract: c.to_vec(),
-            rhs_contract: d.to_vec(),
-        };
-        if left {
-            self.push(op(&batch, &batch_there, &contract, &contract_there), &[x, y])
-        } else {
-            self.push(op(&batch_there, &batch, &contract_there, &contract), &[y, x])
-        }
-    }
-
-    fn convolution(&mut self, x: Tensor<'f>, left: bool) -> Option<Vec<Tensor<'f>>> {
-        let d = x.shape().as_static()?;
-        let spatial = d.len().checked_sub(2)?;
-        let w = self.window(spatial);
-        let other: Vec<usize> = if left {
-            [&[1 + self.rng.below(9), d[1]], &*w.size].concat()
-        } else {
-            let image: Vec<usize> = w.size.iter().map(|_| 1 + self.rng.below(8)).collect();
-            [&[1 + self.rng.below(3), d[1]], &*image].concat()
-        };
-        let y = self.value(&x.ty().with_shape(other.as_slice()));
-        let op = Convolution {
-            strides: w.strides,
-            padding: w.padding,
-            lhs_dilation: (0..spatial).map(|_| if self.rng.one_in(4) { 2 } else { 1 }).collect(),
-            rhs_dilation: w.dilation,
-            groups: 1,
-            batch_groups: 1,
-        };
-        self.push(op, &if left { [x, y] } else { [y, x] })
-    }
-
-    /// Grows a region from `values`; gives all of its values.
-    fn region(&mut self, values: &[Tensor<'f>], nodes: usize) -> Vec<Tensor<'f>> {
-        // A value of the function around it, which the region captures.
-        let around = self.rng.of(&self.pool);
-        let mut inner = Step {
-            f: self.f,
-            rng: self.rng,
-            pool: vec![around],
-            inputs: Vec::new(),
-            depth: self.depth - 1,
-            region: true,
-        };
-        inner.pool.extend(values);
-        inner.grow(nodes);
-        inner.pool
-    }
-
-    fn control(&mut self, name: &str, x: Tensor<'f>, flags: (bool, bool)) -> Option<Vec<Tensor<'f>>> {
-        let f = self.f;
-        let nodes = 1 + self.rng.below(4);
-        // The newest value of that type: there is one, the carry itself.
-        let newest =
-            |pool: &[Tensor<'f>], ty: &TensorType| pool.iter().rev().copied().find(|t| t.ty() == *ty);
-        match name {
-            "scan" => {
-                let d = x.shape().as_static()?;
-                let carry = self.value(&x.ty().with_shape(d.get(1..).unwrap_or(&[])));
-                let carry = if flags.1 { carry } else { x };
-                let (sequences, length) = match d.first() {
-                    Some(&n) if n <= 9 => (vec![x], None),
-                    _ => (Vec::new(), Some(self.rng.below(4).into())),
-                };
-                let options = ScanOptions { length, reverse: flags.0, ..ScanOptions::default() };
-                let s = f.scan_with(&options, &[carry], &sequences, |_, c, e| {
-                    let pool = self.region(&[c, e].concat(), nodes);
-                    let next = newest(&pool[1..], &c[0].ty()).unwrap_or(c[0]);
-                    (vec![next], vec![pool[pool.len() - 1]])
-                });
-                Some([s.carries, s.stacked].concat())
-            }
-            "while" => {
-                let (limit, zero) = (self.rng.below(4) as f64, f.scalar(DType::I32, 0.0));
-                let results = f.while_loop(
-                    &[zero, x],
-                    |_, c| c[0].lt(limit),
-                    |_, c| {
-                        let pool = self.region(&[c[1]], nodes);
-                        vec![c[0] + 1.0, newest(&pool[1..], &c[1].ty()).unwrap_or(c[1])]
-                    },
-                );
-                Some(results)
-            }
-            "cond" => {
-                let predicate = if x.ty() == TensorType::scalar(DType::Bool) {
-                    x
-                } else {
-                    self.value(&TensorType::scalar(DType::Bool))
-                };
-                let state = std::cell::RefCell::new(self);
-                let branch = || {
-                    let pool = state.borrow_mut().region(&[x], nodes);
-                    vec![newest(&pool[1..], &x.ty()).unwrap_or(x)]
-                };
-                Some(f.cond(predicate, |_| branch(), |_| branch()))
-            }
-            _ => Some(f.checkpoint(|_| {
-                let pool = self.region(&[x], nodes);
-                vec![pool[pool.len() - 1]]
-            })),
-        }
-    }
-}
-
-/// Multiplications of a contraction, as the interpreter does them; 0 for others.
-fn work(op: &Op, types: &[TensorType]) -> usize {
-    let volume = |ty: &TensorType| StaticType::of(ty).map_or(0, |t| t.len());
-    match op {
-        Op::DotGeneral(_) | Op::Convolution(_) => {
-            let out = op.infer(types).map_or(0, |ty| volume(&ty));
-            let (a, b) = (volume(&types[0]), volume(&types[1]));
-            out.saturating_mul(a.min(b))
-        }
-        _ => 0,
     }
 }
