@@ -169,9 +169,11 @@ impl<'r, 'f> Step<'r, 'f> {
         let n = self.pool.len();
         let recent = if self.rng.one_in(2) { n.min(3) } else { n };
         let mut x = self.pool[n - 1 - self.rng.below(recent)];
-        // Rules of its own are about this.
-        if matches!(name, "broadcast" | "transpose") && self.rng.one_in(12) {
-            x = self.node("iota")?[0];
+        // What has rules or schedules of its own is drawn more often.
+        match name {
+            "broadcast" | "transpose" if self.rng.one_in(12) => x = self.node("iota")?[0],
+            "cumsum" | "cumprod" | "cummax" | "cummin" if self.rng.one_in(6) => x = self.node("gather")?[0],
+            _ => {}
         }
         let (ty, rank) = (x.ty(), x.rank());
         let dims_of = |t: &Tensor<'f>| t.shape().as_static().expect("all extents are numbers");
@@ -204,6 +206,12 @@ impl<'r, 'f> Step<'r, 'f> {
             "mul" => same!(Mul {}, 2),
             "div" => same!(Div {}, 2),
             "rem" => same!(Rem {}, 2),
+            "min" | "max" if self.rng.one_in(6) => {
+                let limit = self.rng.of(&[0.0, 0.0, -0.0, 1.0]);
+                let limit = self.f.full(ty.dtype, d.as_slice(), limit);
+                let operands = if flags.0 { [x, limit] } else { [limit, x] };
+                if name == "min" { self.push(Min {}, &operands) } else { self.push(Max {}, &operands) }
+            }
             "min" => same!(Min {}, 2),
             "max" => same!(Max {}, 2),
             "pow" => same!(Pow {}, 2),
@@ -226,6 +234,13 @@ impl<'r, 'f> Step<'r, 'f> {
             "floor" => same!(Floor {}, 1),
             "ceil" => same!(Ceil {}, 1),
             "round" => same!(Round {}, 1),
+            // Several runs through a row.
+            "exp" if rank > 0 && matches!(ty.dtype, DType::F32 | DType::F64) && self.rng.one_in(3) => {
+                let (axis, y) = (self.axis(rank), self.value(&ty));
+                let shifted = x - x.reduce_max(&[axis]).unsqueeze(axis).broadcast_to(d.as_slice());
+                let sum = (shifted.exp() * y).reduce_sum(&[axis]).unsqueeze(axis).broadcast_to(d.as_slice());
+                Some(vec![if flags.0 { shifted.exp() / sum } else { x * sum }, shifted])
+            }
             "exp" => same!(Exp {}, 1),
             "exp2" => same!(Exp2 {}, 1),
             "expm1" => same!(Expm1 {}, 1),
