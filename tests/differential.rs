@@ -3,6 +3,7 @@
 use graphc::compiler::Rebuilder;
 use graphc::differential::{Config, Mismatch, Values, compare, execute, interpret, locate, same_results};
 use graphc::ir::{Op, ops};
+use graphc::runtime::Fence;
 use graphc::{DType, Function, Module, ModuleBuilder, OptLevel, gradients, reduce};
 
 /// A loss with a loop and a branch, its gradients, and state: 300 nodes and more.
@@ -45,7 +46,8 @@ fn with_fault(f: &Function) -> Function {
     rebuilder.finish()
 }
 
-const O3: Config = Config { level: OptLevel::O3, isa: graphc::Isa::Portable, threads: 2, poison: false };
+const O3: Config =
+    Config { level: OptLevel::O3, isa: graphc::Isa::Portable, threads: 2, poison: false, fence: None };
 
 /// What differs if the compiler is given the faulty function.
 fn faulty(m: &Module, f: &Function, values: &Values) -> Result<(), Mismatch> {
@@ -59,7 +61,7 @@ fn all_ways_to_run_a_training_step_agree() {
     for seed in [1, 2] {
         let values = Values::drawn(&m, f, seed);
         assert!(interpret(f, &values).state != values.state, "the step changes nothing");
-        let poison = Config { poison: true, ..O3 };
+        let poison = Config { poison: true, fence: Some(Fence::End), ..O3 };
         let others = [Config { level: OptLevel::O0, ..O3 }, Config { isa: graphc::Isa::host(), ..poison }];
         for config in [&[O3, poison], &others[..]].concat() {
             assert_eq!(compare(&m, f, &values, &config), Ok(()), "{config}, seed {seed}");

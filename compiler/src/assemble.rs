@@ -17,7 +17,7 @@ use crate::stacked;
 use crate::threads::on_all_threads;
 use graphc_ir::{DType, Function, IndexCx, IndexExpr, Literal, NodeId, Op, StateId};
 use graphc_runtime::abi::Context;
-use graphc_runtime::{SLACK_BYTES, StateLayout};
+use graphc_runtime::{Fence, SLACK_BYTES, StateLayout};
 use half::{bf16, f16};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +42,8 @@ pub struct Assembled {
     pub again: usize,
     /// The buffer of each node that has one, of its logical extents.
     pub buffer_of: FxHashMap<NodeId, BufferId>,
+    /// What of the arena nobody may access ([`CompileOptions::fence`](crate::CompileOptions::fence)).
+    pub gaps: Vec<Range<usize>>,
 }
 
 impl Assembled {
@@ -94,6 +96,8 @@ pub(crate) struct Limits {
     pub budget: Option<u64>,
     /// Whether what a kernel computes is to be found again from its operands ([`crate::guard`]).
     pub guard: bool,
+    /// Keeps buffers apart, each next to a page that nobody may access.
+    pub fence: Option<Fence>,
 }
 
 /// Assembles the program of `f`, a function whose dimensions are all numbers.
@@ -113,7 +117,7 @@ pub(crate) fn assemble(
     limits: Limits,
 ) -> Result<Assembled, CompileError> {
     let workers = limits.threads.max(1);
-    let mut a = Assembler::new(f, fused, layout, (path, first_site), limits.guard);
+    let mut a = Assembler::new(f, fused, layout, (path, first_site), &limits);
     a.constants();
     a.regions(bodies, workers);
     a.outputs();
@@ -149,7 +153,8 @@ pub(crate) fn assemble(
         scratch_offset: plan.bytes.next_multiple_of(64),
         scratch_stride,
     };
-    Ok(Assembled { program, requests, plan, checks: a.checks, again, buffer_of: a.buffer_of })
+    let (checks, buffer_of, gaps) = (a.checks, a.buffer_of, a.gaps);
+    Ok(Assembled { program, requests, plan, checks, again, buffer_of, gaps })
 }
 
 /// An order of steps with its memory and the kernels' schedules.
@@ -206,6 +211,9 @@ struct Assembler<'a> {
     constants: Vec<u8>,
     controls: BTreeMap<usize, Control>,
     guard: bool,
+    fence: Option<Fence>,
+    /// What of the arena nobody may access, of the last plan.
+    gaps: Vec<Range<usize>>,
 }
 
 impl<'a> Assembler<'a> {
@@ -214,7 +222,7 @@ impl<'a> Assembler<'a> {
         fused: Fused,
         layout: &'a StateLayout,
         at: (&'a str, usize),
-        guard: bool,
+        limits: &Limits,
     ) -> Self {
         let place = |b: &FusedBuffer| match f.graph.op(b.node) {
             Op::Input(_) => Place::Input(
@@ -241,7 +249,22 @@ impl<'a> Assembler<'a> {
         let Fused { buffer_of, kernels, checks, .. } = fused;
         let (constants, controls) = (vec![0; ZEROS], BTreeMap::new());
         let (path, first_site) = at;
-        Self { f, layout, buffers, buffer_of, kernels, checks, path, first_site, constants, controls, guard }
+        let &Limits { guard, fence, .. } = limits;
+        Self {
+            f,
+            layout,
+            buffers,
+            buffer_of,
+            kernels,
+            checks,
+            path,
+            first_site,
+            constants,
+            controls,
+            guard,
+            fence,
+            gaps: Vec::new(),
+        }
     }
 
     /// Gives each kernel with regions their programs and memory for them.
@@ -454,7 +477,12 @@ impl<'a> Assembler<'a> {
 
     /// Plans the arena and schedules the kernels.
     fn plan(&mut self, order: Vec<Step>, target: &Target) -> Planned {
-        let (requests, plan, owners) = self.plan_memory(&order);
+        let (requests, owners) = self.requests(&order);
+        let (plan, gaps) = match self.fence {
+            None => (memory::plan(&requests), Vec::new()),
+            Some(end) => memory::plan_apart(&requests, end),
+        };
+        self.gaps = gaps;
         for (request, &buffer) in owners.iter().enumerate() {
             self.buffers[buffer].place = Place::Arena(plan.offsets[request]);
         }
@@ -592,8 +620,8 @@ impl<'a> Assembler<'a> {
         self.controls = controls.filter_map(|(k, c)| Some((number[k]?, c))).collect();
     }
 
-    /// Plans the arena. Returns the requests, the plan and the buffer of each request.
-    fn plan_memory(&self, order: &[Step]) -> (Vec<BufferReq>, MemoryPlan, Vec<usize>) {
+    /// What needs memory of the arena and when, and the buffer of each request.
+    fn requests(&self, order: &[Step]) -> (Vec<BufferReq>, Vec<usize>) {
         let mut first = vec![usize::MAX; self.buffers.len()];
         let mut last = vec![0usize; self.buffers.len()];
         for (at, step) in order.iter().enumerate() {
@@ -628,7 +656,7 @@ impl<'a> Assembler<'a> {
         for step in order {
             let Step::Run(k) = step else { continue };
             let kernel = &self.kernels[*k];
-            for s in kernel.stores.iter().filter(|_| !self.guard) {
+            for s in kernel.stores.iter().filter(|_| !self.guard && self.fence.is_none()) {
                 let Some(&to) = number.get(&(s.buffer as usize)) else { continue };
                 let size = self.buffers[s.buffer as usize].dtype.size_bytes();
                 for from in self.overwritable(kernel, s) {
@@ -640,8 +668,7 @@ impl<'a> Assembler<'a> {
                 }
             }
         }
-        let plan = memory::plan(&requests);
-        (requests, plan, owners)
+        (requests, owners)
     }
 
     /// Buffers that a kernel reads only where `store` writes, before it does.

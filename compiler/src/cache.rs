@@ -133,12 +133,26 @@ impl Key {
     ) -> Option<Self> {
         static HERE: LazyLock<Option<String>> =
             LazyLock::new(|| Some(format!("{} {}", this_program().ok()?, codegen::features().ok()?)));
-        let CompileOptions { passes, max_threads, isa, keep_code: _, budget, nan_guard, poison, cache: _ } =
-            options;
+        let CompileOptions {
+            passes,
+            max_threads,
+            isa,
+            keep_code: _,
+            budget,
+            nan_guard,
+            poison,
+            fence,
+            cache: _,
+        } = options;
         let mut digest = BufWriter::new(Hashing(Sha256::new()));
         // The text of a value says all of it. Every part ends where the next begins, by its form.
-        write!(digest, "{}\n{:?}\n", HERE.as_ref()?, (passes, max_threads, isa, budget, nan_guard, poison))
-            .ok()?;
+        write!(
+            digest,
+            "{}\n{:?}\n",
+            HERE.as_ref()?,
+            (passes, max_threads, isa, budget, nan_guard, poison, fence)
+        )
+        .ok()?;
         let bindings: Vec<_> = bindings.iter().collect();
         write!(digest, "{bindings:?}\n{:?}\n{function:?}", layout.entries()).ok()?;
         Some(Self(digest.into_inner().ok()?.0.finalize().into()))

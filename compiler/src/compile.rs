@@ -21,7 +21,7 @@ use crate::stacked;
 use crate::vector;
 use graphc_ir::{Bindings, Function, Module, NodeId, Op};
 use graphc_runtime::{
-    AlignedBuffer, Executable, ExecutableParts, FaultSite, Guard, Port, StateLayout, StepInfo,
+    AlignedBuffer, Executable, ExecutableParts, FaultSite, Fence, Guard, Port, StateLayout, StepInfo,
 };
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -50,8 +50,12 @@ pub struct CompileOptions {
     /// Memory of the arena is filled with NaN as soon as it holds no value any more, after each step: a run then
     /// gives the same results, unless something is read that should not be. For tests of the compiler.
     pub poison: bool,
+    /// Each buffer of the arena, but those inside of regions, has pages around it that nobody may access, next to it
+    /// at that end: what a kernel reads or writes there ends the process. The arena is large, and has no budget. For
+    /// tests of the compiler.
+    pub fence: Option<Fence>,
     /// Where [`compile`] and [`compile_executable`] look for code before they generate some, and keep what they generated.
-    /// Not used with `nan_guard` or `poison`.
+    /// Not used with `nan_guard`, `poison` or `fence`.
     pub cache: Option<CodeCache>,
 }
 
@@ -66,6 +70,7 @@ impl Default for CompileOptions {
             budget: None,
             nan_guard: false,
             poison: false,
+            fence: None,
             cache: CodeCache::from_environment(),
         }
     }
@@ -203,7 +208,8 @@ pub fn compile_executable(
     bindings: &Bindings,
     options: &CompileOptions,
 ) -> Result<Executable, CompileError> {
-    let cache = options.cache.as_ref().filter(|_| !options.nan_guard && !options.poison);
+    let cache =
+        options.cache.as_ref().filter(|_| !options.nan_guard && !options.poison && options.fence.is_none());
     let Some((cache, key)) = cache.and_then(|c| Some((c, Key::of(function, layout, bindings, options)?)))
     else {
         return compile_function(function, layout, bindings, options).map(|c| c.0);
@@ -211,7 +217,7 @@ pub fn compile_executable(
     if let Some((frame, image)) = cache.load(&key)
         && let Ok(placed) = codegen::place(&image, &frame.name)
     {
-        return frame.executable(layout, placed, None, Vec::new());
+        return frame.executable(layout, placed, Watch::default());
     }
     let (executable, _) =
         generate(function, layout, bindings, options, Some(|f: &_, i: &_| cache.store(&key, f, i)))?;
@@ -246,14 +252,21 @@ pub(crate) struct Frame {
     max_threads: usize,
 }
 
+/// What runs of an executable are watched with.
+#[derive(Default)]
+struct Watch {
+    guard: Option<Guard>,
+    poison: Vec<Vec<Range<usize>>>,
+    gaps: Vec<Range<usize>>,
+}
+
 impl Frame {
     /// The executable with this code, which was generated with this frame for state laid out as `state`.
     fn executable(
         self,
         state: &Arc<StateLayout>,
         placed: Placed,
-        guard: Option<Guard>,
-        poison: Vec<Vec<Range<usize>>>,
+        watch: Watch,
     ) -> Result<Executable, CompileError> {
         let constants = AlignedBuffer::from_bytes(&self.constants, "constants").map_err(|e| {
             CompileError::TooLarge { bytes: self.constants.len() as u64, what: e.to_string() }
@@ -267,8 +280,9 @@ impl Frame {
             constants,
             faults: self.faults,
             steps: self.steps.into(),
-            guard,
-            poison,
+            guard: watch.guard,
+            poison: watch.poison,
+            gaps: watch.gaps,
             entry: placed.entry,
             code: placed.code,
             max_threads: self.max_threads,
@@ -339,7 +353,8 @@ fn generate(
     let all = programs(&optimized, &assembled);
     let guard = options.nan_guard.then(|| guard::guard(&all));
     let freed = all.iter().filter(|_| options.poison).flat_map(|(_, a)| a.freed(options.max_threads));
-    let executable = frame.executable(layout, generated.placed, guard, freed.collect())?;
+    let watch = Watch { guard, poison: freed.collect(), gaps: assembled.gaps.clone() };
+    let executable = frame.executable(layout, generated.placed, watch)?;
     let stages = Stages {
         bound,
         optimized,
@@ -420,8 +435,9 @@ impl Scheduler<'_> {
         }
         let (site, threads) = (self.faults.len() + 1, self.options.max_threads);
         // The memory of a region is part of the arena around it, which alone has a budget.
-        let budget = self.options.budget.filter(|_| path.is_empty());
-        let limits = Limits { threads, budget, guard: self.options.nan_guard };
+        let fence = self.options.fence.filter(|_| path.is_empty());
+        let budget = self.options.budget.filter(|_| path.is_empty() && fence.is_none());
+        let limits = Limits { threads, budget, guard: self.options.nan_guard, fence };
         let assembled = assemble(f, fused, bodies, (path, site), self.layout, &self.target, limits)?;
         let g = &f.graph;
         self.faults.extend(assembled.checks.iter().map(|c| FaultSite {

@@ -8,6 +8,7 @@
 //! Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020). The
 //! lower bound, the largest set of bytes alive at one step, says how good the result is.
 
+use graphc_runtime::{Fence, GRANULE, SLACK_BYTES};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::ops::Range;
@@ -84,6 +85,23 @@ pub fn plan(reqs: &[BufferReq]) -> MemoryPlan {
         slot.members.iter().for_each(|&m| offsets[m] = base);
     }
     MemoryPlan { offsets, bytes, lower_bound, peak_step, shared_with }
+}
+
+/// A plan in which no two buffers ever share memory, each with pages around it that are not used, next to them at
+/// that end, or as near as slack allows. And those pages.
+pub(crate) fn plan_apart(reqs: &[BufferReq], end: Fence) -> (MemoryPlan, Vec<Range<usize>>) {
+    let shared_with = vec![None; reqs.len()];
+    let (lower_bound, peak_step) = largest_live_set(&slots_of(reqs, &shared_with));
+    let (mut offsets, mut gaps, mut bytes) = (Vec::with_capacity(reqs.len()), Vec::new(), 0);
+    for req in reqs {
+        let first = bytes + GRANULE;
+        let own = req.bytes.next_multiple_of(ALIGNMENT) + SLACK_BYTES;
+        gaps.push(bytes..first);
+        bytes = (first + own).next_multiple_of(GRANULE);
+        offsets.push(if end == Fence::Begin { first } else { bytes - own });
+    }
+    gaps.push(bytes..bytes + GRANULE);
+    (MemoryPlan { offsets, bytes: bytes + GRANULE, lower_bound, peak_step, shared_with }, gaps)
 }
 
 /// For each buffer the one it overwrites in place: the smallest that is large enough and that no

@@ -18,6 +18,7 @@ use generate::{Case, case};
 use graphc::differential::{
     Config, Mismatch, Values, caught, compare, execute_with, interpret, options, same_results,
 };
+use graphc::runtime::Fence;
 use graphc::{Function, Module, reduce};
 use rng::Rng;
 use std::path::{Path, PathBuf};
@@ -138,14 +139,16 @@ fn try_one(args: &Args, index: u64, coverage: &mut Coverage) -> bool {
     found.is_none()
 }
 
-/// Configurations for a module: mostly the highest level, one in two with poison.
+/// Configurations for a module: mostly the highest level, one in two with poison, and one in two
+/// with buffers kept apart.
 fn draw(seed: u64, index: u64, n: usize) -> Vec<Config> {
     let mut rng = Rng::new(!seed, index);
     let all = Config::all();
     let highest: Vec<Config> = all.iter().copied().filter(|c| c.level == graphc::OptLevel::O3).collect();
     let mut draw = |i: usize| {
         let config = if i == 0 { rng.of(&highest) } else { rng.of(&all) };
-        Config { poison: rng.one_in(2), ..config }
+        let fence = rng.of(&[None, None, Some(Fence::Begin), Some(Fence::End)]);
+        Config { poison: rng.one_in(2), fence, ..config }
     };
     (0..n).map(&mut draw).collect()
 }

@@ -83,6 +83,9 @@ pub struct ExecutableParts {
     /// By number of the step, what of the arena holds no value after it: it is filled with NaN. Empty unless the
     /// compiler is tested.
     pub poison: Vec<Vec<Range<usize>>>,
+    /// What of the arena nobody may access, in order, multiples of [`GRANULE`](crate::GRANULE): runs fault there.
+    /// Empty unless the compiler is tested.
+    pub gaps: Vec<Range<usize>>,
     /// The code.
     pub entry: EntryFn,
     /// Keeps the memory of the code alive.
@@ -378,6 +381,8 @@ impl Interrupter {
 #[derive(Debug)]
 pub struct RunContext {
     arena: AlignedBuffer,
+    /// [`ExecutableParts::gaps`] of what it was made for.
+    gaps: Vec<Range<usize>>,
     pool: Arc<ThreadPool>,
     /// Argument pointers of the current run; meaningless between runs. Kept for their capacity.
     inputs: Vec<*const u8>,
@@ -401,7 +406,8 @@ impl RunContext {
         let arena = AlignedBuffer::zeroed(0, "the arena")?;
         let interrupt = Arc::new(AtomicBool::new(false));
         let (inputs, outputs) = (Vec::new(), Vec::new());
-        let mut cx = Self { arena, pool, inputs, outputs, interrupt, profile: None };
+        let gaps = Vec::new();
+        let mut cx = Self { arena, gaps, pool, inputs, outputs, interrupt, profile: None };
         cx.reserve(executable)?;
         Ok(cx)
     }
@@ -435,17 +441,21 @@ impl RunContext {
     /// Sets every byte of the arena. The result of a run does not depend on what the arena held
     /// before; tests use this to show it.
     pub fn fill_arena(&mut self, byte: u8) {
-        self.arena.as_mut_slice().fill(byte);
+        self.arena.fill(byte);
     }
 
     /// Grows to what `executable` needs.
     fn reserve(&mut self, executable: &Executable) -> Result<(), RuntimeError> {
         let parts = &executable.parts;
-        if self.arena.len() < parts.arena_bytes {
+        if self.arena.len() < parts.arena_bytes || self.gaps != parts.gaps {
             // The old arena goes first, so that both never exist together.
             self.arena = AlignedBuffer::zeroed(0, "the arena")?;
             let what = format!("the arena of `{}`", parts.name);
-            self.arena = AlignedBuffer::zeroed(parts.arena_bytes, &what)?;
+            self.arena = match &parts.gaps[..] {
+                [] => AlignedBuffer::zeroed(parts.arena_bytes, &what)?,
+                gaps => AlignedBuffer::with_gaps(parts.arena_bytes, gaps, &what)?,
+            };
+            self.gaps.clone_from(&parts.gaps);
         }
         self.inputs.clear();
         self.inputs.reserve(parts.inputs.len());
@@ -504,6 +514,7 @@ mod tests {
             steps: Arc::default(),
             guard: None,
             poison: Vec::new(),
+            gaps: Vec::new(),
             entry: axpy,
             code: Arc::new(()),
             max_threads,
@@ -550,6 +561,7 @@ mod tests {
             steps: Arc::default(),
             guard: None,
             poison: Vec::new(),
+            gaps: Vec::new(),
             faults: vec![site("scatter", None), site("gather", Some("examples/x.rs:10:5"))],
             entry: gather,
             code: Arc::new(()),

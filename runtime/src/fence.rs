@@ -2,22 +2,13 @@
 //! buffer ends the process with a fault at the very instruction.
 
 use crate::error::RuntimeError;
+use crate::memory::{Fence, GRANULE};
 use crate::value::{Element, Value, ValueMut, with_type};
 use graphc_ir::DType;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
-
-/// Which end of a buffer touches a page that nobody may access. The other end is within one page and an
-/// alignment of another one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Fence {
-    /// What lies before the buffer.
-    Begin = 1,
-    /// What lies behind it.
-    End = 2,
-}
 
 static MODE: AtomicU8 = AtomicU8::new(0);
 
@@ -35,9 +26,6 @@ pub(crate) fn mode() -> Option<Fence> {
         _ => None,
     }
 }
-
-/// A multiple of the sizes of pages that machines have, and the size of each guard.
-const GRANULE: usize = 64 << 10;
 
 /// Zeroed pages between two guards.
 pub(crate) struct Pages {
@@ -67,6 +55,18 @@ impl Pages {
         };
         // SAFETY: `at + bytes <= inner`.
         Ok((pages, unsafe { first.add(at) }))
+    }
+}
+
+impl Pages {
+    /// Forbids access to pages of a mapping whose first byte behind the guard is asked for at `Fence::Begin`.
+    pub(crate) fn forbid(&self, range: &Range<usize>) -> std::io::Result<()> {
+        assert!(GRANULE + range.end <= self.len, "the pages are of this mapping");
+        // SAFETY: the range is within the mapping, by the assertion; who asks for it keeps away from there.
+        let first = unsafe { self.base.add(GRANULE + range.start) };
+        // SAFETY: as above.
+        unsafe { mprotect(first.as_ptr().cast(), range.len(), MprotectFlags::empty())? };
+        Ok(())
     }
 }
 

@@ -36,10 +36,10 @@ pub use elements::Elements;
 pub use error::{PortSide, RuntimeError};
 pub use executable::{Executable, ExecutableParts, FaultSite, Interrupter, Port, RunContext};
 #[cfg(all(target_os = "linux", not(miri)))]
-pub use fence::{Fence, Fenced, fence_buffers};
+pub use fence::{Fenced, fence_buffers};
 pub use fpenv::FpEnv;
 pub use guard::{Explain, Guard, GuardedStep, MemoryBase, MemoryRange, NonFinite};
-pub use memory::{ALIGNMENT, AlignedBuffer, HUGE_ALIGNMENT, SLACK_BYTES};
+pub use memory::{ALIGNMENT, AlignedBuffer, Fence, GRANULE, HUGE_ALIGNMENT, SLACK_BYTES};
 pub use pool::{MAX_THREADS, THREADS_VARIABLE, ThreadPool};
 pub use profile::{FunctionProfile, Profile, StepInfo, StepTime, TraceEvent};
 pub use state::{State, StateEntry, StateLayout};

@@ -4,6 +4,7 @@
 use crate::error::RuntimeError;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// Alignment of every buffer, in bytes: a cache line, and the widest vector.
@@ -21,6 +22,20 @@ const HUGE_LEAST: usize = 512 << 10;
 /// Bytes after the end of every buffer that may be read and written: one full vector, so that a
 /// kernel may load past the last element.
 pub const SLACK_BYTES: usize = 64;
+
+/// A multiple of the sizes of pages that machines have, and the size of pages between buffers that nobody may access.
+pub const GRANULE: usize = 64 << 10;
+
+/// Which end of a buffer touches a page that nobody may access. The other end is within one page and an
+/// alignment of another one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Fence {
+    /// What lies before the buffer.
+    Begin = 1,
+    /// What lies behind it.
+    End = 2,
+}
 
 /// Alignment asked of the allocator. Small on purpose: allocators get zeroed memory of such
 /// alignment fresh from the system, where pages cost nothing until they are touched, but clear
@@ -41,7 +56,11 @@ enum Memory {
     Heap { base: NonNull<u8>, layout: Layout },
     /// Pages between guards.
     #[cfg(all(target_os = "linux", not(miri)))]
-    Fenced { _pages: crate::fence::Pages },
+    Fenced {
+        _pages: crate::fence::Pages,
+        /// Those in which nobody may read or write.
+        forbidden: Vec<Range<usize>>,
+    },
 }
 
 // SAFETY: the buffer owns its memory; it holds plain bytes and no thread-bound state.
@@ -60,7 +79,7 @@ impl AlignedBuffer {
         if let Some(end) = crate::fence::mode() {
             let total = len.checked_add(SLACK_BYTES).ok_or_else(error)?;
             let (pages, ptr) = crate::fence::Pages::new(total, ALIGNMENT, end).map_err(|_| error())?;
-            return Ok(Self { ptr, len, memory: Memory::Fenced { _pages: pages } });
+            return Ok(Self { ptr, len, memory: Memory::Fenced { _pages: pages, forbidden: Vec::new() } });
         }
         let huge = len >= HUGE_LEAST;
         let align = if huge { HUGE_ALIGNMENT } else { ALIGNMENT };
@@ -77,6 +96,44 @@ impl AlignedBuffer {
             ask_for_huge_pages(ptr, whole.expect("it was added to"));
         }
         Ok(Self { ptr, len, memory: Memory::Heap { base, layout } })
+    }
+
+    /// Like [`AlignedBuffer::zeroed`], with pages inside that nobody may access: ranges in order, of multiples of
+    /// [`GRANULE`](crate::GRANULE). Where the system has no such pages they may be accessed.
+    ///
+    /// # Errors
+    /// As [`AlignedBuffer::zeroed`].
+    pub(crate) fn with_gaps(
+        len: usize,
+        forbidden: &[Range<usize>],
+        what: &str,
+    ) -> Result<Self, RuntimeError> {
+        #[cfg(all(target_os = "linux", not(miri)))]
+        {
+            use crate::fence::Pages;
+            let error = |_| RuntimeError::OutOfMemory { bytes: len, what: what.into() };
+            let (pages, ptr) = Pages::new(len + SLACK_BYTES, ALIGNMENT, Fence::Begin).map_err(error)?;
+            forbidden.iter().try_for_each(|range| pages.forbid(range)).map_err(error)?;
+            let memory = Memory::Fenced { _pages: pages, forbidden: forbidden.to_vec() };
+            Ok(Self { ptr, len, memory })
+        }
+        #[cfg(not(all(target_os = "linux", not(miri))))]
+        Self::zeroed(len, what)
+    }
+
+    /// Sets every byte that may be accessed.
+    pub(crate) fn fill(&mut self, byte: u8) {
+        let forbidden: &[Range<usize>] = match &self.memory {
+            #[cfg(all(target_os = "linux", not(miri)))]
+            Memory::Fenced { forbidden, .. } => forbidden,
+            Memory::Heap { .. } => &[],
+        };
+        let begins = std::iter::once(0).chain(forbidden.iter().map(|r| r.end));
+        let ends = forbidden.iter().map(|r| r.start).chain([self.len]);
+        for (begin, end) in begins.zip(ends) {
+            // SAFETY: the bytes between two forbidden ranges belong to the buffer, which is borrowed exclusively.
+            unsafe { self.ptr.add(begin).write_bytes(byte, end - begin) };
+        }
     }
 
     /// A copy of `bytes`.
@@ -174,6 +231,25 @@ mod tests {
                 p.add(len + SLACK_BYTES - 1).write(7);
             }
         }
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn nobody_may_access_gaps() {
+        let mut buffer = AlignedBuffer::with_gaps(3 * GRANULE, &[GRANULE..2 * GRANULE], "test").unwrap();
+        buffer.fill(7);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let access = |at: usize| {
+            let address = buffer.as_ptr().addr() + at;
+            let holds = |line: &&str| {
+                let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+                let [from, to] = [from, to].map(|a| usize::from_str_radix(a, 16).unwrap());
+                (from..to).contains(&address)
+            };
+            maps.lines().find(holds).unwrap().split(' ').nth(1).unwrap()
+        };
+        let places = [0, GRANULE - 1, GRANULE, 2 * GRANULE - 1, 2 * GRANULE, 3 * GRANULE + SLACK_BYTES - 1];
+        assert_eq!(places.map(access), ["rw-p", "rw-p", "---p", "---p", "rw-p", "rw-p"]);
     }
 
     #[test]

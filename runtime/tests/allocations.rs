@@ -56,6 +56,7 @@ fn a_warm_run_allocates_nothing() {
         steps: Arc::default(),
         guard: None,
         poison: Vec::new(),
+        gaps: Vec::new(),
         entry: increment,
         code: Arc::new(()),
         max_threads: 2,

@@ -27,7 +27,7 @@ pub use values::Values;
 
 use crate::compiler::{Stages, compile_function, remove_dead, state_layout};
 use crate::ir::evaluate;
-use crate::runtime::Elements;
+use crate::runtime::{Elements, Fence};
 use crate::{
     Bindings, CompileOptions, Function, Isa, Literal, Module, OptLevel, RunContext, State, TensorType,
     ThreadPool, Value, ValueMut,
@@ -48,6 +48,8 @@ pub struct Config {
     pub threads: usize,
     /// See [`CompileOptions::poison`].
     pub poison: bool,
+    /// See [`CompileOptions::fence`].
+    pub fence: Option<Fence>,
 }
 
 impl Config {
@@ -66,6 +68,7 @@ impl Config {
                     isa,
                     threads,
                     poison: false,
+                    fence: None,
                 }));
             }
         }
@@ -77,7 +80,8 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = if self.threads == 1 { "" } else { "s" };
         let poison = if self.poison { ", poison" } else { "" };
-        write!(f, "{:?}, {}, {} thread{s}{poison}", self.level, self.isa, self.threads)
+        write!(f, "{:?}, {}, {} thread{s}{poison}", self.level, self.isa, self.threads)?;
+        self.fence.map_or(Ok(()), |end| write!(f, ", fenced at the {}", format!("{end:?}").to_lowercase()))
     }
 }
 
@@ -197,8 +201,8 @@ pub fn execute(
 
 /// How to compile for a configuration.
 pub fn options(config: &Config) -> CompileOptions {
-    let &Config { level, isa, threads: _, poison } = config;
-    CompileOptions { max_threads: Config::MAX_THREADS, isa, poison, ..CompileOptions::at(level) }
+    let &Config { level, isa, threads: _, poison, fence } = config;
+    CompileOptions { max_threads: Config::MAX_THREADS, isa, poison, fence, ..CompileOptions::at(level) }
 }
 
 /// Like [`execute`] with options of the caller's own, on so many threads (at most

@@ -1285,7 +1285,7 @@ mod tests {
         for target in &TARGETS {
             let mut fused = fuse(&optimized, Fusion::Full);
             make_direct(&mut fused, &FxHashSet::default(), target);
-            let limits = Limits { threads: 3, budget: None, guard: false };
+            let limits = Limits { threads: 3, budget: None, guard: false, fence: None };
             let assembled =
                 assemble(&optimized, fused, FxHashMap::default(), ("", 1), &layout, target, limits);
             let p = assembled.unwrap().program;
