@@ -236,7 +236,8 @@ mod tests {
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
     fn nobody_may_access_gaps() {
-        let mut buffer = AlignedBuffer::with_gaps(3 * GRANULE, &[GRANULE..2 * GRANULE], "test").unwrap();
+        let gap = GRANULE..2 * GRANULE;
+        let mut buffer = AlignedBuffer::with_gaps(3 * GRANULE, &[gap], "test").unwrap();
         buffer.fill(7);
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let access = |at: usize| {
