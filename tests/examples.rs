@@ -123,7 +123,11 @@ fn a_killed_run_goes_on() {
         loop {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let mut child = run(cut.path()).spawn().unwrap();
-            std::thread::sleep(time.mul_f64((random >> 40) as f64 / f64::from(1 << 24) * 0.5 + 0.02));
+            let part = (random >> 40) as f64 / f64::from(1 << 24) * 0.5 + 0.02;
+            let until = std::time::Instant::now() + time.mul_f64(part);
+            while std::time::Instant::now() < until && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
             if child.try_wait().unwrap().is_none() {
                 child.kill().unwrap();
                 child.wait().unwrap();

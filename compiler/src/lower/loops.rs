@@ -8,7 +8,7 @@
 //! long to compute and that a later stage needs again are kept in scratch memory.
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
-use crate::kernel::{BufferId, ExprId, Kernel, KernelBody, Store};
+use crate::kernel::{BufferId, Expr, ExprId, Kernel, KernelBody, Store};
 use crate::program::{Buffer, Layout, Place, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
@@ -49,6 +49,10 @@ const RECOMPUTED: usize = 8;
 /// Bytes of scratch memory that one kept value may take.
 const KEPT_BYTES: i64 = 256 << 10;
 
+/// Expressions of a map that is bound by their latency, and what it reads and writes at most.
+const LONG: usize = 20;
+const FEW_ACCESSES: usize = 3;
+
 const BLOCK: i64 = Reduce::BLOCK as i64;
 const LANES: i64 = Reduce::LANES as i64;
 
@@ -63,6 +67,7 @@ pub(super) fn schedule(
     let points: i64 = kernel.space.extents[..outer].iter().product();
     let nest = Nest::new(kernel, outer, buffers);
     let inner_points = nest.inner_points;
+    let is_map = reductions.is_empty() && outer == rank;
     let mut s = Schedule {
         kernel,
         buffers,
@@ -73,11 +78,11 @@ pub(super) fn schedule(
         inner: nest.space.extents[1].clone(),
         nest,
         scratch: 0,
-        lanes: target.map_lanes,
+        lanes: if is_map && is_long(kernel, target) { LANES as u16 } else { target.map_lanes },
     };
     let units = if points == 0 {
         0
-    } else if reductions.is_empty() && outer == rank {
+    } else if is_map {
         s.map()
     } else if s.nest.lanes_along_outer() {
         s.columns(inner_points)
@@ -94,6 +99,18 @@ pub(super) fn schedule(
     let work = (points * inner_points.max(1)) as u64 * kernel.exprs.len() as u64;
     let parallel = units > 1 && work > PARALLEL_WORK;
     Scheduled { function: s.b.finish(), units: units as u64, parallel, scratch: s.scratch }
+}
+
+/// Whether a map is bound by the latency of its arithmetic rather than by memory, and two vectors at a time, which
+/// the processor computes at once, have their values in registers.
+fn is_long(kernel: &Kernel, target: &Target) -> bool {
+    let single = |e: &Expr| matches!(e.dtype, DType::F32 | DType::I32 | DType::Bool);
+    let accesses = kernel.reads().len() + kernel.stores.len();
+    target.map_lanes == target.vector_lanes
+        && i64::from(target.map_lanes) < LANES
+        && kernel.exprs.len() >= LONG
+        && accesses <= FEW_ACCESSES
+        && kernel.exprs.iter().all(|(_, e)| single(e))
 }
 
 /// The outer variables in the order in which the first result lies in memory.
