@@ -431,12 +431,18 @@ impl<'a> Assembler<'a> {
                     && !self.is_leaf(self.buffers[*b as usize].node)
             })
             .collect();
-        let good: Vec<(StateId, BufferId)> =
-            candidates.iter().copied().filter(|&(s, b)| self.in_place_in_kernel(s, b)).collect();
+        let old = self.old_buffers();
+        let old = |s: StateId| old.get(&s).map_or([].as_slice(), Vec::as_slice);
+        let writers = self.kernels.iter().flat_map(|k| k.writes().into_iter().map(move |b| (b, k)));
+        let writers: FxHashMap<BufferId, &Kernel> = writers.collect();
+        let in_kernel = |&(s, b): &(StateId, BufferId)| {
+            writers.get(&b).is_some_and(|kernel| in_place_in_kernel(kernel, old(s), b))
+        };
+        let good: Vec<(StateId, BufferId)> = candidates.iter().copied().filter(in_kernel).collect();
         let failing = self.controls.iter().filter(|(_, c)| can_fail(c)).map(|(&k, _)| k);
         let mut dependences = Dependences::new(&self.kernels, &self.checks, self.first_site, failing);
-        let in_place: Vec<(StateId, BufferId)> =
-            good.into_iter().filter(|&(s, b)| dependences.overwrite(b, &self.old_buffers(s))).collect();
+        let in_place: FxHashSet<(StateId, BufferId)> =
+            good.into_iter().filter(|&(s, b)| dependences.overwrite(b, old(s))).collect();
         for &(_, buffer) in candidates.iter().filter(|c| !in_place.contains(c)) {
             let place = self.buffers[buffer as usize].place;
             self.buffers[buffer as usize].place = Place::Arena(0);
@@ -450,29 +456,16 @@ impl<'a> Assembler<'a> {
         steps
     }
 
-    /// Whether the kernel that computes the new value reads the old one only where it overwrites it.
-    fn in_place_in_kernel(&self, state: StateId, buffer: BufferId) -> bool {
-        let Some(kernel) = self.kernels.iter().find(|k| k.writes().contains(&buffer)) else { return false };
-        let old: Vec<BufferId> = self.old_buffers(state);
-        if !kernel.reads().iter().any(|b| old.contains(b)) || fault!(21) {
-            return true;
-        }
-        let Some(store) = kernel.stores.iter().find(|s| s.buffer == buffer) else { return false };
-        if let KernelBody::Contraction(parts) = &kernel.body {
-            let factors = parts.iter().flat_map(|p| [&p.lhs, &p.rhs]);
-            if factors.into_iter().any(|f| f.exprs.loads(&[f.value]).iter().any(|l| old.contains(&l.0))) {
-                return false;
+    /// Buffers that stand for the value of each state variable before the step.
+    fn old_buffers(&self) -> FxHashMap<StateId, Vec<BufferId>> {
+        let mut old: FxHashMap<StateId, Vec<BufferId>> = FxHashMap::default();
+        for (buffer, b) in (0..).zip(&self.buffers) {
+            let Op::ReadState(r) = self.f.graph.op(b.node) else { continue };
+            if b.place == Place::State(self.layout.entries()[r.state.index()].offset) {
+                old.entry(r.state).or_default().push(buffer);
             }
         }
-        old.iter().all(|&b| read_before(kernel, store, b) && !read_by_updates(kernel, b))
-    }
-
-    /// Buffers that stand for the value of a state variable before the step.
-    fn old_buffers(&self, state: StateId) -> Vec<BufferId> {
-        let reads = |b: &Buffer| matches!(self.f.graph.op(b.node), Op::ReadState(r) if r.state == state);
-        let old = (0..self.buffers.len()).filter(|&i| reads(&self.buffers[i]));
-        let own = Place::State(self.layout.entries()[state.index()].offset);
-        old.filter(|&i| self.buffers[i].place == own).map(|i| i as BufferId).collect()
+        old
     }
 
     /// Plans the arena and schedules the kernels.
@@ -685,6 +678,22 @@ impl<'a> Assembler<'a> {
         });
         candidates
     }
+}
+
+/// Whether the kernel that computes the new value of a state variable, in `buffer`, reads the old one only where it
+/// overwrites it.
+fn in_place_in_kernel(kernel: &Kernel, old: &[BufferId], buffer: BufferId) -> bool {
+    if !kernel.reads().iter().any(|b| old.contains(b)) || fault!(21) {
+        return true;
+    }
+    let Some(store) = kernel.stores.iter().find(|s| s.buffer == buffer) else { return false };
+    if let KernelBody::Contraction(parts) = &kernel.body {
+        let factors = parts.iter().flat_map(|p| [&p.lhs, &p.rhs]);
+        if factors.into_iter().any(|f| f.exprs.loads(&[f.value]).iter().any(|l| old.contains(&l.0))) {
+            return false;
+        }
+    }
+    old.iter().all(|&b| read_before(kernel, store, b) && !read_by_updates(kernel, b))
 }
 
 /// Whether a kernel's expressions read `buffer` only where `store` writes, before it does. Within a

@@ -47,8 +47,8 @@ pub use pattern::{Combine, Contraction, Indexing, Pattern, Reduce, ReduceKind, S
 pub use region::{MAX_REGION_DEPTH, MAX_REGION_NODES, Region};
 pub use scalar::{CmpKind, Native, Scalar, ScalarBuilder, ScalarFn, ScalarId, ScalarInst, ScalarOp};
 pub use text::{
-    FORMAT_VERSION, MAX_NAME_BYTES, MAX_TEXT_BYTES, ParseError, ParseErrors, escaped, format_module,
-    print_function,
+    FORMAT_VERSION, FileError, MAX_NAME_BYTES, MAX_TEXT_BYTES, ParseError, ParseErrors, escaped,
+    format_module, print_function,
 };
 pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Shape, TensorType, checked_product};
 pub use verify::{VerifyError, VerifyErrors, verify};

@@ -5,6 +5,7 @@
 //! state. A node whose name a state variable or an earlier node has is written with a suffix.
 
 mod error;
+mod file;
 mod format;
 mod lexer;
 mod parser;
@@ -14,6 +15,7 @@ use crate::scalar::Scalar;
 use crate::types::DType;
 
 pub use error::{ParseError, ParseErrors, escaped};
+pub use file::FileError;
 pub use format::format_module;
 pub use printer::print_function;
 

@@ -215,6 +215,13 @@ fn rows(times: &FunctionProfile, machine: &Machine, isa: Isa, threads: usize) ->
     rows
 }
 
+/// The least time that the machine needs for the arithmetic of an execution, and for its bytes, in nanoseconds.
+pub(super) fn least_ns(step: &StepInfo, machine: &Machine, isa: Isa, threads: usize) -> [f64; 2] {
+    let threads = if step.parallel { threads } else { 1 };
+    let arithmetic = step.flops as f64 / machine.gflops(isa, threads);
+    [arithmetic, step.bytes as f64 / machine.gb_s(step.bytes as usize, threads)]
+}
+
 fn row(
     i: usize,
     step: &StepInfo,
@@ -224,10 +231,8 @@ fn row(
     isa: Isa,
     threads: usize,
 ) -> Row {
-    let threads = if step.parallel { threads } else { 1 };
     let (count, ns) = (time.count as f64, (time.total_ns as f64).max(1.0));
-    let arithmetic = step.flops as f64 / machine.gflops(isa, threads);
-    let bytes = step.bytes as f64 / machine.gb_s(step.bytes as usize, threads);
+    let [arithmetic, bytes] = least_ns(step, machine, isa, threads);
     let limit = match () {
         () if step.flops == 0 && step.bytes == 0 => "",
         () if arithmetic > bytes => "arithmetic",

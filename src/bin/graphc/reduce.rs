@@ -53,22 +53,33 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
 
 /// As small as the program still says that a module fails.
 fn by_program(module: &Module, program: &Path, out: &Path, tried: &mut usize) -> Result<Module, Failure> {
-    // The program reads candidates where the result will be.
+    // The program reads candidates where the result will be; what was there comes back if there is none.
+    let before = std::fs::read(out).ok();
     let fails = |m: &Module| -> Result<bool, Failure> {
         output::file(out, m.to_string())?;
         let status = Command::new(program).arg(out).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let status = status.map_err(|e| Failure::Usage(format!("cannot run {}: {e}", program.display())))?;
         Ok(status.success())
     };
-    if !fails(module)? {
-        return Err(Failure::Other(format!("{} says that the module does not fail", program.display())));
-    }
-    let mut problem = None;
-    let small = reduce::reduce(module, &mut |m| {
-        *tried += 1;
-        problem.is_none() && fails(m).unwrap_or_else(|e| problem.replace(e).is_some())
+    let reduced = fails(module).and_then(|whole| {
+        if !whole {
+            return Err(Failure::Other(format!("{} says that the module does not fail", program.display())));
+        }
+        let mut problem = None;
+        let small = reduce::reduce(module, &mut |m| {
+            *tried += 1;
+            problem.is_none() && fails(m).unwrap_or_else(|e| problem.replace(e).is_some())
+        });
+        problem.map_or(Ok(small), Err)
     });
-    problem.map_or(Ok(small), Err)
+    if reduced.is_err() && out.is_file() {
+        match before {
+            Some(text) => output::file(out, text)?,
+            None => std::fs::remove_file(out)
+                .map_err(|e| Failure::File(format!("cannot remove {}: {e}", out.display())))?,
+        }
+    }
+    reduced
 }
 
 /// How function `f` differs from the interpreter.

@@ -43,9 +43,9 @@ pub(super) struct Args {
     /// Seed of the initial state and of the order of rows
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How to train a function that does not say it itself
-    #[arg(long, value_enum, default_value = "adam")]
-    optimizer: Rule,
+    /// How to train a function that does not say it itself (adam unless given)
+    #[arg(long, value_enum)]
+    optimizer: Option<Rule>,
     /// Learning rate (that of the module; 0.001, for sgd 0.01, where the tool adds the optimizer)
     #[arg(long)]
     lr: Option<f64>,
@@ -99,10 +99,16 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
 /// The module with a function that trains, and its name.
 fn trainable(args: &Args, module: Module, name: &str) -> Result<(Module, String), Failure> {
     if module.function(name).is_some_and(|f| !f.updates.is_empty()) {
+        if args.optimizer.is_some() {
+            let message = format!(
+                "function `{name}` says itself how it trains: `--optimizer` is for one that does not"
+            );
+            return Err(Failure::Usage(message));
+        }
         return Ok((module, name.to_owned()));
     }
     let lr = |default: f64| args.lr.unwrap_or(default);
-    let optimizer: Box<dyn Optimizer> = match args.optimizer {
+    let optimizer: Box<dyn Optimizer> = match args.optimizer.unwrap_or(Rule::Adam) {
         Rule::Sgd => Box::new(Sgd::new(lr(0.01)).momentum(0.9)),
         Rule::Adam => Box::new(Adam::new(lr(0.001))),
         Rule::Rmsprop => Box::new(RmsProp::new(lr(0.001))),

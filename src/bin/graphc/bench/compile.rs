@@ -3,7 +3,8 @@
 
 use super::prepared::{Prepared, Setup};
 use super::timing::resident_mb;
-use super::workloads::{Workload, gpt_nano};
+use super::workloads::Workload;
+use super::workloads::gpt_nano::Size;
 use super::{Column, Report, round};
 use crate::Failure;
 use graphc::compiler::CodeCache;
@@ -70,7 +71,7 @@ pub(super) fn measure(workload: &Workload, setup: &Setup, slack: f64) -> Result<
 /// Compiles the training step of gpt_nano with 12 layers in the place of 4, as [`measure`] does.
 pub(super) fn deep(setup: &Setup, slack: f64) -> Result<Report, Failure> {
     let m = ModuleBuilder::new(DEEP);
-    gpt_nano::declare(&m, 12);
+    Size { layers: 12, ..Size::NANO }.declare(&m);
     compile(DEEP, &m.build().map_err(Failure::other)?, DEEP_MS, setup, slack)
 }
 

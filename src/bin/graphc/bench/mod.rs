@@ -5,6 +5,7 @@ mod file;
 mod generator;
 mod micro;
 mod prepared;
+mod scale;
 mod timing;
 mod workloads;
 
@@ -14,6 +15,7 @@ use graphc::machine::{memory_gb_s, peak_gflops};
 use prepared::Setup;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -22,6 +24,7 @@ Examples:
   graphc bench model.gir
   graphc bench --compile
   graphc bench --micro gemm --isa avx2
+  graphc bench --scale scaling.svg
   graphc bench gpt_nano --module > gpt.gir")]
 pub(super) struct Args {
     /// Workloads, or files `*.gir` whose first function is measured on inputs that are made up; with `--micro` how names of
@@ -47,6 +50,10 @@ pub(super) struct Args {
     /// With `--compile`: how many times its budget compiling may take, on a machine that is busy
     #[arg(long, default_value_t = 1.0, requires = "compile")]
     slack: f64,
+    /// Measures gpt_nano in larger sizes instead: along depth, width, length of the windows and batch, up to 64 times
+    /// the work; draws it into this file (.svg or .png)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["names", "micro", "module", "compile"])]
+    scale: Option<PathBuf>,
     /// Shortest time of each measurement (1.5 for training steps, 0.5 for operations unless given)
     #[arg(long)]
     seconds: Option<f64>,
@@ -96,7 +103,11 @@ const OPERATIONS: [Column; 7] = [
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let pool = load::pool(args.threads)?;
     let setup = Setup { pool, isa: args.isa.unwrap_or_default() };
-    if args.micro { operations(args, &setup, out) } else { steps(args, &setup, out) }
+    match &args.scale {
+        Some(path) => scales(path, args, &setup, out),
+        None if args.micro => operations(args, &setup, out),
+        None => steps(args, &setup, out),
+    }
 }
 
 /// The module of a workload, of one function.
@@ -175,6 +186,17 @@ fn operations(args: &Args, setup: &Setup, out: &mut Out) -> Result<(), Failure> 
         print(args, setup, &OPERATIONS, row, out)?;
     }
     Ok(())
+}
+
+fn scales(path: &Path, args: &Args, setup: &Setup, out: &mut Out) -> Result<(), Failure> {
+    title(&scale::COLUMNS, out)?;
+    let mut curves = scale::Curves::default();
+    for point in scale::points() {
+        let row = point.measure(setup, args.seconds.unwrap_or(1.0))?;
+        curves.add(&point, &row);
+        print(args, setup, &scale::COLUMNS, row, out)?;
+    }
+    curves.save(path)
 }
 
 fn title(columns: &[Column], out: &mut Out) -> Result<(), Failure> {

@@ -4,7 +4,9 @@ use super::generator::initial_state;
 use super::round;
 use super::timing::{Timing, measure, peak_memory_mb};
 use crate::Failure;
+use crate::profile::least_ns;
 use graphc::compiler::{CodeCache, Stages, compile_function, state_layout};
+use graphc::machine::Machine;
 use graphc::runtime::{Elements, StateLayout};
 use graphc::{
     Bindings, CompileOptions, Executable, Isa, Module, RunContext, State, ThreadPool, Value, ValueMut,
@@ -101,6 +103,14 @@ impl Prepared {
         let inputs: Vec<Value<'_>> = inputs.iter().map(Elements::value).collect();
         let mut outputs: Vec<ValueMut<'_>> = outputs.iter_mut().map(Elements::value_mut).collect();
         move || executable.run(cx, state, &inputs, &mut outputs).map_err(Failure::other)
+    }
+
+    /// The least time that the machine needs for a run in which each step runs once, in microseconds: of each step the
+    /// longer of its arithmetic and its bytes.
+    pub(super) fn bound_us(&self, machine: &Machine, setup: &Setup) -> f64 {
+        let steps = self.executable.steps().iter();
+        let least = |s| least_ns(s, machine, setup.isa, setup.pool.num_threads());
+        steps.map(|s| least(s).into_iter().fold(0.0, f64::max)).sum::<f64>() / 1e3
     }
 
     /// What is known of every step that is measured: its times, with that of the first run, and its memory.
