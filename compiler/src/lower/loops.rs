@@ -16,6 +16,7 @@ use graphc_ir::{DType, Guard, IndexExpr, Reduce, ReduceKind, ScalarBuilder};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 /// Bytes of a result that is written past the caches: the program does not read it again, and it would
 /// push out of them what is needed.
@@ -49,8 +50,10 @@ const RECOMPUTED: usize = 8;
 /// Bytes of scratch memory that one kept value may take.
 const KEPT_BYTES: i64 = 256 << 10;
 
-/// Expressions of a map that is bound by their latency, and what it reads and writes at most.
-const LONG: usize = 20;
+/// Expressions of a map that is bound by their latency. Larger ones run out of registers, and of room: what is
+/// done to two vectors takes twice the code.
+const LONG: RangeInclusive<usize> = 20..=80;
+/// What such a map reads and writes at most.
 const FEW_ACCESSES: usize = 3;
 
 const BLOCK: i64 = Reduce::BLOCK as i64;
@@ -108,7 +111,7 @@ fn is_long(kernel: &Kernel, target: &Target) -> bool {
     let accesses = kernel.reads().len() + kernel.stores.len();
     target.map_lanes == target.vector_lanes
         && i64::from(target.map_lanes) < LANES
-        && kernel.exprs.len() >= LONG
+        && LONG.contains(&kernel.exprs.len())
         && accesses <= FEW_ACCESSES
         && kernel.exprs.iter().all(|(_, e)| single(e))
 }

@@ -83,6 +83,13 @@ impl Chart {
         self.with(name, points, false)
     }
 
+    /// Whether most curves end higher than they begin: then the names are below them.
+    fn rises(&self) -> bool {
+        let ends = self.series.iter().filter_map(|s| Some((s.points.first()?.1, s.points.last()?.1)));
+        let (up, all) = ends.fold((0, 0), |(up, all), (from, to)| (up + usize::from(to > from), all + 1));
+        2 * up > all
+    }
+
     fn with(mut self, name: &str, points: impl IntoIterator<Item = (f64, f64)>, connected: bool) -> Self {
         let points = points.into_iter().collect();
         self.series.push(Series { name: name.to_owned(), points, connected });
@@ -171,7 +178,11 @@ impl Chart {
                 .label_font((FONT, 13))
                 .background_style(WHITE.mix(0.85))
                 .border_style(RGBColor(160, 160, 160))
-                .position(SeriesLabelPosition::UpperRight)
+                .position(if self.rises() {
+                    SeriesLabelPosition::LowerRight
+                } else {
+                    SeriesLabelPosition::UpperRight
+                })
                 .draw()
                 .map_err(text)?;
         }
