@@ -53,7 +53,10 @@ pub(crate) fn take(body: &Function, fused: &mut Fused, same: Range<usize>) -> Ve
 /// The buffer with whatever is between its rows as part of them, as ports are row-major.
 fn row_major(buffer: &FusedBuffer) -> Option<FusedBuffer> {
     let mut b = buffer.clone();
-    if let [.., row, 1] = b.strides[..] {
+    // Of a buffer without elements, strides say nothing.
+    if let [.., row, 1] = b.strides[..]
+        && !b.ty.dims.contains(&0)
+    {
         *b.ty.dims.last_mut()? = row;
     }
     (row_major_strides(&b.ty.dims) == b.strides).then_some(b)
