@@ -140,7 +140,7 @@ pub(crate) fn assemble(
         let what = format!("the arena of function `{}`", f.name);
         return Err(CompileError::TooLarge { bytes, what });
     }
-    let Planned { order, requests, plan, scheduled, scratch_stride, again } = planned;
+    let Planned { order, requests, plan, gaps, scheduled, scratch_stride, again } = planned;
     let program = Program {
         name,
         buffers: a.buffers,
@@ -153,8 +153,7 @@ pub(crate) fn assemble(
         scratch_offset: plan.bytes.next_multiple_of(64),
         scratch_stride,
     };
-    let (checks, buffer_of, gaps) = (a.checks, a.buffer_of, a.gaps);
-    Ok(Assembled { program, requests, plan, checks, again, buffer_of, gaps })
+    Ok(Assembled { program, requests, plan, checks: a.checks, again, buffer_of: a.buffer_of, gaps })
 }
 
 /// An order of steps with its memory and the kernels' schedules.
@@ -162,6 +161,8 @@ struct Planned {
     order: Vec<Step>,
     requests: Vec<BufferReq>,
     plan: MemoryPlan,
+    /// What of the arena nobody may access.
+    gaps: Vec<Range<usize>>,
     scheduled: Vec<Scheduled>,
     scratch_stride: usize,
     again: usize,
@@ -212,8 +213,6 @@ struct Assembler<'a> {
     controls: BTreeMap<usize, Control>,
     guard: bool,
     fence: Option<Fence>,
-    /// What of the arena nobody may access, of the last plan.
-    gaps: Vec<Range<usize>>,
 }
 
 impl<'a> Assembler<'a> {
@@ -263,7 +262,6 @@ impl<'a> Assembler<'a> {
             controls,
             guard,
             fence,
-            gaps: Vec::new(),
         }
     }
 
@@ -475,7 +473,6 @@ impl<'a> Assembler<'a> {
             None => (memory::plan(&requests), Vec::new()),
             Some(end) => memory::plan_apart(&requests, end),
         };
-        self.gaps = gaps;
         for (request, &buffer) in owners.iter().enumerate() {
             self.buffers[buffer].place = Place::Arena(plan.offsets[request]);
         }
@@ -485,7 +482,7 @@ impl<'a> Assembler<'a> {
         let scheduled: Vec<Scheduled> = scheduled.map(|(k, s)| s.unwrap_or_else(|| schedule(k))).collect();
         let scratch = scheduled.iter().map(|s| s.scratch).max().unwrap_or(0);
         let scratch_stride = scratch.next_multiple_of(64) + 64;
-        Planned { order, requests, plan, scheduled, scratch_stride, again: 0 }
+        Planned { order, requests, plan, gaps, scheduled, scratch_stride, again: 0 }
     }
 
     /// Changes the order, and computes values again, until the arena has at most `budget` bytes.

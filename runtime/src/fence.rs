@@ -56,9 +56,7 @@ impl Pages {
         // SAFETY: `at + bytes <= inner`.
         Ok((pages, unsafe { first.add(at) }))
     }
-}
 
-impl Pages {
     /// Forbids access to pages of a mapping whose first byte behind the guard is asked for at `Fence::Begin`.
     pub(crate) fn forbid(&self, range: &Range<usize>) -> std::io::Result<()> {
         assert!(GRANULE + range.end <= self.len, "the pages are of this mapping");

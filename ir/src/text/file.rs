@@ -7,27 +7,18 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Why a module was not read or written.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The file cannot be read.
+    #[error("cannot read {}: {}", .0.display(), .1)]
     Read(PathBuf, io::Error),
     /// The file cannot be written; one that was there is as before.
+    #[error("cannot write {}: {}", .0.display(), .1)]
     Write(PathBuf, io::Error),
     /// The file is no module.
+    #[error("{0}")]
     Parse(ParseErrors),
 }
-
-impl std::fmt::Display for FileError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Read(path, e) => write!(f, "cannot read {}: {e}", path.display()),
-            Self::Write(path, e) => write!(f, "cannot write {}: {e}", path.display()),
-            Self::Parse(e) => e.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for FileError {}
 
 impl Module {
     /// Writes the text form to a file, for [`Module::load`] and for the `graphc` tool. A file that was there is

@@ -20,8 +20,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let module = load::module(&args.file)?;
-    let parameters: usize =
-        module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
+    let parameters = load::parameters(&module);
     if out.json() {
         let functions: Vec<Value> = module.functions.iter().map(|f| function(&module, f)).collect();
         return out.value(&json!({

@@ -58,6 +58,11 @@ pub(super) fn module(path: &Path) -> Result<Module, Failure> {
     text_and_module(path).map(|m| m.1)
 }
 
+/// How many numbers are trained.
+pub(super) fn parameters(module: &Module) -> usize {
+    module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum()
+}
+
 /// The pool of so many threads, or of all of the machine.
 pub(super) fn pool(threads: Option<usize>) -> Result<Arc<ThreadPool>, Failure> {
     match threads {

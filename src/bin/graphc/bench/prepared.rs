@@ -21,10 +21,13 @@ pub(super) struct Setup {
     pub(super) isa: Isa,
 }
 
+/// A function, what each stage made of it, and the time that took.
+pub(super) type Compiled = (Executable, Stages, Duration);
+
 impl Setup {
     /// Compiles the first function of `module`, whose extents are all numbers; gives the time from the module to
     /// executable code too.
-    pub(super) fn compile(&self, module: &Module) -> Result<(Executable, Stages, Duration), Failure> {
+    pub(super) fn compile(&self, module: &Module) -> Result<Compiled, Failure> {
         let options = self.options();
         let started = Instant::now();
         let layout = Arc::new(state_layout(module).map_err(Failure::other)?);
@@ -74,7 +77,18 @@ impl Prepared {
         setup: &Setup,
         initial: impl FnOnce(&Module, Arc<StateLayout>) -> Result<State, Failure>,
     ) -> Result<Self, Failure> {
-        let (executable, stages, compile) = setup.compile(module)?;
+        let compiled = setup.compile(module)?;
+        Self::with_compiled(module, compiled, inputs, setup, initial)
+    }
+
+    /// As [`with_state`](Self::with_state), of what [`Setup::compile`] gave.
+    pub(super) fn with_compiled(
+        module: &Module,
+        (executable, stages, compile): Compiled,
+        inputs: Vec<Elements>,
+        setup: &Setup,
+        initial: impl FnOnce(&Module, Arc<StateLayout>) -> Result<State, Failure>,
+    ) -> Result<Self, Failure> {
         let cx = RunContext::new(&executable, setup.pool.clone()).map_err(Failure::other)?;
         let state = initial(module, executable.state_layout().clone())?;
         let outputs = executable.outputs().iter().map(|p| Elements::zeros(p.dtype, p.num_elements()));

@@ -1,12 +1,12 @@
 //! `graphc bench --scale`: how the time of a training step grows with the size of the model and of its batches, beside the
 //! least time that the machine could need.
 
+use super::generator::initial_state;
 use super::prepared::{Prepared, Setup};
 use super::workloads::gpt_nano::Size;
 use super::{Column, round};
-use crate::Failure;
+use crate::{Failure, load};
 use graphc::ModuleBuilder;
-use graphc::compiler::state_layout;
 use graphc::machine::Machine;
 use graphc_train::plot::Chart;
 use serde_json::{Value, json};
@@ -64,11 +64,10 @@ impl Point {
         let m = ModuleBuilder::new("gpt");
         self.size.declare(&m);
         let module = m.build().map_err(Failure::other)?;
-        let params: usize =
-            module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
+        let params = load::parameters(&module);
         let (executable, stages, compile) = setup.compile(&module)?;
         let mb = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-        let state = mb(state_layout(&module).map_err(Failure::other)?.bytes());
+        let state = mb(executable.state_layout().bytes());
         let plan = mb(executable.arena_bytes());
         let work: u64 = executable.steps().iter().map(|s| s.flops).sum();
         let mut row = json!({
@@ -81,11 +80,16 @@ impl Point {
             "plan_mb": round(plan, 1),
             "state_mb": round(state, 1),
         });
-        drop((executable, stages));
         if plan + state > MOST_MB {
             return Ok(row);
         }
-        let mut step = Prepared::new(&module, self.size.inputs(), setup)?;
+        let mut step = Prepared::with_compiled(
+            &module,
+            (executable, stages, compile),
+            self.size.inputs(),
+            setup,
+            initial_state,
+        )?;
         step.run()?;
         let timing = step.measure(seconds, MIN_STEPS, 1)?;
         let bound = step.bound_us(&Machine::known(), setup);

@@ -39,7 +39,20 @@ impl Size {
 
     /// Declares the training step.
     pub(in super::super) fn declare(self, m: &ModuleBuilder) {
-        declare(m, self);
+        let Size { layers, width, length, batch } = self;
+        let init = Initializer::torch_default(width);
+        let tokens = Embedding::with_init(m, "wte", 65, width, init);
+        let positions = LearnedPositions::with_init(m, "wpe", length, width, init);
+        let blocks: Vec<Block> = (0..layers).map(|i| Block::new(m, &format!("h{i}"), width)).collect();
+        let norm = LayerNorm::without_bias(m, "ln_f", width);
+        let adam = Adam::with_decoupled_decay(1e-3, 0.1).betas(0.9, 0.99);
+        // Gains do not decay.
+        let groups = Groups::new(adam).with("*ln*", Adam::new(1e-3).betas(0.9, 0.99));
+        train_step(m, "train_step", &Clipped::new(groups, Clip::GlobalNorm(1.0)), |f| {
+            let x = positions.apply(tokens.apply(f.input("ids", DType::I32, [batch, length])));
+            let x = blocks.iter().fold(x, |x, block| block.apply(x));
+            cross_entropy(tokens.logits(norm.apply(x)), f.input("targets", DType::I32, [batch, length]))
+        });
     }
 
     /// What fills its inputs.
@@ -51,23 +64,6 @@ impl Size {
 
 /// Width of a head.
 const HEAD: usize = 32;
-
-fn declare(m: &ModuleBuilder, size: Size) {
-    let Size { layers, width, length, batch } = size;
-    let init = Initializer::torch_default(width);
-    let tokens = Embedding::with_init(m, "wte", 65, width, init);
-    let positions = LearnedPositions::with_init(m, "wpe", length, width, init);
-    let blocks: Vec<Block> = (0..layers).map(|i| Block::new(m, &format!("h{i}"), width)).collect();
-    let norm = LayerNorm::without_bias(m, "ln_f", width);
-    let adam = Adam::with_decoupled_decay(1e-3, 0.1).betas(0.9, 0.99);
-    // Gains do not decay.
-    let groups = Groups::new(adam).with("*ln*", Adam::new(1e-3).betas(0.9, 0.99));
-    train_step(m, "train_step", &Clipped::new(groups, Clip::GlobalNorm(1.0)), |f| {
-        let x = positions.apply(tokens.apply(f.input("ids", DType::I32, [batch, length])));
-        let x = blocks.iter().fold(x, |x, block| block.apply(x));
-        cross_entropy(tokens.logits(norm.apply(x)), f.input("targets", DType::I32, [batch, length]))
-    });
-}
 
 struct Block {
     ln1: LayerNorm,

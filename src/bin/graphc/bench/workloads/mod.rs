@@ -15,7 +15,7 @@ use super::generator::{self, TRANSPOSED, Values};
 use super::prepared::{Prepared, Setup};
 use super::timing::reset_peak_memory;
 use super::{Report, round};
-use crate::Failure;
+use crate::{Failure, load};
 use graphc::nn::Layer;
 use graphc::runtime::Elements;
 use graphc::{DType, Initializer, Module, ModuleBuilder, Param, Tensor};
@@ -96,10 +96,8 @@ impl Workload {
         }
 
         let timing = step.measure(seconds, MIN_STEPS, 1)?;
-        let parameters: usize =
-            module.trainable().filter_map(|id| module.state[id.index()].ty.shape.num_elements()).sum();
         let mut row = step.row(self.name, &timing, first_step);
-        row["params"] = json!(parameters);
+        row["params"] = json!(load::parameters(&module));
         row["flops"] = json!(self.flops);
         row["gflops"] = json!(round(self.flops as f64 / timing.median_us / 1e3, 2));
         row["losses"] = Value::Object(losses);
