@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Compares random modules, compiled in many ways, with the interpreter.
 #[derive(Parser)]
@@ -98,11 +98,13 @@ fn many(args: &Args, notes: &Path) -> ExitCode {
     let start = Instant::now();
     let next = AtomicU64::new(0);
     let (coverage, failures) = (Mutex::new(Coverage::default()), AtomicU64::new(0));
+    let slowest = Mutex::new((Duration::ZERO, 0));
     std::thread::scope(|scope| {
         for job in 0..args.jobs.max(1) {
-            let (next, coverage, failures) = (&next, &coverage, &failures);
+            let (next, coverage, failures, slowest) = (&next, &coverage, &failures, &slowest);
             scope.spawn(move || {
                 let mut mine = Coverage::default();
+                let mut my_slowest = (Duration::ZERO, 0);
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let done = args.first && failures.load(Ordering::Relaxed) > 0;
@@ -110,20 +112,26 @@ fn many(args: &Args, notes: &Path) -> ExitCode {
                         break;
                     }
                     supervise::note(notes, job, index);
+                    let begin = Instant::now();
                     // Outside of compiler and runtime, the generator and the interpreter may panic too.
                     let sound = caught(|| try_one(args, index, &mut mine)).unwrap_or_else(|panic| {
                         println!("module {index} of seed {}: {panic}", args.seed);
                         false
                     });
                     failures.fetch_add(u64::from(!sound), Ordering::Relaxed);
+                    my_slowest = my_slowest.max((begin.elapsed(), index));
                 }
                 coverage.lock().unwrap_or_else(|e| e.into_inner()).add(&mine);
+                let mut slowest = slowest.lock().unwrap_or_else(|e| e.into_inner());
+                *slowest = my_slowest.max(*slowest);
             });
         }
     });
     let coverage = coverage.into_inner().unwrap_or_else(|e| e.into_inner());
     let failures = failures.into_inner();
     println!("{} modules, {failures} differences, {:.1} s", args.graphs, start.elapsed().as_secs_f64());
+    let (time, index) = slowest.into_inner().unwrap_or_else(|e| e.into_inner());
+    println!("slowest: module {index}, {:.1} s", time.as_secs_f64());
     let complete = args.first || coverage.report(args.graphs);
     if failures == 0 && complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -87,11 +87,11 @@ impl<'r, 'f> Step<'r, 'f> {
         }
     }
 
-    /// Ones, where it may be so many that what becomes of them is not computed by the compiler.
+    /// Ones, where possible so many that what becomes of them is not computed by the compiler.
     fn ones(&mut self, dtype: DType, dims: &[usize]) -> Tensor<'f> {
         const MANY: usize = 17_000;
         match dims.iter().rposition(|&d| d > 1) {
-            Some(at) if self.sizes.max_elements > MANY && self.rng.one_in(2) => {
+            Some(at) if self.sizes.max_elements > MANY => {
                 let rest: usize = dims.iter().product::<usize>() / dims[at];
                 let mut dims = dims.to_vec();
                 dims[at] = MANY / rest.max(1);
@@ -134,9 +134,13 @@ impl<'r, 'f> Step<'r, 'f> {
         let op = op.into();
         let types: Vec<TensorType> = operands.iter().map(|t| t.ty()).collect();
         let results = op.results(&types).ok()?;
-        let small =
-            |ty: &TensorType| ty.shape.num_elements().is_some_and(|n| n <= 4 * self.sizes.max_elements);
-        (results.iter().all(small) && work(&op, &types) <= MAX_WORK).then(|| self.f.push_all(op, operands))
+        let small = results.iter().all(|ty| self.is_small(ty));
+        (small && work(&op, &types) <= MAX_WORK).then(|| self.f.push_all(op, operands))
+    }
+
+    /// Whether a value of this type may be declared: shapes that follow from others may be far larger.
+    fn is_small(&self, ty: &TensorType) -> bool {
+        ty.shape.num_elements().is_some_and(|n| n <= 4 * self.sizes.max_elements)
     }
 
     fn axis(&mut self, rank: usize) -> usize {
@@ -204,6 +208,10 @@ impl<'r, 'f> Step<'r, 'f> {
             "add" => same!(Add {}, 2),
             "sub" => same!(Sub {}, 2),
             "mul" => same!(Mul {}, 2),
+            "div" if self.rng.one_in(6) => {
+                let ones = self.ones(ty.dtype, &d);
+                self.push(Div {}, &[x, ones])
+            }
             "div" => same!(Div {}, 2),
             "rem" => same!(Rem {}, 2),
             "min" | "max" if self.rng.one_in(6) => {
@@ -257,6 +265,13 @@ impl<'r, 'f> Step<'r, 'f> {
             "stop_gradient" => same!(StopGradient {}, 1),
             "check_index" => same!(CheckIndex { bound: 40.into() }, 1),
             "cast" => same!(Cast { dtype: self.dtype() }, 1),
+            // The bits of a NaN are no part of a result.
+            "bitcast" if ty.dtype.is_float() => {
+                let zeros = self.f.full(ty.dtype, d.as_slice(), 0.0);
+                let number = x.is_nan().select(zeros, x);
+                let dtype = self.dtype();
+                self.push(Bitcast { dtype }, &[number])
+            }
             "bitcast" => same!(Bitcast { dtype: self.dtype() }, 1),
             "select" => {
                 let at = self.rng.below(if ty.dtype == DType::Bool { 3 } else { 2 });
@@ -286,6 +301,11 @@ impl<'r, 'f> Step<'r, 'f> {
                 let shape: Shape = self.sizes.dims(self.rng, 3).as_slice().into();
                 let stream = self.rng.below(3) as u32;
                 self.push(RngBits { stream, shape }, &operands)
+            }
+            "reverse" if rank > 0 && self.rng.one_in(6) => {
+                let twice = [self.axes(rank), self.axes(rank)];
+                let once = self.push(Reverse { axes: twice[0].clone() }, &[x])?;
+                self.push(Reverse { axes: twice[1].clone() }, &once)
             }
             "reverse" => same!(Reverse { axes: self.axes(rank) }, 1),
             // Something between two values that move alike.
@@ -343,7 +363,7 @@ impl<'r, 'f> Step<'r, 'f> {
                 let interior =
                     d.iter().map(|_| if self.rng.one_in(3) { self.rng.below(3) } else { 0 }).collect();
                 let op = Pad { low, high, interior };
-                if self.rng.one_in(6) {
+                if self.rng.one_in(3) {
                     let (ones, one) = (self.ones(ty.dtype, &d), self.f.scalar(ty.dtype, 1.0));
                     return self.push(op, &[ones, one]);
                 }

@@ -31,6 +31,9 @@ impl<'f> Step<'_, 'f> {
             return self.push(Gather { axes, batch: Vec::new() }, &[of, index]);
         }
         let part = Gather { axes: axes.clone(), batch: Vec::new() }.infer(&[of.ty(), index.ty()]).ok()?;
+        if !self.is_small(&part) {
+            return None;
+        }
         let updates = self.value(&part);
         let combine = self.rng.of(&Combine::ALL);
         self.push(Scatter { axes, batch: Vec::new(), combine }, &[of, index, updates])
@@ -56,7 +59,11 @@ impl<'f> Step<'_, 'f> {
             other.insert(self.rng.below(other.len() + 1), (free, None));
         }
         let extents: Vec<usize> = other.iter().map(|o| o.0).collect();
-        let y = self.value(&x.ty().with_shape(extents.as_slice()));
+        let other_ty = x.ty().with_shape(extents.as_slice());
+        if !self.is_small(&other_ty) {
+            return None;
+        }
+        let y = self.value(&other_ty);
         let there = |axes: &[usize]| -> Vec<usize> {
             axes.iter().filter_map(|a| other.iter().position(|o| o.1 == Some(*a))).collect()
         };
