@@ -468,6 +468,7 @@ impl RunContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::{GuardedStep, MemoryBase};
     use std::slice::from_raw_parts;
 
     const N: usize = 1000;
@@ -676,6 +677,57 @@ mod tests {
             error.to_string(),
             "`axpy` reported unknown fault site 0 (status 1); this is a bug in graphc"
         );
+    }
+
+    #[test]
+    fn the_observer_sees_steps_and_their_memory() {
+        /// `axpy` as the one step of a function.
+        unsafe extern "C" fn step(cx: *mut Context) -> i32 {
+            // SAFETY: the context is as `axpy` needs it, and of the step.
+            unsafe {
+                axpy(cx);
+                (*cx).observe.map_or(0, |observe| observe(cx, 0))
+            }
+        }
+        let y = (MemoryBase::Output(0), N * size_of::<f32>());
+        let explain = |step: usize, memory: &[Vec<u8>]| NonFinite {
+            kernel: format!("k{step}"),
+            message: format!("{} bytes", memory[0].len()),
+            node: None,
+            from_outside: true,
+        };
+        let parts = ExecutableParts {
+            steps: [StepInfo::default()].into(),
+            guard: Some(Guard {
+                steps: vec![Some(GuardedStep { results: vec![(y, DType::F32)], memory: vec![y] })],
+                explain: Box::new(explain),
+            }),
+            poison: vec![vec![0..SCRATCH]],
+            entry: step,
+            ..axpy_parts(2)
+        };
+        // SAFETY: `step` keeps the contract for these parts: it is done with its scratch.
+        let axpy = unsafe { Executable::from_parts(parts) };
+        let mut cx = RunContext::new(&axpy, pool(2)).unwrap();
+        cx.start_profile(true);
+        let mut state = State::zeros(layout()).unwrap();
+        state.copy_from("w", &1.0f32).unwrap();
+        let (mut x, mut y, mut positive) = ([1.0f32; N], [0.0f32; N], false);
+        let mut run = |x: &[f32; N]| {
+            let outputs = &mut [(&mut y).into(), (&mut positive).into()];
+            axpy.run(&mut cx, &mut state, &[x.into()], outputs)
+        };
+        run(&x).unwrap();
+        x[N - 1] = f32::INFINITY;
+        let error = run(&x).unwrap_err();
+        assert!(
+            matches!(&error, RuntimeError::NonFinite { found, .. } if found.to_string() == "kernel k0: 4000 bytes")
+        );
+        assert_eq!(cx.arena.as_slice()[..SCRATCH], [NAN_BYTE; SCRATCH]);
+        let profile = cx.take_profile().unwrap();
+        assert_eq!((profile.functions[0].runs, profile.functions[0].times[0].count), (2, 2));
+        let workers: Vec<_> = profile.events.iter().map(|e| e.worker).collect();
+        assert_eq!(workers, [1, 0, 1, 0]);
     }
 
     #[test]

@@ -118,7 +118,10 @@ impl AlignedBuffer {
             Ok(Self { ptr, len, memory })
         }
         #[cfg(not(all(target_os = "linux", not(miri))))]
-        Self::zeroed(len, what)
+        {
+            let _ = forbidden;
+            Self::zeroed(len, what)
+        }
     }
 
     /// Sets every byte that may be accessed.

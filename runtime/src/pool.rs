@@ -80,7 +80,7 @@ struct Shared {
     done_lock: Mutex<()>,
     done: Condvar,
     panicked: AtomicBool,
-    panic: Mutex<Option<Payload>>,
+    panics: Mutex<Vec<Payload>>,
     spin: Duration,
 }
 
@@ -129,7 +129,7 @@ impl ThreadPool {
             done_lock: Mutex::new(()),
             done: Condvar::new(),
             panicked: AtomicBool::new(false),
-            panic: Mutex::new(None),
+            panics: Mutex::new(Vec::new()),
             spin,
         });
         // Dropping the unfinished pool on an error ends the threads already started.
@@ -221,19 +221,16 @@ impl ThreadPool {
             }
         }
         // SAFETY: the caller allows it.
-        let mut result = unsafe { job.run_piece(0) };
+        let result = unsafe { job.run_piece(0) };
         shared.wait_for_pieces();
-        let mut payload = None;
+        let mut panics = Vec::new();
         if shared.panicked.load(Ordering::Relaxed) {
             shared.panicked.store(false, Ordering::Relaxed);
-            payload = lock(&shared.panic).take();
+            panics = std::mem::take(&mut *lock(&shared.panics));
         }
         shared.busy.store(false, Ordering::Release);
         // The caller's own panic goes first: it is piece 0.
-        if let (Ok(()), Some(payload)) = (&result, payload) {
-            result = Err(payload);
-        }
-        result
+        result.and(panics.into_iter().next().map_or(Ok(()), Err))
     }
 }
 
@@ -265,12 +262,8 @@ impl Shared {
             let job = unsafe { *self.job.get() };
             // SAFETY: as above.
             if let Err(payload) = unsafe { job.run_piece(index as u64) } {
-                let mut slot = lock(&self.panic);
-                match *slot {
-                    None => *slot = Some(payload),
-                    // Dropping it could panic again, outside of any catch.
-                    Some(_) => std::mem::forget(payload),
-                }
+                // All of them are for the owner: to drop one here could panic again, outside of any catch.
+                lock(&self.panics).push(payload);
                 self.panicked.store(true, Ordering::Relaxed);
             }
             let was_last = self.pending.0.fetch_sub(1, Ordering::SeqCst) == 1;
@@ -544,8 +537,12 @@ mod tests {
             assert_eq!(ran.into_inner(), 2);
             check_covers(&pool, 9);
         }
-        let all = catch_unwind(AssertUnwindSafe(|| pool.run(3, |_, _, w| std::panic::panic_any(w))));
-        assert_eq!(*all.unwrap_err().downcast::<usize>().unwrap(), 0);
+        let payload = Arc::new(());
+        let all = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(3, |_, _, worker| std::panic::panic_any((worker, Arc::clone(&payload))));
+        }));
+        assert_eq!(all.unwrap_err().downcast::<(usize, Arc<()>)>().unwrap().0, 0);
+        assert_eq!(Arc::strong_count(&payload), 1, "nobody keeps those that were not passed on");
         let nested = catch_unwind(AssertUnwindSafe(|| {
             pool.run(3, |_, _, _| pool.run(2, |_, _, _| std::panic::panic_any("inner")));
         }));
