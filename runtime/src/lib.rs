@@ -30,6 +30,7 @@ mod memory;
 mod pool;
 mod profile;
 mod state;
+mod sync;
 mod value;
 
 pub use elements::Elements;

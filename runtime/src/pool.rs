@@ -11,22 +11,21 @@
 //! Workers with an index below the number of pieces run theirs and decrement `pending`; others
 //! ignore the word. The owner waits for `pending == 0` before it gives up the pool, so `job` never
 //! changes under a worker that is to run it. A worker about to park sets its `sleeping` flag and
-//! then looks at `word` once more, the owner publishes `word` and then looks at the flags; both in
-//! the sequentially consistent order, so at least one sees the other.
+//! then looks at `word` once more, the owner publishes `word` and then looks at the flags; both with
+//! a sequentially consistent fence in between, so at least one sees the other. So do the owner that is
+//! about to block, with `owner_waits` and `pending`, and the worker that is the last to be done.
 
 use crate::abi::{self, Context, KernelFn};
 use crate::error::RuntimeError;
 use crate::fpenv::FpEnv;
 use crate::profile::PieceLog;
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, UnsafeCell, fence};
+use crate::sync::{spin_loop, thread};
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::fmt;
-use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Largest number of threads of a pool.
@@ -94,7 +93,7 @@ unsafe impl Sync for Shared {}
 /// Threads that run the pieces of one loop at a time. See [`abi`] for the guarantees pieces have.
 pub struct ThreadPool {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<thread::JoinHandle<()>>,
 }
 
 impl ThreadPool {
@@ -211,12 +210,13 @@ impl ThreadPool {
         let job = Job { call, data, n_units, n_pieces };
         // SAFETY: this thread owns the pool, and no worker reads the job before the next word:
         // pieces of the previous one are all done.
-        unsafe { *shared.job.get() = job };
+        shared.job.with_mut(|slot| unsafe { *slot = job });
         shared.pending.0.store(n_pieces - 1, Ordering::Relaxed);
         let sequence = (shared.word.0.load(Ordering::Relaxed) >> PIECES_BITS) + 1;
-        shared.word.0.store(sequence << PIECES_BITS | n_pieces, Ordering::SeqCst);
+        shared.word.0.store(sequence << PIECES_BITS | n_pieces, Ordering::Release);
+        fence(Ordering::SeqCst);
         for index in 1..n_pieces as usize {
-            if shared.sleeping[index].0.load(Ordering::SeqCst) {
+            if shared.sleeping[index].0.load(Ordering::Relaxed) {
                 self.workers[index - 1].thread().unpark();
             }
         }
@@ -259,15 +259,16 @@ impl Shared {
             }
             // SAFETY: the word just seen counts this worker, so the owner neither changes the job nor
             // lets its data go before this worker decrements `pending`.
-            let job = unsafe { *self.job.get() };
+            let job = self.job.with(|slot| unsafe { *slot });
             // SAFETY: as above.
             if let Err(payload) = unsafe { job.run_piece(index as u64) } {
                 // All of them are for the owner: to drop one here could panic again, outside of any catch.
                 lock(&self.panics).push(payload);
                 self.panicked.store(true, Ordering::Relaxed);
             }
-            let was_last = self.pending.0.fetch_sub(1, Ordering::SeqCst) == 1;
-            if was_last && self.owner_waits.load(Ordering::SeqCst) {
+            let was_last = self.pending.0.fetch_sub(1, Ordering::Release) == 1;
+            fence(Ordering::SeqCst);
+            if was_last && self.owner_waits.load(Ordering::Relaxed) {
                 // Under the lock, so that it does not come between the owner's check and its wait.
                 let _guard = lock(&self.done_lock);
                 self.done.notify_one();
@@ -277,17 +278,18 @@ impl Shared {
 
     /// Waits for a word other than `seen` that counts worker `index`, and puts it in `seen`.
     fn next_word(&self, index: usize, seen: &mut u64) {
-        let mut arrived = |order| {
-            let word = self.word.0.load(order);
+        let mut arrived = || {
+            let word = self.word.0.load(Ordering::Acquire);
             let new = word != *seen;
             *seen = word;
             new && (index as u64) < (word & PIECES_MASK)
         };
-        if spin_until(self.spin, || arrived(Ordering::Acquire)) {
+        if spin_until(self.spin, &mut arrived) {
             return;
         }
-        self.sleeping[index].0.store(true, Ordering::SeqCst);
-        while !arrived(Ordering::SeqCst) {
+        self.sleeping[index].0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        while !arrived() {
             thread::park();
         }
         self.sleeping[index].0.store(false, Ordering::Relaxed);
@@ -298,9 +300,10 @@ impl Shared {
         if spin_until(self.spin * OWNER_PATIENCE, || self.pending.0.load(Ordering::Acquire) == 0) {
             return;
         }
-        self.owner_waits.store(true, Ordering::SeqCst);
+        self.owner_waits.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
         let mut guard = lock(&self.done_lock);
-        while self.pending.0.load(Ordering::SeqCst) != 0 {
+        while self.pending.0.load(Ordering::Acquire) != 0 {
             guard = self.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         drop(guard);
@@ -310,7 +313,7 @@ impl Shared {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        self.shared.word.0.store(SHUTDOWN, Ordering::SeqCst);
+        self.shared.word.0.store(SHUTDOWN, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // Workers catch every panic.
@@ -402,7 +405,7 @@ fn spin_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
 }
 
 fn available_parallelism() -> usize {
-    thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS)
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS)
 }
 
 /// Number of threads from the value of [`THREADS_VARIABLE`]. Unset or empty: the default.
@@ -417,7 +420,7 @@ fn threads_from(variable: Option<&std::ffi::OsStr>) -> Result<usize, RuntimeErro
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::Barrier;

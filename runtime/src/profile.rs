@@ -3,7 +3,8 @@
 
 use crate::executable::Executable;
 use crate::pool::lock;
-use std::sync::{Arc, Mutex};
+use crate::sync::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A step of a function: a kernel or an index check, of the function itself or of a loop in it.
