@@ -46,8 +46,14 @@ fn with_fault(f: &Function) -> Function {
     rebuilder.finish()
 }
 
-const O3: Config =
-    Config { level: OptLevel::O3, isa: graphc::Isa::Portable, threads: 2, poison: false, fence: None };
+const O3: Config = Config {
+    level: OptLevel::O3,
+    isa: graphc::Isa::Portable,
+    threads: 2,
+    poison: false,
+    fence: None,
+    loops: false,
+};
 
 /// What differs if the compiler is given the faulty function.
 fn faulty(m: &Module, f: &Function, values: &Values) -> Result<(), Mismatch> {
@@ -61,7 +67,7 @@ fn all_ways_to_run_a_training_step_agree() {
     for seed in [1, 2] {
         let values = Values::drawn(&m, f, seed);
         assert!(interpret(f, &values).state != values.state, "the step changes nothing");
-        let poison = Config { poison: true, fence: Some(Fence::End), ..O3 };
+        let poison = Config { poison: true, fence: Some(Fence::End), loops: true, ..O3 };
         let others = [Config { level: OptLevel::O0, ..O3 }, Config { isa: graphc::Isa::host(), ..poison }];
         for config in [&[O3, poison], &others[..]].concat() {
             assert_eq!(compare(&m, f, &values, &config), Ok(()), "{config}, seed {seed}");

@@ -42,6 +42,7 @@ pub use pass::{
     OptLevel, Pass, PassCx, PassOptions, PassRecord, Rebuilder, run_passes, same_function, verify_function,
 };
 pub use passes::{
-    Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify, remove_dead, simplify_rules,
+    BatchLoop, Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify, remove_dead,
+    simplify_rules,
 };
 pub use pipeline::{optimize, passes_of};

@@ -31,6 +31,8 @@ pub enum OptLevel {
 pub struct PassCx {
     /// The level compiled at.
     pub level: OptLevel,
+    /// See [`PassOptions::wide`].
+    pub wide: usize,
     fired: RefCell<BTreeMap<&'static str, usize>>,
 }
 
@@ -69,7 +71,13 @@ pub struct PassOptions {
     pub skip: Vec<String>,
     /// Names of the passes to run, in this order, instead of those of the level.
     pub only: Option<Vec<String>>,
+    /// Batched values of this many elements or more between products, such as the probabilities of attention, are
+    /// computed one element of the batch at a time ([`BatchLoop`](crate::passes::BatchLoop)).
+    pub wide: usize,
 }
+
+/// Default of [`PassOptions::wide`].
+const WIDE: usize = 1 << 21;
 
 impl Default for PassOptions {
     fn default() -> Self {
@@ -79,6 +87,7 @@ impl Default for PassOptions {
             dump_after: None,
             skip: Vec::new(),
             only: None,
+            wide: WIDE,
         }
     }
 }
@@ -122,7 +131,7 @@ pub fn run_passes(
     passes: &[&dyn Pass],
     options: &PassOptions,
 ) -> Result<(Function, Vec<PassRecord>), CompileError> {
-    let cx = PassCx { level: options.level, ..PassCx::default() };
+    let cx = PassCx { level: options.level, wide: options.wide, ..PassCx::default() };
     let mut current = function.clone();
     let mut records = Vec::new();
     for pass in passes.iter().filter(|p| !options.skip.iter().any(|s| s == p.name())) {
@@ -238,6 +247,11 @@ impl<'a> Rebuilder<'a> {
     /// The new graph so far.
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// Whether an old node has been kept or replaced.
+    pub fn contains(&self, old: NodeId) -> bool {
+        self.map[old.index()].is_some()
     }
 
     /// The new node that stands for an old one.

@@ -3,7 +3,7 @@
 
 use crate::error::CompileError;
 use crate::pass::{OptLevel, Pass, PassOptions, PassRecord, Rebuilder, run_passes, same_function};
-use crate::passes::{Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify};
+use crate::passes::{BatchLoop, Canonicalize, ConstFold, Cse, Dce, Inline, MergeScans, MoveOut, Simplify};
 use graphc_ir::{Function, Region};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -38,6 +38,9 @@ pub fn passes_of(level: OptLevel) -> Vec<&'static dyn Pass> {
         passes.push(&Canonicalize);
         passes.push(&Simplify);
         passes.push(&Cse);
+        // When nothing else looks for products any more, of which the bodies of its loops have their own; and
+        // after work has moved out of loops, as it would move out of these.
+        passes.push(&BatchLoop);
     }
     // Last: rewriting and sharing leave nodes without users.
     passes.push(&Dce);

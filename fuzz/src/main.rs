@@ -147,8 +147,8 @@ fn try_one(args: &Args, index: u64, coverage: &mut Coverage) -> bool {
     found.is_none()
 }
 
-/// Configurations for a module: mostly the highest level, one in two with poison, and one in two
-/// with buffers kept apart.
+/// Configurations for a module: mostly the highest level, one in two with poison, one in two
+/// with buffers kept apart, and one in two with loops over batches.
 fn draw(seed: u64, index: u64, n: usize) -> Vec<Config> {
     let mut rng = Rng::new(!seed, index);
     let all = Config::all();
@@ -156,7 +156,7 @@ fn draw(seed: u64, index: u64, n: usize) -> Vec<Config> {
     let mut draw = |i: usize| {
         let config = if i == 0 { rng.of(&highest) } else { rng.of(&all) };
         let fence = rng.of(&[None, None, Some(Fence::Begin), Some(Fence::End)]);
-        Config { poison: rng.one_in(2), fence, ..config }
+        Config { poison: rng.one_in(2), fence, loops: rng.one_in(2), ..config }
     };
     (0..n).map(&mut draw).collect()
 }

@@ -50,6 +50,8 @@ pub struct Config {
     pub poison: bool,
     /// See [`CompileOptions::fence`].
     pub fence: Option<Fence>,
+    /// Whether batched products of any size become loops ([`PassOptions::wide`](crate::PassOptions::wide)).
+    pub loops: bool,
 }
 
 impl Config {
@@ -69,6 +71,7 @@ impl Config {
                     threads,
                     poison: false,
                     fence: None,
+                    loops: false,
                 }));
             }
         }
@@ -80,7 +83,8 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = if self.threads == 1 { "" } else { "s" };
         let poison = if self.poison { ", poison" } else { "" };
-        write!(f, "{:?}, {}, {} thread{s}{poison}", self.level, self.isa, self.threads)?;
+        let loops = if self.loops { ", loops over batches" } else { "" };
+        write!(f, "{:?}, {}, {} thread{s}{poison}{loops}", self.level, self.isa, self.threads)?;
         self.fence.map_or(Ok(()), |end| write!(f, ", fenced at the {}", format!("{end:?}").to_lowercase()))
     }
 }
@@ -201,8 +205,13 @@ pub fn execute(
 
 /// How to compile for a configuration.
 pub fn options(config: &Config) -> CompileOptions {
-    let &Config { level, isa, threads: _, poison, fence } = config;
-    CompileOptions { max_threads: Config::MAX_THREADS, isa, poison, fence, ..CompileOptions::at(level) }
+    let &Config { level, isa, threads: _, poison, fence, loops } = config;
+    let mut options =
+        CompileOptions { max_threads: Config::MAX_THREADS, isa, poison, fence, ..CompileOptions::at(level) };
+    if loops {
+        options.passes.wide = 1;
+    }
+    options
 }
 
 /// Like [`execute`] with options of the caller's own, on so many threads (at most

@@ -14,5 +14,5 @@ pub use canonicalize::Canonicalize;
 pub use const_fold::ConstFold;
 pub use cse::Cse;
 pub use dce::{Dce, remove_dead};
-pub use regions::{Inline, MergeScans, MoveOut};
+pub use regions::{BatchLoop, Inline, MergeScans, MoveOut};
 pub use simplify::{Simplify, simplify_rules};

@@ -1,9 +1,11 @@
 //! Passes over operations with regions.
 
+mod batch_loop;
 mod inline;
 mod merge_scans;
 mod move_out;
 
+pub use batch_loop::BatchLoop;
 pub use inline::Inline;
 pub use merge_scans::MergeScans;
 pub use move_out::MoveOut;
