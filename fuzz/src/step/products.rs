@@ -1,7 +1,7 @@
 //! Nodes that combine operands by index: gathers, scatters, products and convolutions.
 
 use super::Step;
-use graphc::{Tensor, TensorType};
+use graphc::{DType, Tensor, TensorType};
 use graphc_ir::ops::*;
 use graphc_ir::{Combine, Op, StaticType};
 
@@ -39,7 +39,21 @@ impl<'f> Step<'_, 'f> {
         self.push(Scatter { axes, batch: Vec::new(), combine }, &[of, index, updates])
     }
 
+    /// Products with something wider between them.
+    fn attention(&mut self, dtype: DType) -> Vec<Tensor<'f>> {
+        let dims =
+            [self.rng.of(&[1, 2]), self.rng.of(&[1, 3]), self.rng.of(&[7, 8, 17]), self.rng.of(&[1, 2])];
+        let [q, k, v] = [(); 3].map(|()| self.value(&TensorType::new(dtype, dims)));
+        let scores = q.dot_general(k, (&[0, 1], &[0, 1]), (&[3], &[3]));
+        let wide = if self.rng.one_in(2) { scores.softmax(3) } else { scores * scores.tanh() };
+        let y = wide.dot_general(v, (&[0, 1], &[0, 1]), (&[3], &[2]));
+        if self.rng.one_in(4) { vec![wide, y] } else { vec![y] }
+    }
+
     pub(super) fn product(&mut self, x: Tensor<'f>, left: bool) -> Option<Vec<Tensor<'f>>> {
+        if matches!(x.dtype(), DType::F32 | DType::F64) && self.rng.one_in(6) {
+            return Some(self.attention(x.dtype()));
+        }
         let x = if self.rng.one_in(4) {
             let permutation = self.permutation(x.rank());
             self.push(Transpose { permutation }, &[x])?[0]
