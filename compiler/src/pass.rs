@@ -229,6 +229,21 @@ pub fn same_function(a: &Function, b: &Function) -> bool {
             .all(|id| a.graph.op(id) == b.graph.op(id) && a.graph.operands(id) == b.graph.operands(id))
 }
 
+/// Appends a node without a name, in the scope and at the location of `origin`.
+///
+/// # Errors
+/// If the operation refuses the operands: a defect of the pass.
+pub(crate) fn append(
+    graph: &mut Graph,
+    op: Op,
+    operands: &[NodeId],
+    origin: &Origin,
+) -> Result<NodeId, CompileError> {
+    let types: Vec<TensorType> = operands.iter().map(|&o| graph.ty(o).clone()).collect();
+    let ty = op.infer(&types).map_err(|e| e.at(origin.loc.clone()))?;
+    Ok(graph.push(Node { op, ty, origin: Origin { name: None, ..origin.clone() } }, operands))
+}
+
 /// Builds a new function from an old one. Walk the old nodes in order ([`Graph::ids`]); for each,
 /// either [`keep`](Self::keep) it or [`replace`](Self::replace) it by a new node, or leave it out
 /// if nothing kept uses it. Every input must be kept.
@@ -290,10 +305,7 @@ impl<'a> Rebuilder<'a> {
         operands: &[NodeId],
         origin: &Origin,
     ) -> Result<NodeId, CompileError> {
-        let op = op.into();
-        let types: Vec<TensorType> = operands.iter().map(|&o| self.graph.ty(o).clone()).collect();
-        let ty = op.infer(&types).map_err(|e| e.at(origin.loc.clone()))?;
-        Ok(self.graph.push(Node { op, ty, origin: Origin { name: None, ..origin.clone() } }, operands))
+        append(&mut self.graph, op.into(), operands, origin)
     }
 
     /// Lets a new node stand for an old one of the same type. The new node gets the old one's name

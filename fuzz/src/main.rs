@@ -104,7 +104,6 @@ fn many(args: &Args, notes: &Path) -> ExitCode {
             let (next, coverage, failures, slowest) = (&next, &coverage, &failures, &slowest);
             scope.spawn(move || {
                 let mut mine = Coverage::default();
-                let mut my_slowest = (Duration::ZERO, 0);
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let done = args.first && failures.load(Ordering::Relaxed) > 0;
@@ -119,11 +118,10 @@ fn many(args: &Args, notes: &Path) -> ExitCode {
                         false
                     });
                     failures.fetch_add(u64::from(!sound), Ordering::Relaxed);
-                    my_slowest = my_slowest.max((begin.elapsed(), index));
+                    let mut slowest = slowest.lock().unwrap_or_else(|e| e.into_inner());
+                    *slowest = (*slowest).max((begin.elapsed(), index));
                 }
                 coverage.lock().unwrap_or_else(|e| e.into_inner()).add(&mine);
-                let mut slowest = slowest.lock().unwrap_or_else(|e| e.into_inner());
-                *slowest = my_slowest.max(*slowest);
             });
         }
     });

@@ -16,6 +16,7 @@ use graphc_ir::ops::{Input, ResultOf};
 use graphc_ir::{Function, Graph, Node, NodeId, Op, Origin, Output, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A region's function over other inputs: `inputs` are nodes of `old`, which become the inputs in this
 /// order, `aliases` further nodes that are the same as one of them. What `outputs` need is copied.
@@ -41,9 +42,8 @@ fn extract(
             Op::Input(_) => node.origin.name.clone(),
             _ => Some(format!("moved{i}").into()),
         };
-        let op = Input { ty: node.ty.clone() }.into();
         let origin = Origin { name, ..node.origin.clone() };
-        map.insert(id, graph.push(Node { op, ty: node.ty.clone(), origin }, &[]));
+        map.insert(id, push_input(&mut graph, node.ty.clone(), origin));
     }
     for (&id, same) in aliases {
         map.insert(id, map[same]);
@@ -52,14 +52,20 @@ fn extract(
         let operands: Vec<NodeId> = old.graph.operands(id).iter().map(|o| map[o]).collect();
         map.insert(id, graph.push(old.graph.node(id).clone(), &operands));
     }
-    let outputs = outputs.iter().enumerate();
-    Function {
-        name: old.name.clone(),
-        inputs: inputs.iter().map(|id| map[id]).collect(),
-        outputs: outputs.map(|(i, id)| Output { name: format!("out{i}").into(), node: map[id] }).collect(),
-        updates: Vec::new(),
-        graph,
-    }
+    let nodes = |ids: &[NodeId]| ids.iter().map(|id| map[id]).collect();
+    region_function(old.name.clone(), graph, nodes(inputs), nodes(outputs))
+}
+
+/// Appends an input to the graph of a region.
+fn push_input(graph: &mut Graph, ty: TensorType, origin: Origin) -> NodeId {
+    graph.push(Node { op: Input { ty: ty.clone() }.into(), ty, origin }, &[])
+}
+
+/// The function of a region; outputs are numbered.
+fn region_function(name: Arc<str>, graph: Graph, inputs: Vec<NodeId>, outputs: Vec<NodeId>) -> Function {
+    let outputs = outputs.into_iter().enumerate();
+    let outputs = outputs.map(|(i, node)| Output { name: format!("out{i}").into(), node }).collect();
+    Function { name, inputs, outputs, updates: Vec::new(), graph }
 }
 
 /// Which results of a node are used, by number.

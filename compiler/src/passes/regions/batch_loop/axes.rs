@@ -21,6 +21,11 @@ fn rest(rank: usize, axes: &[usize]) -> impl Iterator<Item = usize> {
     (0..rank).filter(|a| !axes.contains(a))
 }
 
+/// All axes, `axes` before the others.
+pub(super) fn in_front(rank: usize, axes: &[usize]) -> Vec<usize> {
+    axes.iter().copied().chain(rest(rank, axes)).collect()
+}
+
 /// A shape without `axes`.
 pub(super) fn shape_without(shape: &Shape, axes: &[usize]) -> Vec<Dim> {
     rest(shape.rank(), axes).map(|a| shape[a].clone()).collect()

@@ -2,12 +2,12 @@
 
 mod axes;
 
-use super::push_results;
+use super::{push_input, push_results, region_function};
 use crate::error::CompileError;
-use crate::pass::{Pass, PassCx, Rebuilder};
+use crate::pass::{Pass, PassCx, Rebuilder, append};
 use axes::Axes;
-use graphc_ir::ops::{Input, OpDef, Reshape, Scan, Transpose};
-use graphc_ir::{Dim, Function, Graph, Node, NodeId, Op, Origin, Output, Region, Shape, TensorType};
+use graphc_ir::ops::{OpDef, Reshape, Scan, Transpose};
+use graphc_ir::{Dim, Function, Graph, Node, NodeId, Op, Origin, Region, Shape, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -259,15 +259,17 @@ impl Group {
         let extents = axes.iter().map(|&a| f.graph.ty(id).shape[a].clone()).collect();
         let mut group = Self { leaving: BTreeSet::from([id]), extents, depth, ..Self::default() };
         let mut open: Vec<Local> = vec![(id, axes)];
-        while let Some((id, along)) = open.pop() {
+        while let Some(local) = open.pop() {
+            if !group.inside.insert(local.clone()) {
+                continue;
+            }
+            let (id, along) = local;
             let operands = axes::of_operands(f, id, &along).expect("it runs along these axes");
-            if group.inside.insert((id, along)) {
-                for local in f.graph.operands(id).into_iter().zip(operands) {
-                    if roles.computed_inside(f, &local) {
-                        open.push(local);
-                    } else {
-                        group.inputs.insert(local);
-                    }
+            for local in f.graph.operands(id).into_iter().zip(operands) {
+                if roles.computed_inside(f, &local) {
+                    open.push(local);
+                } else {
+                    group.inputs.insert(local);
                 }
             }
         }
@@ -282,28 +284,18 @@ impl Group {
         let (sequences, constants): (Vec<&Local>, Vec<&Local>) =
             self.inputs.iter().partition(|local| !local.1.is_empty());
         let mut operands: Vec<NodeId> = Vec::new();
-        for (id, axes) in &sequences {
+        for (id, axes) in sequences.iter().chain(&constants) {
             body.input(f, *id, axes);
-            operands.push(self.sequence(rebuilder, *id, axes, &origin)?);
-        }
-        for (id, axes) in &constants {
-            body.input(f, *id, axes);
-            operands.push(rebuilder.get(*id));
+            operands.push(match axes.is_empty() {
+                true => rebuilder.get(*id),
+                false => self.sequence(rebuilder, *id, axes, &origin)?,
+            });
         }
         for (id, axes) in &self.inside {
             body.node(f, *id, axes)?;
         }
-        let outputs = self.leaving.iter().enumerate().map(|(i, &id)| Output {
-            name: format!("out{i}").into(),
-            node: body.map[&(id, roles.axes(id).clone())],
-        });
-        let function = Function {
-            name: "batch".into(),
-            inputs: body.inputs,
-            outputs: outputs.collect(),
-            updates: Vec::new(),
-            graph: body.graph,
-        };
+        let outputs = self.leaving.iter().map(|&id| body.map[&(id, roles.axes(id).clone())]).collect();
+        let function = region_function("batch".into(), body.graph, body.inputs, outputs);
         let scan = Scan {
             body: Region::new(function),
             length: self.length(),
@@ -339,9 +331,7 @@ impl Group {
     ) -> Result<NodeId, CompileError> {
         let value = rebuilder.get(id);
         let shape = rebuilder.graph().ty(value).shape.clone();
-        let rest = (0..shape.rank()).filter(|a| !axes.contains(a));
-        let permutation: Vec<usize> = axes.iter().copied().chain(rest).collect();
-        let front = transposed(rebuilder, value, permutation, origin)?;
+        let front = transposed(rebuilder, value, axes::in_front(shape.rank(), axes), origin)?;
         let dims = std::iter::once(self.length()).chain(axes::shape_without(&shape, axes)).collect();
         reshaped(rebuilder, front, dims, origin)
     }
@@ -358,8 +348,7 @@ impl Group {
         let Node { ty, origin, .. } = f.graph.node(id);
         let dims = self.extents.iter().cloned().chain(axes::shape_without(&ty.shape, axes)).collect();
         let front = reshaped(rebuilder, result, dims, origin)?;
-        let rest = (0..ty.rank()).filter(|a| !axes.contains(a));
-        let order: Vec<usize> = axes.iter().copied().chain(rest).collect();
+        let order = axes::in_front(ty.rank(), axes);
         let place = |a: usize| order.iter().position(|&o| o == a).expect("each axis is there once");
         transposed(rebuilder, front, (0..ty.rank()).map(place).collect(), origin)
     }
@@ -405,7 +394,7 @@ impl Body {
         let Node { ty, origin, .. } = f.graph.node(id);
         let ty = ty.with_shape(axes::shape_without(&ty.shape, axes));
         let origin = Origin { name: Some(format!("in{}", self.inputs.len()).into()), ..origin.clone() };
-        let node = self.graph.push(Node { op: Input { ty: ty.clone() }.into(), ty, origin }, &[]);
+        let node = push_input(&mut self.graph, ty, origin);
         self.inputs.push(node);
         self.map.insert((id, axes.clone()), node);
     }
@@ -416,11 +405,7 @@ impl Body {
         let op = axes::in_step(f, id, axes, &along);
         let locals = f.graph.operands(id).into_iter().zip(along);
         let operands: Vec<NodeId> = locals.map(|local| self.map[&local]).collect();
-        let types: Vec<TensorType> = operands.iter().map(|&o| self.graph.ty(o).clone()).collect();
-        // Names are unique in a function, and the node may be in several loops.
-        let origin = Origin { name: None, ..f.graph.node(id).origin.clone() };
-        let ty = op.infer(&types).map_err(|e| e.at(origin.loc.clone()))?;
-        let node = self.graph.push(Node { op, ty, origin }, &operands);
+        let node = append(&mut self.graph, op, &operands, &f.graph.node(id).origin)?;
         self.map.insert((id, axes.clone()), node);
         Ok(())
     }
