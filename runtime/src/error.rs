@@ -50,6 +50,15 @@ pub enum RuntimeError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The pool's threads are in the process that this one was forked from.
+    #[error(
+        "this process was forked from process {parent}, which has the threads of the pool: make a new pool, or one before \
+         the fork with a single thread"
+    )]
+    Forked {
+        /// Number of the process that made the pool.
+        parent: u32,
+    },
     /// A run was given too few or too many inputs or outputs.
     #[error("`{function}` has {expected} {side}{}, got {got}", if *.expected == 1 { "" } else { "s" })]
     PortCount {

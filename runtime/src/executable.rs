@@ -175,8 +175,9 @@ impl Executable {
     ///
     /// # Errors
     /// Before anything is read or written: [`RuntimeError::PortCount`], [`RuntimeError::PortType`],
-    /// [`RuntimeError::StateLayout`] when the arguments do not fit the declaration, and
-    /// [`RuntimeError::OutOfMemory`] when the arena has to grow and cannot.
+    /// [`RuntimeError::StateLayout`] when the arguments do not fit the declaration,
+    /// [`RuntimeError::OutOfMemory`] when the arena has to grow and cannot, and [`RuntimeError::Forked`] when the pool has
+    /// threads in the process that this one was forked from.
     /// [`RuntimeError::IndexOutOfRange`] when the function met such an index: outputs and state then
     /// hold what was written until then. [`RuntimeError::Interrupted`] and [`RuntimeError::NonFinite`] likewise.
     pub fn run(
@@ -197,6 +198,7 @@ impl Executable {
             self.check_type(PortSide::Output, port, value.dtype(), value.len())?;
         }
         self.check_state(state)?;
+        cx.pool.check_process()?;
         cx.reserve(self)?;
 
         cx.inputs.clear();

@@ -28,6 +28,7 @@ mod fpenv;
 mod guard;
 mod memory;
 mod pool;
+mod process;
 mod profile;
 mod state;
 mod sync;

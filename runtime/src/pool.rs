@@ -18,6 +18,7 @@
 use crate::abi::{self, Context, KernelFn};
 use crate::error::RuntimeError;
 use crate::fpenv::FpEnv;
+use crate::process::Process;
 use crate::profile::PieceLog;
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, UnsafeCell, fence};
 use crate::sync::{spin_loop, thread};
@@ -94,6 +95,8 @@ unsafe impl Sync for Shared {}
 pub struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<thread::JoinHandle<()>>,
+    /// Where the workers are; `None` if there are none.
+    process: Option<Process>,
 }
 
 impl ThreadPool {
@@ -132,7 +135,8 @@ impl ThreadPool {
             spin,
         });
         // Dropping the unfinished pool on an error ends the threads already started.
-        let mut pool = Self { shared, workers: Vec::with_capacity(n_threads - 1) };
+        let process = (n_threads > 1).then(Process::current);
+        let mut pool = Self { shared, workers: Vec::with_capacity(n_threads - 1), process };
         for index in 1..n_threads {
             let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new()
@@ -165,9 +169,17 @@ impl ThreadPool {
         self.workers.len() + 1
     }
 
+    /// Refuses a process that was forked from the one in which the workers are.
+    pub(crate) fn check_process(&self) -> Result<(), RuntimeError> {
+        match &self.process {
+            Some(process) if !process.is_current() => Err(RuntimeError::Forked { parent: process.id() }),
+            _ => Ok(()),
+        }
+    }
+
     /// Calls `piece(begin, end, worker)` for disjoint pieces that cover units `0..n_units`, on the
-    /// threads of the pool, and returns when all are done. If the pool is in use, there is one
-    /// piece.
+    /// threads of the pool, and returns when all are done. If the pool is in use, or this process is a
+    /// fork of the one that made it, there is one piece.
     ///
     /// # Panics
     /// With the panic of a piece, if one panics; all other pieces run first.
@@ -202,7 +214,8 @@ impl ThreadPool {
         }
         let shared = &*self.shared;
         let n_pieces = n_units.min(self.num_threads().min(max_threads) as u64);
-        if n_pieces <= 1 || shared.busy.swap(true, Ordering::Acquire) {
+        let alone = n_pieces <= 1 || self.check_process().is_err();
+        if alone || shared.busy.swap(true, Ordering::Acquire) {
             let job = Job { call, data, n_units, n_pieces: 1 };
             // SAFETY: the caller allows it.
             return unsafe { job.run_piece(0) };
@@ -313,6 +326,11 @@ impl Shared {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
+        if self.check_process().is_err() {
+            // Nobody is there to be joined, and the system may have given their stacks to others.
+            std::mem::forget(std::mem::take(&mut self.workers));
+            return;
+        }
         self.shared.word.0.store(SHUTDOWN, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();

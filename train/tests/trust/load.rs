@@ -27,13 +27,13 @@ fn module(n: usize) -> Module {
     m.build().unwrap()
 }
 
-fn compiled(n: usize) -> Executable {
+pub(crate) fn compiled(n: usize) -> Executable {
     let options = CompileOptions { max_threads: 3, ..CompileOptions::default() };
     compile(&module(n), "step", &Bindings::new(), &options).unwrap()
 }
 
 /// Steps of an executable on this pool: the bits of all outputs and of the state at the end.
-fn steps(exe: &Executable, pool: &Arc<ThreadPool>, n: usize) -> Vec<u32> {
+pub(crate) fn steps(exe: &Executable, pool: &Arc<ThreadPool>, n: usize) -> Vec<u32> {
     let mut cx = RunContext::new(exe, pool.clone()).unwrap();
     let mut state = State::zeros(exe.state_layout().clone()).unwrap();
     let (mut rows, mut sum) = (vec![0f32; 4 * 24], 0f32);

@@ -3,5 +3,7 @@
 
 mod bits;
 mod disk;
+#[cfg(target_os = "linux")]
+mod fork;
 mod load;
 mod unsafe_code;
