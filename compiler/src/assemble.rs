@@ -9,7 +9,7 @@ use crate::error::CompileError;
 use crate::fuse::{Fused, FusedBuffer, IndexCheck};
 use crate::kernel::{BufferId, Exprs, Kernel, KernelBody, Store};
 use crate::lower::{self, Target};
-use crate::memory::{self, BufferReq, MemoryPlan};
+use crate::memory::{self, BufferReq, MemoryPlan, Row};
 use crate::order::Dependences;
 use crate::program::{Body, Buffer, Control, ControlKind, Place, Program, Scheduled, Step};
 use crate::recompute::{Home, Item, Schedule, Written};
@@ -58,7 +58,7 @@ impl Assembled {
     pub(crate) fn freed(&self, workers: usize) -> Vec<Vec<Range<usize>>> {
         let p = &self.program;
         let scratch = p.scratch_offset..p.scratch_offset + p.scratch_stride * workers.max(1);
-        let mut freed = memory::freed(&self.plan, &self.requests, p.steps.len());
+        let mut freed = memory::freed(&self.plan, &self.requests, &self.gaps, p.steps.len());
         freed.iter_mut().for_each(|ranges| ranges.push(scratch.clone()));
         freed
     }
@@ -213,6 +213,8 @@ struct Assembler<'a> {
     controls: BTreeMap<usize, Control>,
     guard: bool,
     fence: Option<Fence>,
+    /// What nobody may access of the buffers in which regions work, if there is a fence.
+    gaps_in: FxHashMap<BufferId, Vec<Range<usize>>>,
 }
 
 impl<'a> Assembler<'a> {
@@ -262,6 +264,7 @@ impl<'a> Assembler<'a> {
             controls,
             guard,
             fence,
+            gaps_in: FxHashMap::default(),
         }
     }
 
@@ -277,23 +280,19 @@ impl<'a> Assembler<'a> {
                 continue;
             }
             let mut control = Control { kind, bodies: Vec::new(), slots: Vec::new(), workspace: 0 };
-            let mut end = 0;
-            let mut reserve = |bytes: usize| {
-                let at = end;
-                end = (at + bytes).next_multiple_of(64);
-                at
-            };
+            let mut workspace = Row::new(self.fence);
             for (function, assembled) in bodies {
                 let program = &assembled.program;
                 self.constants.resize(self.constants.len().next_multiple_of(64), 0);
                 let constants = self.constants.len();
                 self.constants.extend(&program.constants);
+                let arena = program.scratch_offset + program.scratch_stride * workers + SLACK_BYTES;
                 control.bodies.push(Body {
                     constants,
-                    context: reserve(size_of::<Context>()),
-                    inputs: reserve(8 * function.inputs.len().max(program.inputs())),
-                    outputs: reserve(8 * function.outputs.len()),
-                    arena: reserve(program.scratch_offset + program.scratch_stride * workers + SLACK_BYTES),
+                    context: workspace.reserve(size_of::<Context>(), &[]),
+                    inputs: workspace.reserve(8 * function.inputs.len().max(program.inputs()), &[]),
+                    outputs: workspace.reserve(8 * function.outputs.len(), &[]),
+                    arena: workspace.reserve(arena, &assembled.gaps),
                     function,
                     assembled,
                 });
@@ -302,16 +301,18 @@ impl<'a> Assembler<'a> {
                 let last = control.bodies.last().expect("a loop has a body");
                 for output in &last.function.outputs[..carries] {
                     let bytes = last.function.graph.ty(output.node).size_bytes().expect("it is static");
-                    control.slots.extend([reserve(bytes), reserve(bytes)]);
+                    control.slots.extend([workspace.reserve(bytes, &[]), workspace.reserve(bytes, &[])]);
                 }
             }
             if let ControlKind::While { .. } = control.kind {
-                control.slots.push(reserve(1));
+                control.slots.push(workspace.reserve(1, &[]));
             }
-            control.workspace = end;
-            let (dims, strides) = (vec![end / 8], vec![1]);
+            let (bytes, gaps) = workspace.finish();
+            control.workspace = bytes;
+            let (dims, strides) = (vec![bytes / 8], vec![1]);
             self.buffers.push(Buffer { dtype: DType::I64, dims, strides, place: Place::Arena(0), node });
             let own = self.buffers.len() as BufferId - 1;
+            self.gaps_in.insert(own, gaps);
             if let KernelBody::Region { workspace, .. } = &mut self.kernels[k].body {
                 *workspace = Some(own);
             }
@@ -471,7 +472,10 @@ impl<'a> Assembler<'a> {
         let (requests, owners) = self.requests(&order);
         let (plan, gaps) = match self.fence {
             None => (memory::plan(&requests), Vec::new()),
-            Some(end) => memory::plan_apart(&requests, end),
+            Some(end) => {
+                let inner = |&b: &usize| self.gaps_in.get(&(b as BufferId)).map_or(&[][..], Vec::as_slice);
+                memory::plan_apart(&requests, &owners.iter().map(inner).collect::<Vec<_>>(), end)
+            }
         };
         for (request, &buffer) in owners.iter().enumerate() {
             self.buffers[buffer].place = Place::Arena(plan.offsets[request]);

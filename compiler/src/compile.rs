@@ -50,9 +50,8 @@ pub struct CompileOptions {
     /// Memory of the arena is filled with NaN as soon as it holds no value any more, after each step: a run then
     /// gives the same results, unless something is read that should not be. For tests of the compiler.
     pub poison: bool,
-    /// Each buffer of the arena, but those inside of regions, has pages around it that nobody may access, next to it
-    /// at that end: what a kernel reads or writes there ends the process. The arena is large, and has no budget. For
-    /// tests of the compiler.
+    /// Each buffer of the arena has pages around it that nobody may access, next to it at that end: what a kernel reads
+    /// or writes there ends the process. The arena is large, and has no budget. For tests of the compiler.
     pub fence: Option<Fence>,
     /// Where [`compile`] and [`compile_executable`] look for code before they generate some, and keep what they generated.
     /// Not used with `nan_guard`, `poison` or `fence`.
@@ -435,7 +434,7 @@ impl Scheduler<'_> {
         }
         let (site, threads) = (self.faults.len() + 1, self.options.max_threads);
         // The memory of a region is part of the arena around it, which alone has a budget.
-        let fence = self.options.fence.filter(|_| path.is_empty());
+        let fence = self.options.fence;
         let budget = self.options.budget.filter(|_| path.is_empty() && fence.is_none());
         let limits = Limits { threads, budget, guard: self.options.nan_guard, fence };
         let assembled = assemble(f, fused, bodies, (path, site), self.layout, &self.target, limits)?;

@@ -87,21 +87,61 @@ pub fn plan(reqs: &[BufferReq]) -> MemoryPlan {
     MemoryPlan { offsets, bytes, lower_bound, peak_step, shared_with }
 }
 
-/// A plan in which no two buffers ever share memory, each with pages around it that are not used, next to them at
-/// that end, or as near as slack allows. And those pages.
-pub(crate) fn plan_apart(reqs: &[BufferReq], end: Fence) -> (MemoryPlan, Vec<Range<usize>>) {
+/// A plan in which no two buffers ever share memory, laid out in a [`Row`] that is fenced at that end. And the pages that
+/// nobody may access: `inner` are those of each buffer's own.
+pub(crate) fn plan_apart(
+    reqs: &[BufferReq],
+    inner: &[&[Range<usize>]],
+    end: Fence,
+) -> (MemoryPlan, Vec<Range<usize>>) {
     let shared_with = vec![None; reqs.len()];
     let (lower_bound, peak_step) = largest_live_set(&slots_of(reqs, &shared_with));
-    let (mut offsets, mut gaps, mut bytes) = (Vec::with_capacity(reqs.len()), Vec::new(), 0);
-    for req in reqs {
-        let first = bytes + GRANULE;
-        let own = req.bytes.next_multiple_of(ALIGNMENT) + SLACK_BYTES;
-        gaps.push(bytes..first);
-        bytes = (first + own).next_multiple_of(GRANULE);
-        offsets.push(if end == Fence::Begin { first } else { bytes - own });
+    let mut row = Row::new(Some(end));
+    let offsets = reqs.iter().zip(inner).map(|(req, inner)| row.reserve(req.bytes, inner)).collect();
+    let (bytes, gaps) = row.finish();
+    (MemoryPlan { offsets, bytes, lower_bound, peak_step, shared_with }, gaps)
+}
+
+/// Memory in which one piece lies behind the other. Fenced, each has pages around it that are not used, next to it at
+/// that end, or as near as slack allows.
+pub(crate) struct Row {
+    fence: Option<Fence>,
+    bytes: usize,
+    gaps: Vec<Range<usize>>,
+}
+
+impl Row {
+    pub(crate) fn new(fence: Option<Fence>) -> Self {
+        Self { fence, bytes: 0, gaps: Vec::new() }
     }
-    gaps.push(bytes..bytes + GRANULE);
-    (MemoryPlan { offsets, bytes: bytes + GRANULE, lower_bound, peak_step, shared_with }, gaps)
+
+    /// The offset of a new piece. Where it has unused pages of its own, `inner`, it begins with a page.
+    pub(crate) fn reserve(&mut self, bytes: usize, inner: &[Range<usize>]) -> usize {
+        let own = bytes.next_multiple_of(ALIGNMENT);
+        let Some(fence) = self.fence else {
+            self.bytes += own;
+            return self.bytes - own;
+        };
+        let (first, own) = (self.bytes + GRANULE, own + SLACK_BYTES);
+        self.gaps.push(self.bytes..first);
+        self.bytes = (first + own).next_multiple_of(GRANULE);
+        let align = if inner.is_empty() { ALIGNMENT } else { GRANULE };
+        let at = match fence {
+            Fence::Begin => first,
+            Fence::End => (self.bytes - own) / align * align,
+        };
+        self.gaps.extend(inner.iter().map(|gap| at + gap.start..at + gap.end));
+        at
+    }
+
+    /// The size of all, and the pages that are not used, in order.
+    pub(crate) fn finish(mut self) -> (usize, Vec<Range<usize>>) {
+        if self.fence.is_some() {
+            self.gaps.push(self.bytes..self.bytes + GRANULE);
+            self.bytes += GRANULE;
+        }
+        (self.bytes, self.gaps)
+    }
 }
 
 /// For each buffer the one it overwrites in place: the smallest that is large enough and that no
@@ -252,15 +292,20 @@ pub fn live_bytes(plan: &MemoryPlan, reqs: &[BufferReq], steps: usize) -> Vec<us
     live
 }
 
-/// After each of `steps` steps, the ranges that held values until then and hold none any more.
-pub(crate) fn freed(plan: &MemoryPlan, reqs: &[BufferReq], steps: usize) -> Vec<Vec<Range<usize>>> {
+/// After each of `steps` steps, the ranges that held values until then and hold none any more, without `gaps`.
+pub(crate) fn freed(
+    plan: &MemoryPlan,
+    reqs: &[BufferReq],
+    gaps: &[Range<usize>],
+    steps: usize,
+) -> Vec<Vec<Range<usize>>> {
     let range = |i: usize| plan.offsets[i]..plan.offsets[i] + reqs[i].bytes;
     let last = |r: &BufferReq| r.last.max(r.first);
     let after = |step: usize| {
         let lives_on = |r: &BufferReq| r.first <= step && step < last(r);
         let alive: Vec<Range<usize>> = (0..reqs.len()).filter(|&i| lives_on(&reqs[i])).map(range).collect();
         let dead = (0..reqs.len()).filter(|&i| last(&reqs[i]) == step).map(range);
-        alive.iter().fold(dead.collect(), |free: Vec<Range<usize>>, a| {
+        alive.iter().chain(gaps).fold(dead.collect(), |free: Vec<Range<usize>>, a| {
             let around = |f: Range<usize>| [f.start..f.end.min(a.start), f.start.max(a.end)..f.end];
             free.into_iter().flat_map(around).filter(|f| !f.is_empty()).collect()
         })
@@ -663,9 +708,43 @@ mod tests {
         let p = checked(&reqs);
         let (a, c) = (p.offsets[0], p.offsets[2]);
         assert_eq!(p.offsets[1], a);
-        let freed = freed(&p, &reqs, 4).into_iter().enumerate();
+        let freed = freed(&p, &reqs, &[], 4).into_iter().enumerate();
         let freed = freed.flat_map(|(step, ranges)| ranges.into_iter().map(move |r| (step, r.start, r.end)));
         assert_eq!(freed.collect::<Vec<_>>(), [(1, a + 64, a + 256), (2, c, c + 64), (3, a, a + 64)]);
+    }
+
+    #[test]
+    fn fenced_pieces_lie_next_to_pages_that_are_not_used() {
+        let sizes = [100, 0, 70_000, 64];
+        for end in [Fence::Begin, Fence::End] {
+            let mut row = Row::new(Some(end));
+            let offsets = sizes.map(|bytes| row.reserve(bytes, &[]));
+            let (bytes, gaps) = row.finish();
+            // The same once more, as the memory of a region between two other pieces.
+            let reqs = [req(5, 0, 3, &[]), req(bytes, 1, 1, &[]), req(5, 2, 3, &[])];
+            let (plan, all) = plan_apart(&reqs, &[&[], &gaps, &[]], end);
+            let inner = offsets.map(|at| plan.offsets[1] + at);
+            let pieces = std::iter::zip(inner, sizes).chain([(plan.offsets[0], 5), (plan.offsets[2], 5)]);
+            for (at, bytes) in pieces {
+                let own = at..at + bytes.next_multiple_of(ALIGNMENT) + SLACK_BYTES;
+                assert!(
+                    all.iter().all(|gap| gap.end <= own.start || own.end <= gap.start),
+                    "{own:?} {all:?}"
+                );
+                match end {
+                    Fence::Begin => assert!(all.iter().any(|gap| gap.end == own.start), "{own:?} {all:?}"),
+                    Fence::End => assert!(all.iter().any(|gap| gap.start == own.end), "{own:?} {all:?}"),
+                }
+            }
+            assert!(all.is_sorted_by_key(|gap| gap.start));
+            assert!(all.iter().all(|gap| gap.start % GRANULE == 0 && gap.end % GRANULE == 0));
+            assert_eq!(all.len(), 4 + gaps.len());
+            assert!(all.last().is_some_and(|gap| gap.end == plan.bytes));
+            // The region is done after step 1, and nothing is written to pages that are not used.
+            let free = &freed(&plan, &reqs, &all, 4)[1];
+            assert!(!free.is_empty());
+            assert!(free.iter().all(|f| all.iter().all(|gap| gap.end <= f.start || f.end <= gap.start)));
+        }
     }
 
     #[test]
