@@ -74,6 +74,11 @@ impl Literal {
     /// A literal of extents `dims` and type `dtype` whose element `i` (row-major) is `f(i)`
     /// converted to `dtype`.
     pub fn from_fn(dtype: DType, dims: &[usize], mut f: impl FnMut(usize) -> Scalar) -> Self {
+        Self::collect(dtype, dims, &mut f)
+    }
+
+    /// [`Self::from_fn`], once for all functions: there would be a loop for each type of each of them.
+    fn collect(dtype: DType, dims: &[usize], f: &mut dyn FnMut(usize) -> Scalar) -> Self {
         let n: usize = dims.iter().product();
         macro_rules! collect {
             ($variant:ident) => {
