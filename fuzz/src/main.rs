@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 /// Compares random modules, compiled in many ways, with the interpreter.
 #[derive(Parser)]
+#[command(args_override_self = true)]
 #[command(after_help = "\
 Examples:
   cargo run --release -p graphc-fuzz -- --graphs 10000 --seed 1

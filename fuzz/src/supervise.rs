@@ -36,7 +36,7 @@ pub(crate) fn run(seed: u64) -> std::io::Result<ExitCode> {
     for entry in std::fs::read_dir(folder.path())? {
         let module = std::fs::read_to_string(entry?.path())?;
         let mut alone = process(folder.path())?;
-        alone.args(["--seed", &seed.to_string(), "--no-reduce", "--only", &module]);
+        alone.args(&arguments).args(["--no-reduce", "--only", &module]);
         let ended: ExitStatus = alone.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
         match ended.code() {
             None => println!("module {module} of seed {seed} alone ends it as well: {ended}"),

@@ -11,8 +11,8 @@ use crate::scalar::{Scalar, ScalarBuilder};
 use crate::types::{DType, TensorType};
 
 op! {
-    /// Each element's bits taken as a `dtype` of the same size: f32 and i32, f64 and i64. No gradient:
-    /// it is a staircase, so exactly zero.
+    /// Each element's bits taken as a `dtype` of the same size: f32 and i32, f64 and i64. Which of its
+    /// bit patterns a NaN has is unspecified. No gradient: it is a staircase, so exactly zero.
     pub struct Bitcast {
         /// Element type of the result.
         pub dtype: DType,
