@@ -166,38 +166,17 @@ impl Emitter<'_> {
             return self.load_scalar(dst, mem.dtype, at);
         }
         let (width, parts) = self.shape_of(dst);
-        let lanes = self.lanes(dst);
         let stride = self.lane_stride(&mem.index);
         let var = self.vector_variable();
         let varying = guards.iter().any(|g| g.expr.uses(var));
-        if stride != Some(1) || (mem.dtype == DType::Bool && (self.isa == Isa::Avx2 || varying || lanes > 16))
-        {
+        if stride != Some(1) {
             return self.load_lanes(dst, mem, guards, stride);
         }
-        if lane_type(mem.dtype) != mem.dtype {
-            return self.load_narrow(dst, mem, guards, varying);
+        if self.class_of(dst) == Class::Mask {
+            return self.load_mask(dst, mem, guards, varying);
         }
-        if mem.dtype == DType::Bool {
-            let at = self.guarded_address(mem, guards, 0);
-            let temp = self.temp();
-            let active = self.active(0, 16, 1);
-            let x = match active {
-                Lanes::Mask(mask) => Evex { mask, zero: true, broadcast: false },
-                _ => Evex::default(),
-            };
-            let i = match lanes {
-                4 => table::MOVD_LOAD,
-                8 => table::MOVQ_LOAD,
-                _ => table::MOVDQU8_LOAD,
-            };
-            if lanes < 16 && x.mask != 0 {
-                return self.load_lanes(dst, mem, guards, stride);
-            }
-            self.a.vector(i, Width::X, temp, 0, Rm::Mem(at), None, x);
-            let k = self.take(Class::Mask);
-            self.a.vector(table::PTESTMB, Width::X, k, temp, Rm::Reg(temp), None, Evex::default());
-            self.own(dst, 0, k);
-            return Ok(());
+        if lane_bytes(mem.dtype) != size {
+            return self.load_narrow(dst, mem, guards, varying);
         }
         let per = width.bytes() / size;
         if varying {
@@ -226,14 +205,48 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Consecutive elements of 8 or 16 bits, each in 32.
+    /// Consecutive truth values, each a bit of a mask register.
+    fn load_mask(&mut self, dst: Val, mem: &MemRef, guards: &[Guard], varying: bool) -> Emitted {
+        let (lanes, parts) = (self.lanes(dst), self.shape_of(dst).1);
+        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
+        let i = match lanes {
+            4 => table::MOVD_LOAD,
+            8 => table::MOVQ_LOAD,
+            _ => table::MOVDQU8_LOAD,
+        };
+        if varying || !matches!(lanes, 4 | 8) && !lanes.is_multiple_of(16) || lanes < 16 && !whole {
+            return self.load_lanes(dst, mem, guards, Some(1));
+        }
+        let at = self.guarded_address(mem, guards, 0);
+        for p in 0..parts {
+            let at = self.keep_address(at);
+            let temp = self.temp();
+            let k = self.take(Class::Mask);
+            let from = Rm::Mem(at.offset((p * 16) as i32));
+            match self.active(p, 16, 1) {
+                Lanes::None => self.zero(temp),
+                Lanes::Mask(mask) => {
+                    let x = Evex { mask, zero: true, broadcast: false };
+                    self.a.vector(i, Width::X, temp, 0, from, None, x);
+                }
+                Lanes::All | Lanes::Vector(_) => {
+                    self.a.vector(i, Width::X, temp, 0, from, None, Evex::default());
+                }
+            }
+            self.a.vector(table::PTESTMB, Width::X, k, temp, Rm::Reg(temp), None, Evex::default());
+            self.own(dst, p, k);
+        }
+        Ok(())
+    }
+
+    /// Consecutive elements of 8 or 16 bits, each in 32. Truth values fill their lanes.
     fn load_narrow(&mut self, dst: Val, mem: &MemRef, guards: &[Guard], varying: bool) -> Emitted {
         let (width, parts) = self.shape_of(dst);
         let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
-        if varying || (self.isa == Isa::Avx2 && !whole) {
+        let (per, size) = (width.bytes() / 4, mem.dtype.size_bytes());
+        if varying || (self.isa == Isa::Avx2 && !whole) || !self.lanes(dst).is_multiple_of(per) {
             return self.load_lanes(dst, mem, guards, Some(1));
         }
-        let (per, size) = (width.bytes() / 4, mem.dtype.size_bytes());
         let i = if size == 1 { table::PMOVZXBD } else { table::PMOVZXWD };
         let at = self.guarded_address(mem, guards, 0);
         for p in 0..parts {
@@ -248,19 +261,46 @@ impl Emitter<'_> {
                 }
                 Lanes::All | Lanes::Vector(_) => self.a.vector(i, width, r, 0, from, None, Evex::default()),
             }
+            if mem.dtype == DType::Bool {
+                let zero = self.temp();
+                self.zero(zero);
+                self.a.vector(table::PSUBD, width, r, zero, Rm::Reg(r), None, Evex::default());
+            }
             self.own(dst, p, r);
         }
         Ok(())
     }
 
-    /// The low 8 or 16 bits of each lane to consecutive elements.
+    /// The bits of mask registers to consecutive truth values.
+    fn store_mask(&mut self, mem: &MemRef, value: Val) -> Emitted {
+        let parts = self.shape_of(value).1;
+        let masks: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
+        let ones = self.a.constant(vec![1; 16]);
+        let at = self.address(mem, 0);
+        let at = self.keep_address(at);
+        for (p, k) in masks.into_iter().enumerate() {
+            let x = match self.active(p, 16, 1) {
+                Lanes::None => continue,
+                Lanes::Mask(mask) => Evex { mask, zero: false, broadcast: false },
+                Lanes::All | Lanes::Vector(_) => Evex::default(),
+            };
+            let temp = self.temp();
+            let set = Evex { mask: k, zero: true, broadcast: false };
+            self.a.vector(table::MOVDQU8_LOAD, Width::X, temp, 0, Rm::Mem(Mem::Data(ones)), None, set);
+            let to = Rm::Mem(at.offset((p * 16) as i32));
+            self.a.vector(table::MOVDQU8_STORE, Width::X, temp, 0, to, None, x);
+        }
+        Ok(())
+    }
+
+    /// The low 8 or 16 bits of each lane, of a truth value the lowest, to consecutive elements.
     fn store_narrow(&mut self, mem: &MemRef, value: Val) -> Emitted {
         let (width, parts) = self.shape_of(value);
         let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
-        if self.isa == Isa::Avx2 && !whole {
+        let (per, size) = (width.bytes() / 4, mem.dtype.size_bytes());
+        if (self.isa == Isa::Avx2 && !whole) || !self.lanes(value).is_multiple_of(per) {
             return self.store_lanes(mem, value, Some(1));
         }
-        let (per, size) = (width.bytes() / 4, mem.dtype.size_bytes());
         let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
         let at = self.address(mem, 0);
         let at = self.keep_address(at);
@@ -277,7 +317,11 @@ impl Emitter<'_> {
                 continue;
             }
             let (temp, x) = (self.temp(), Evex::default());
-            let mask = if size == 1 { 0xffu32 } else { 0xffff };
+            let mask = match mem.dtype {
+                DType::Bool => 1u32,
+                _ if size == 1 => 0xff,
+                _ => 0xffff,
+            };
             let mask = self.a.constant(mask.to_le_bytes().repeat(width.bytes() / 4));
             self.a.vector(table::PAND, width, temp, r, Rm::Mem(Mem::Data(mask)), None, x);
             self.a.vector(table::PACKUSDW, width, temp, temp, Rm::Reg(temp), None, x);
@@ -515,27 +559,15 @@ impl Emitter<'_> {
         let (width, parts) = self.shape_of(value);
         let lanes = self.lanes(value);
         let stride = self.lane_stride(&mem.index);
-        let narrow = mem.dtype == DType::Bool && (self.isa == Isa::Avx2 || lanes != 16);
-        if stride != Some(1) || narrow {
+        let mask = self.class_of(value) == Class::Mask;
+        if stride != Some(1) || mask && !lanes.is_multiple_of(16) {
             return self.store_lanes(mem, value, stride);
         }
-        if lane_type(mem.dtype) != mem.dtype {
-            return self.store_narrow(mem, value);
+        if mask {
+            return self.store_mask(mem, value);
         }
-        if mem.dtype == DType::Bool {
-            let k = self.in_register(value, 0);
-            let temp = self.temp();
-            let ones = self.a.constant(vec![1; 16]);
-            let x = Evex { mask: k, zero: true, broadcast: false };
-            self.a.vector(table::MOVDQU8_LOAD, Width::X, temp, 0, Rm::Mem(Mem::Data(ones)), None, x);
-            let at = self.address(mem, 0);
-            let at = self.keep_address(at);
-            let x = match self.active(0, 16, 1) {
-                Lanes::Mask(mask) => Evex { mask, zero: false, broadcast: false },
-                _ => Evex::default(),
-            };
-            self.a.vector(table::MOVDQU8_STORE, Width::X, temp, 0, Rm::Mem(at), None, x);
-            return Ok(());
+        if lane_bytes(mem.dtype) != size {
+            return self.store_narrow(mem, value);
         }
         let per = width.bytes() / size;
         let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
