@@ -433,8 +433,8 @@ impl Scheduler<'_> {
             lap("regions");
         }
         let (site, threads) = (self.faults.len() + 1, self.options.max_threads);
-        // The memory of a region is part of the arena around it, which alone has a budget.
         let fence = self.options.fence;
+        // The memory of a region is part of the arena around it, which alone has a budget.
         let budget = self.options.budget.filter(|_| path.is_empty() && fence.is_none());
         let limits = Limits { threads, budget, guard: self.options.nan_guard, fence };
         let assembled = assemble(f, fused, bodies, (path, site), self.layout, &self.target, limits)?;

@@ -73,32 +73,32 @@ pub fn check(target: &Target, file: &[u8], scratch: &Path) -> Result<Option<Stri
 /// The time that passes, or that the process has a processor, whichever is less.
 struct Clock {
     began: Instant,
-    #[cfg(unix)]
-    cpu: Duration,
+    cpu: Option<Duration>,
 }
 
 impl Clock {
     fn start() -> Self {
-        Self {
-            began: Instant::now(),
-            #[cfg(unix)]
-            cpu: cpu_time(),
-        }
+        Self { began: Instant::now(), cpu: cpu_time() }
     }
 
     fn elapsed(&self) -> Duration {
         let passed = self.began.elapsed();
-        #[cfg(unix)]
-        let passed = passed.min(cpu_time().saturating_sub(self.cpu));
-        passed
+        let cpu = cpu_time().zip(self.cpu).map(|(now, then)| now.saturating_sub(then));
+        cpu.map_or(passed, |cpu| passed.min(cpu))
     }
 }
 
 /// Time of all processors that the process has had.
 #[cfg(unix)]
-fn cpu_time() -> Duration {
+fn cpu_time() -> Option<Duration> {
     use rustix::time::{ClockId, clock_gettime};
-    clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap_or_default()
+    clock_gettime(ClockId::ProcessCPUTime).try_into().ok()
+}
+
+/// The system is not asked.
+#[cfg(not(unix))]
+fn cpu_time() -> Option<Duration> {
+    None
 }
 
 fn check_message(message: &str) -> Result<(), String> {

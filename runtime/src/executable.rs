@@ -198,7 +198,9 @@ impl Executable {
             self.check_type(PortSide::Output, port, value.dtype(), value.len())?;
         }
         self.check_state(state)?;
-        cx.pool.check_process()?;
+        if let Some(parent) = cx.pool.parent() {
+            return Err(RuntimeError::Forked { parent });
+        }
         cx.reserve(self)?;
 
         cx.inputs.clear();

@@ -169,12 +169,9 @@ impl ThreadPool {
         self.workers.len() + 1
     }
 
-    /// Refuses a process that was forked from the one in which the workers are.
-    pub(crate) fn check_process(&self) -> Result<(), RuntimeError> {
-        match &self.process {
-            Some(process) if !process.is_current() => Err(RuntimeError::Forked { parent: process.id() }),
-            _ => Ok(()),
-        }
+    /// The process in which the workers are, if this one was forked from it.
+    pub(crate) fn parent(&self) -> Option<u32> {
+        self.process.as_ref().filter(|p| !p.is_current()).map(Process::id)
     }
 
     /// Calls `piece(begin, end, worker)` for disjoint pieces that cover units `0..n_units`, on the
@@ -189,15 +186,16 @@ impl ThreadPool {
             let piece = unsafe { &*data.cast::<F>() };
             piece(begin, end, worker);
         }
+        let max_threads = if self.parent().is_some() { 1 } else { MAX_THREADS };
         // SAFETY: `call` and the closure have one type; the closure is Sync and `dispatch` returns
         // only after the last piece.
-        let result = unsafe { self.dispatch(call::<F>, (&raw const piece).cast(), n_units, MAX_THREADS) };
+        let result = unsafe { self.dispatch(call::<F>, (&raw const piece).cast(), n_units, max_threads) };
         if let Err(payload) = result {
             resume_unwind(payload);
         }
     }
 
-    /// Runs pieces and waits for all. Returns the panic of one of them if any panicked.
+    /// Runs pieces and waits for all, with more than one thread in the process of the workers only. Returns the panic of one of them if any panicked.
     ///
     /// # Safety
     /// `call(data, begin, end, worker)` may be called from several threads at a time, until
@@ -214,8 +212,7 @@ impl ThreadPool {
         }
         let shared = &*self.shared;
         let n_pieces = n_units.min(self.num_threads().min(max_threads) as u64);
-        let alone = n_pieces <= 1 || self.check_process().is_err();
-        if alone || shared.busy.swap(true, Ordering::Acquire) {
+        if n_pieces <= 1 || shared.busy.swap(true, Ordering::Acquire) {
             let job = Job { call, data, n_units, n_pieces: 1 };
             // SAFETY: the caller allows it.
             return unsafe { job.run_piece(0) };
@@ -326,7 +323,7 @@ impl Shared {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        if self.check_process().is_err() {
+        if self.parent().is_some() {
             // Nobody is there to be joined, and the system may have given their stacks to others.
             std::mem::forget(std::mem::take(&mut self.workers));
             return;

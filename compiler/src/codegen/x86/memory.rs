@@ -46,10 +46,17 @@ impl Emitter<'_> {
         }
     }
 
+    /// Whether all lanes of vectors exist.
+    fn whole(&self) -> bool {
+        matches!(self.mode, Mode::Vector { active: Active::All, .. })
+    }
+
     /// Whether a load of `mem` may be left to the instruction that uses it.
     pub(super) fn folds(&self, dst: Val, mem: &MemRef) -> bool {
-        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. }) && self.tail_depth == 0;
-        whole && self.shape_of(dst).1 == 1 && self.lane_stride(&mem.index) == Some(1)
+        self.whole()
+            && self.tail_depth == 0
+            && self.shape_of(dst).1 == 1
+            && self.lane_stride(&mem.index) == Some(1)
     }
 
     /// The pending load of a value, as an operand.
@@ -194,10 +201,10 @@ impl Emitter<'_> {
             return Ok(());
         }
         let at = self.guarded_address(mem, guards, 0);
+        // `active` uses `rax`, which may hold the address.
+        let at = self.keep_address(at);
         for p in 0..parts {
             let r = self.take(Class::Vector);
-            // `active` uses `rax`, which may hold the address.
-            let at = self.keep_address(at);
             let lanes = self.active(p, per, size);
             self.load_part(r, width, size, at.offset((p * width.bytes()) as i32), lanes);
             self.own(dst, p, r);
@@ -208,31 +215,20 @@ impl Emitter<'_> {
     /// Consecutive truth values, each a bit of a mask register.
     fn load_mask(&mut self, dst: Val, mem: &MemRef, guards: &[Guard], varying: bool) -> Emitted {
         let (lanes, parts) = (self.lanes(dst), self.shape_of(dst).1);
-        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
         let i = match lanes {
-            4 => table::MOVD_LOAD,
-            8 => table::MOVQ_LOAD,
-            _ => table::MOVDQU8_LOAD,
+            _ if varying => None,
+            4 if self.whole() => Some(table::MOVD_LOAD),
+            8 if self.whole() => Some(table::MOVQ_LOAD),
+            _ => lanes.is_multiple_of(16).then_some(table::MOVDQU8_LOAD),
         };
-        if varying || !matches!(lanes, 4 | 8) && !lanes.is_multiple_of(16) || lanes < 16 && !whole {
-            return self.load_lanes(dst, mem, guards, Some(1));
-        }
+        let Some(i) = i else { return self.load_lanes(dst, mem, guards, Some(1)) };
         let at = self.guarded_address(mem, guards, 0);
+        let at = self.keep_address(at);
         for p in 0..parts {
-            let at = self.keep_address(at);
             let temp = self.temp();
             let k = self.take(Class::Mask);
-            let from = Rm::Mem(at.offset((p * 16) as i32));
-            match self.active(p, 16, 1) {
-                Lanes::None => self.zero(temp),
-                Lanes::Mask(mask) => {
-                    let x = Evex { mask, zero: true, broadcast: false };
-                    self.a.vector(i, Width::X, temp, 0, from, None, x);
-                }
-                Lanes::All | Lanes::Vector(_) => {
-                    self.a.vector(i, Width::X, temp, 0, from, None, Evex::default());
-                }
-            }
+            let lanes = self.active(p, 16, 1);
+            self.load_by(i, Width::X, temp, at.offset((p * 16) as i32), lanes);
             self.a.vector(table::PTESTMB, Width::X, k, temp, Rm::Reg(temp), None, Evex::default());
             self.own(dst, p, k);
         }
@@ -242,25 +238,17 @@ impl Emitter<'_> {
     /// Consecutive elements of 8 or 16 bits, each in 32. Truth values fill their lanes.
     fn load_narrow(&mut self, dst: Val, mem: &MemRef, guards: &[Guard], varying: bool) -> Emitted {
         let (width, parts) = self.shape_of(dst);
-        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
         let (per, size) = (width.bytes() / 4, mem.dtype.size_bytes());
-        if varying || (self.isa == Isa::Avx2 && !whole) || !self.lanes(dst).is_multiple_of(per) {
+        if varying || (self.isa == Isa::Avx2 && !self.whole()) || !self.lanes(dst).is_multiple_of(per) {
             return self.load_lanes(dst, mem, guards, Some(1));
         }
         let i = if size == 1 { table::PMOVZXBD } else { table::PMOVZXWD };
         let at = self.guarded_address(mem, guards, 0);
+        let at = self.keep_address(at);
         for p in 0..parts {
             let r = self.take(Class::Vector);
-            let at = self.keep_address(at);
             let lanes = self.active(p, per, 4);
-            let from = Rm::Mem(at.offset((p * per * size) as i32));
-            match lanes {
-                Lanes::None => self.zero(r),
-                Lanes::Mask(mask) => {
-                    self.a.vector(i, width, r, 0, from, None, Evex { mask, zero: true, broadcast: false });
-                }
-                Lanes::All | Lanes::Vector(_) => self.a.vector(i, width, r, 0, from, None, Evex::default()),
-            }
+            self.load_by(i, width, r, at.offset((p * per * size) as i32), lanes);
             if mem.dtype == DType::Bool {
                 let zero = self.temp();
                 self.zero(zero);
@@ -279,16 +267,11 @@ impl Emitter<'_> {
         let at = self.address(mem, 0);
         let at = self.keep_address(at);
         for (p, k) in masks.into_iter().enumerate() {
-            let x = match self.active(p, 16, 1) {
-                Lanes::None => continue,
-                Lanes::Mask(mask) => Evex { mask, zero: false, broadcast: false },
-                Lanes::All | Lanes::Vector(_) => Evex::default(),
-            };
+            let lanes = self.active(p, 16, 1);
             let temp = self.temp();
             let set = Evex { mask: k, zero: true, broadcast: false };
             self.a.vector(table::MOVDQU8_LOAD, Width::X, temp, 0, Rm::Mem(Mem::Data(ones)), None, set);
-            let to = Rm::Mem(at.offset((p * 16) as i32));
-            self.a.vector(table::MOVDQU8_STORE, Width::X, temp, 0, to, None, x);
+            self.store_by(table::MOVDQU8_STORE, Width::X, temp, at.offset((p * 16) as i32), lanes);
         }
         Ok(())
     }
@@ -296,24 +279,19 @@ impl Emitter<'_> {
     /// The low 8 or 16 bits of each lane, of a truth value the lowest, to consecutive elements.
     fn store_narrow(&mut self, mem: &MemRef, value: Val) -> Emitted {
         let (width, parts) = self.shape_of(value);
-        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
         let (per, size) = (width.bytes() / 4, mem.dtype.size_bytes());
-        if (self.isa == Isa::Avx2 && !whole) || !self.lanes(value).is_multiple_of(per) {
+        if (self.isa == Isa::Avx2 && !self.whole()) || !self.lanes(value).is_multiple_of(per) {
             return self.store_lanes(mem, value, Some(1));
         }
         let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
         let at = self.address(mem, 0);
         let at = self.keep_address(at);
         for (p, r) in regs.into_iter().enumerate() {
-            let to = Rm::Mem(at.offset((p * per * size) as i32));
+            let to = at.offset((p * per * size) as i32);
             if self.isa == Isa::Avx512 {
                 let i = if size == 1 { table::PMOVDB } else { table::PMOVDW };
-                let x = match self.active(p, per, 4) {
-                    Lanes::None => continue,
-                    Lanes::Mask(mask) => Evex { mask, zero: false, broadcast: false },
-                    Lanes::All | Lanes::Vector(_) => Evex::default(),
-                };
-                self.a.vector(i, width, r, 0, to, None, x);
+                let lanes = self.active(p, per, 4);
+                self.store_by(i, width, r, to, lanes);
                 continue;
             }
             let (temp, x) = (self.temp(), Evex::default());
@@ -337,7 +315,7 @@ impl Emitter<'_> {
                 8 => table::MOVQ_STORE,
                 _ => table::MOVD_STORE,
             };
-            self.a.vector(i, Width::X, temp, 0, to, None, x);
+            self.a.vector(i, Width::X, temp, 0, Rm::Mem(to), None, x);
         }
         Ok(())
     }
@@ -356,19 +334,35 @@ impl Emitter<'_> {
 
     fn load_part(&mut self, r: u8, width: Width, size: usize, at: Mem, lanes: Lanes) {
         let double = size == 8;
-        let plain = if double { table::MOVUPD_LOAD } else { table::MOVUPS_LOAD };
-        match lanes {
-            Lanes::All => self.a.vector(plain, width, r, 0, Rm::Mem(at), None, Evex::default()),
-            Lanes::None => self.zero(r),
-            Lanes::Mask(mask) => {
-                let x = Evex { mask, zero: true, broadcast: false };
-                self.a.vector(plain, width, r, 0, Rm::Mem(at), None, x);
-            }
-            Lanes::Vector(m) => {
-                let i = if double { table::MASKMOVPD_LOAD } else { table::MASKMOVPS_LOAD };
-                self.a.vector(i, width, r, m, Rm::Mem(at), None, Evex::default());
-            }
+        if let Lanes::Vector(m) = lanes {
+            let i = if double { table::MASKMOVPD_LOAD } else { table::MASKMOVPS_LOAD };
+            self.a.vector(i, width, r, m, Rm::Mem(at), None, Evex::default());
+        } else {
+            let i = if double { table::MOVUPD_LOAD } else { table::MOVUPS_LOAD };
+            self.load_by(i, width, r, at, lanes);
         }
+    }
+
+    /// Loads by an instruction that a mask register may govern: all lanes, unless that says which. The others are zero.
+    fn load_by(&mut self, i: Ins, width: Width, r: u8, at: Mem, lanes: Lanes) {
+        let mut x = Evex::default();
+        match lanes {
+            Lanes::None => return self.zero(r),
+            Lanes::Mask(mask) => x = Evex { mask, zero: true, broadcast: false },
+            Lanes::All | Lanes::Vector(_) => {}
+        }
+        self.a.vector(i, width, r, 0, Rm::Mem(at), None, x);
+    }
+
+    /// Stores as [`Self::load_by`] loads.
+    fn store_by(&mut self, i: Ins, width: Width, r: u8, at: Mem, lanes: Lanes) {
+        let mut x = Evex::default();
+        match lanes {
+            Lanes::None => return,
+            Lanes::Mask(mask) => x = Evex { mask, zero: false, broadcast: false },
+            Lanes::All | Lanes::Vector(_) => {}
+        }
+        self.a.vector(i, width, r, 0, Rm::Mem(at), None, x);
     }
 
     /// Clears a register.
@@ -440,7 +434,7 @@ impl Emitter<'_> {
         let size = mem.dtype.size_bytes();
         let (width, parts) = self.shape_of(dst);
         let per = if self.class_of(dst) == Class::Mask { 16 } else { width.bytes() / lane_bytes(mem.dtype) };
-        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
+        let whole = self.whole();
         for p in 0..parts {
             let lanes_here = per.min(lanes - p * per);
             if let (Some(s), 4, true, true) = (stride, size, guards.is_empty(), whole) {
@@ -573,10 +567,9 @@ impl Emitter<'_> {
         let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
         let at = self.address(mem, 0);
         let at = self.keep_address(at);
-        let whole = matches!(self.mode, Mode::Vector { active: Active::All, .. });
         let streams = matches!(mem.base, Base::Buffer(b) if self.f.streams.contains(&b));
         let done = self.a.label();
-        if streams && whole && width == self.isa.width() {
+        if streams && self.whole() && width == self.isa.width() {
             let ordinary = self.a.label();
             // Allocators align large buffers of callers to 16 bytes, not to a vector.
             self.a.lea(RDX, at);
@@ -589,19 +582,15 @@ impl Emitter<'_> {
             self.a.bind(ordinary);
         }
         for (p, r) in regs.into_iter().enumerate() {
-            let at = Rm::Mem(at.offset((p * width.bytes()) as i32));
+            let at = at.offset((p * width.bytes()) as i32);
             let double = size == 8;
-            let plain = if double { table::MOVUPD_STORE } else { table::MOVUPS_STORE };
-            match self.active(p, per, size) {
-                Lanes::All => self.a.vector(plain, width, r, 0, at, None, Evex::default()),
-                Lanes::None => {}
-                Lanes::Mask(mask) => {
-                    self.a.vector(plain, width, r, 0, at, None, Evex { mask, zero: false, broadcast: false });
-                }
-                Lanes::Vector(m) => {
-                    let i = if double { table::MASKMOVPD_STORE } else { table::MASKMOVPS_STORE };
-                    self.a.vector(i, width, r, m, at, None, Evex::default());
-                }
+            let lanes = self.active(p, per, size);
+            if let Lanes::Vector(m) = lanes {
+                let i = if double { table::MASKMOVPD_STORE } else { table::MASKMOVPS_STORE };
+                self.a.vector(i, width, r, m, Rm::Mem(at), None, Evex::default());
+            } else {
+                let i = if double { table::MOVUPD_STORE } else { table::MOVUPS_STORE };
+                self.store_by(i, width, r, at, lanes);
             }
         }
         self.a.bind(done);
