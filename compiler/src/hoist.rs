@@ -19,7 +19,8 @@ pub(crate) struct Hoisted {
     buffer: FusedBuffer,
 }
 
-/// Takes the kernels out of a body that read nothing but the inputs `same`, which are equal in all steps.
+/// Takes the kernels out of a body that read nothing but the inputs `same`, which are equal in all steps. What reads
+/// at a computed index stays: the index is checked in the body, and there only if there is a step.
 pub(crate) fn take(body: &Function, fused: &mut Fused, same: Range<usize>) -> Vec<Hoisted> {
     let given: FxHashMap<BufferId, usize> =
         same.filter_map(|i| Some((*fused.buffer_of.get(&body.inputs[i])?, i))).collect();
@@ -33,7 +34,8 @@ pub(crate) fn take(body: &Function, fused: &mut Fused, same: Range<usize>) -> Ve
         let reads: Option<Vec<(BufferId, usize)>> =
             kernel.reads().iter().map(|b| Some((*b, *given.get(b)?))).collect();
         let plain = matches!(&kernel.body, KernelBody::Loop { reductions, .. } if reductions.is_empty());
-        let (Some(reads), [store], true) = (reads, &kernel.stores[..], plain) else {
+        let movable = plain && kernel.exprs.dynamics.is_empty();
+        let (Some(reads), [store], true) = (reads, &kernel.stores[..], movable) else {
             kept.push(kernel);
             continue;
         };
