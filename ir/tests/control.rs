@@ -344,7 +344,7 @@ fn values_of_a_region_stay_inside() {
 /// Functions of one tensor and one scalar with loops and branches, and whether they have a gradient in
 /// reverse mode.
 type Body = for<'f> fn(&'f FunctionBuilder, Tensor<'f>, Tensor<'f>) -> Tensor<'f>;
-const FUNCTIONS: [(&str, bool, Body); 6] = [
+const FUNCTIONS: [(&str, bool, Body); 8] = [
     ("scan", true, |f, x, s| {
         let scanned = f.scan(&[s], &[x], |_, h, e| (vec![(h[0] * e[0] + s).sin()], vec![h[0] * h[0]]));
         scanned.carries[0] + scanned.stacked[0].reduce_sum(&[0])
@@ -369,6 +369,19 @@ const FUNCTIONS: [(&str, bool, Body); 6] = [
     ("while", false, |f, x, s| {
         let start = x.square().reduce_sum(&[0]) + 1.0;
         f.while_loop(&[start], |_, c| c[0].lt(50.0), |_, c| vec![c[0] * (s.square() + 1.5)])[0]
+    }),
+    // The first result is no float, and what is carried depends on nothing that moves before the first step.
+    ("scan that counts", true, |f, x, s| {
+        let start = [f.scalar(DType::I32, 1.0), f.scalar(DType::F64, 0.5)];
+        let scanned = f.scan(&start, &[x], |_, c, e| {
+            (vec![c[0] + 1.0, (c[1] * e[0] + s).sin() * c[0].cast(DType::F64)], vec![])
+        });
+        scanned.carries[1]
+    }),
+    ("while that counts", false, |f, x, s| {
+        let start = [f.scalar(DType::I32, 0.0), f.scalar(DType::F64, 0.5)];
+        let sum = x.reduce_sum(&[0]);
+        f.while_loop(&start, |_, c| c[0].lt(3.0), |_, c| vec![c[0] + 1.0, c[1] * s + sum])[1]
     }),
 ];
 
@@ -450,6 +463,7 @@ fn a_map_over_a_batch_gives_every_example_what_it_has_alone() {
                     if mapped { all.element(i) } else { first.clone() }
                 };
                 let expected = run(&alone, &[one(xs, &x, &x0), one(ss, &s, &s0)]);
+                assert_eq!(batch.len(), expected.len(), "{name}");
                 for (n, (b, e)) in batch.iter().zip(&expected).enumerate() {
                     assert_eq!(b.element(i), *e, "{name}, {xs} {ss}: result {n} of example {i}\n{m}");
                 }

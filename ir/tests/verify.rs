@@ -1,6 +1,6 @@
 //! The verifier: one broken module per rule. And the gradient function's mistakes.
 
-use graphc_ir::ops::{Add, Input, ReadState};
+use graphc_ir::ops::{Add, Input, ReadState, ResultOf};
 use graphc_ir::{
     DType, Function, Initializer, Module, ModuleBuilder, Node, Origin, Output, StateId, TensorType, Update,
     gradient_function, shape, verify,
@@ -194,6 +194,35 @@ fn node_types_are_inferred() {
     let node = Node { op: Add {}.into(), ty: TensorType::new(DType::F32, [3]), origin: Origin::default() };
     f.graph.push(node, &[x, loss]);
     assert!(verify(&m).unwrap_err().to_string().contains("function `f`: node 5: add: "));
+}
+
+#[test]
+fn results_are_of_operations_that_have_them() {
+    let m = ModuleBuilder::new("m");
+    m.function("f", |f| {
+        let (x, p) = (f.input("x", DType::F32, shape![3]), f.input("p", DType::Bool, shape![]));
+        let both = f.cond(p, |_| vec![x, x.reduce_sum(&[0])], |_| vec![-x, x.reduce_max(&[0])]);
+        f.output("y", both[1]);
+    });
+    let sound = m.build().unwrap();
+    let of = |name: &str, index: usize, dims: &[usize]| {
+        let mut m = sound.clone();
+        let f = &mut m.functions[0];
+        let ty = TensorType::new(DType::F32, dims);
+        let operand = f.graph.ids().find(|&id| f.graph.op(id).name() == name).unwrap();
+        let op = ResultOf { index, ty: ty.clone() }.into();
+        f.graph.push(Node { op, ty, origin: Origin::default() }, &[operand]);
+        verify(&m).map_err(|e| e.to_string())
+    };
+    of("cond", 1, &[]).unwrap();
+    let error = of("cond", 1, &[3]).unwrap_err();
+    assert!(error.contains("node 4 is f32[3], result 1 of node 2 is f32[]"), "{error}");
+    let error = of("cond", 2, &[]).unwrap_err();
+    assert!(error.contains("node 4 is result 2 of node 2 (`cond`), which has 2 results"), "{error}");
+    let error = of("cond", 0, &[3]).unwrap_err();
+    assert!(error.contains("the first of which is the node itself"), "{error}");
+    let error = of("result", 1, &[]).unwrap_err();
+    assert!(error.contains("node 4 is result 1 of node 3 (`result`), which has 1 results"), "{error}");
 }
 
 #[test]
