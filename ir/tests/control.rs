@@ -101,6 +101,40 @@ fn what_is_computed_again_has_the_same_value() {
     }
 }
 
+/// The types of the results of the outermost loops, in order: of the function itself, the one that saves what the
+/// gradient needs, and that which goes back.
+fn results_of_loops(m: &Module) -> Vec<Vec<String>> {
+    let g = &m.functions[0].graph;
+    let loops = g.ids().filter(|&id| g.op(id).name() == "scan");
+    let results = loops.map(|id| {
+        let operands: Vec<_> = g.operands(id).iter().map(|&o| g.ty(o).clone()).collect();
+        g.op(id).results(&operands).unwrap().iter().map(ToString::to_string).collect()
+    });
+    results.collect()
+}
+
+#[test]
+fn gradients_of_weights_are_products_after_the_loop() {
+    let m = recurrent(ScanOptions::default());
+    let g = &m.functions[0].graph;
+    let products = g.ids().filter(|&id| g.op(id).name() == "dot_general");
+    let factors: Vec<[usize; 2]> =
+        products.map(|id| [0, 1].map(|i| g.ty(g.operands(id)[i]).shape.rank())).collect();
+    assert_eq!(factors, [[3, 3]; 2], "over all steps at once, for w and u\n{m}");
+}
+
+#[test]
+fn what_is_computed_again_is_not_saved() {
+    let results = |save_every| {
+        results_of_loops(&recurrent(ScanOptions { save_every, ..ScanOptions::default() })).swap_remove(1)
+    };
+    // The last carry, what is stacked, the carries before each block.
+    assert_eq!(results(2), ["f64[2, 4]", "f64[3, 2, 2, 4]", "f64[3, 2, 4]"]);
+    let saved = results(0);
+    assert_eq!(saved[..2], ["f64[2, 4]", "f64[6, 2, 4]"]);
+    assert!(saved.len() > 2 && saved[2..].iter().all(|ty| ty == "f64[6, 2, 4]"), "{saved:?}");
+}
+
 #[test]
 fn truncation_stops_gradients_between_blocks() {
     // h after two steps of h = w * h, in blocks of one: only the last step's w counts.
