@@ -248,6 +248,13 @@ fn running_extrema_give_ties_to_the_first() {
         vjp(&[(y, y.full_like(1.0))], &[x])[0]
     });
     assert_eq!(from_the_end, f64s(&[5], &[0.0, 0.0, 2.0, 1.0, 1.0]));
+    // From the first NaN on, all are that NaN.
+    let nan = f64s(&[5], &[1.0, f64::NAN, 2.0, f64::NAN, 3.0]);
+    let slope = value(&[nan], |_, x| {
+        let y = x[0].cummax(0);
+        vjp(&[(y, y.full_like(1.0))], x)[0]
+    });
+    assert_eq!(slope, f64s(&[5], &[1.0, 4.0, 0.0, 0.0, 0.0]));
 }
 
 #[test]
