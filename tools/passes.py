@@ -1,0 +1,128 @@
+"""Why each intermediate tensor of the workloads is written to memory and read again.
+
+    python tools/passes.py [WORKLOAD..]
+
+Reads what `graphc dump --emit kernels` shows of the training step, and prints a table of the tensors of at least 4 KiB that one
+kernel writes and another reads: how many there are, and their size. Kernels of a loop's body count once.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+WORKLOADS = ["mlp_small", "mlp", "autoencoder", "lenet5", "resnet20", "lstm_char", "gru_bidir", "gpt_nano"]
+GRAPHC = Path(__file__).parent.parent / "target/release/graphc"
+SIZES = {"bool": 1, "u8": 1, "f16": 2, "bf16": 2, "f32": 4, "i32": 4, "f64": 8, "i64": 8}
+LEAST = 4096
+
+# Each tensor counts for the first reason that holds.
+REASONS = [
+    ("copies of factors", "a factor in the order in which a product reads it"),
+    ("factors", "read by a product or convolution, each element many times"),
+    ("through loops", "given to or given by a loop"),
+    ("of reductions", "the result of a reduction, read along what was reduced"),
+    ("reduced", "reduced before its reader can begin: statistics of norms, softmax, losses"),
+    ("several readers", "read by several kernels, most of them in the backward pass"),
+    ("one reader", "read once more: saved for the backward pass, gradients before the optimizer, parts of a concatenation"),
+]
+
+
+def kernels(workload):
+    """The programs of a training step: for each, its buffers and kernels."""
+    with tempfile.NamedTemporaryFile("w", suffix=".gir") as module:
+        module.write(run("bench", "--module", workload))
+        module.flush()
+        return run("dump", module.name, "--fn", "train_step", "--emit", "kernels")
+
+
+def run(*args):
+    return subprocess.run([GRAPHC, *args], capture_output=True, text=True, check=True).stdout
+
+
+class Kernel:
+    def __init__(self, name, space, lines):
+        self.name = name
+        text = "\n".join(lines)
+        numbers = lambda pattern: {int(b) for line in re.findall(pattern, text) for b in re.findall(r"b(\d+)", line)}
+        factors = re.findall(r"(?:lhs|rhs) %\d+:\n((?:      .*\n)*)", text)
+        loads = lambda text: {int(b) for b in re.findall(r"load b(\d+)\[", text)}
+        self.factors = set().union(*map(loads, factors)) if factors else set()
+        regions = re.search(r"regions of (.*) to (.*?)(?: in .*)?$", text, re.M)
+        of = lambda text: {int(b) for b in re.findall(r"b(\d+)", text)}
+        self.region_reads, self.region_writes = (of(regions[1]), of(regions[2])) if regions else (set(), set())
+        special = re.search(r": b(\d+(?:, b\d+)*) to b(\d+)", text)
+        self.reads = loads(text) | self.region_reads | (of("b" + special[1]) if special else set())
+        self.writes = numbers(r"store (b\d+)\[") | self.region_writes | ({int(special[2])} if special else set())
+        self.reduces = bool(re.search(r"^  r\d+ = ", text, re.M))
+
+
+def parse(text):
+    """Yields buffers (number: bytes, for those in the arena) and kernels of each program."""
+    buffers, found, head, lines = {}, [], None, []
+
+    def close():
+        if head:
+            found.append(Kernel(*head, lines))
+
+    for line in [*text.splitlines(), "program end:"]:
+        if line.startswith("program "):
+            close()
+            if found:
+                yield buffers, found
+            buffers, found, head = {}, [], None
+        elif line.startswith("kernel "):
+            close()
+            head, lines = line.split(" ", 2)[1:], []
+        elif head is not None:
+            lines.append(line)
+        elif match := re.match(r"  b(\d+): (\w+)\[([\d, ]*)\].*? arena@", line):
+            elements = 1
+            for extent in filter(None, match[3].split(", ")):
+                elements *= int(extent)
+            buffers[int(match[1])] = elements * SIZES[match[2]]
+
+
+def reason(number, writer, readers):
+    if re.search(r"_[lr]hs\d+$", writer.name):
+        return 0
+    if any(number in r.factors for r in readers):
+        return 1
+    if number in writer.region_writes or any(number in r.region_reads for r in readers):
+        return 2
+    if writer.reduces:
+        return 3
+    if any(r.reduces for r in readers):
+        return 4
+    return 5 if len(readers) > 1 else 6
+
+
+def main():
+    rows = []
+    for workload in sys.argv[1:] or WORKLOADS:
+        counts, count = defaultdict(lambda: [0, 0]), 0
+        for buffers, found in parse(kernels(workload)):
+            count += len(found)
+            for number, size in buffers.items():
+                writers = [k for k in found if number in k.writes]
+                readers = [k for k in found if number in k.reads and k not in writers]
+                if writers and readers and size >= LEAST:
+                    each = counts[reason(number, writers[0], readers)]
+                    each[0] += 1
+                    each[1] += size
+        cells = [f"{counts[i][0]}, {counts[i][1] / 2**20:.1f}" if counts[i][0] else "" for i in range(len(REASONS))]
+        rows.append([workload, str(count), *cells])
+    heads = ["workload", "kernels", *(name for name, _ in REASONS)]
+    print("| " + " | ".join(heads) + " |")
+    print("| --- |" + " --: |" * (len(heads) - 1))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print()
+    for name, why in REASONS:
+        print(f"- *{name}*: {why}")
+
+
+if __name__ == "__main__":
+    main()
