@@ -34,11 +34,9 @@ const ACROSS: i64 = 64;
 /// Positions of an outer dimension with lanes along it that make one unit of parallel work.
 const STRIP: i64 = 64;
 
-/// Columns of a strip whose rows are read as a whole: their virtual lanes stay in the first-level cache.
-const WIDE: i64 = 256;
-
-/// Units of such strips, at least, if there are columns enough.
-const UNITS: i64 = 4;
+/// Columns of a strip whose rows are read as a whole. Their virtual lanes stay in the second-level cache: it is near enough, and
+/// rows that are read to their ends arrive in time.
+const WIDE: i64 = 1024;
 
 /// Points of an inner space that may be run through several times with lanes along an outer
 /// dimension: what 16 lanes read stays in the first-level cache.
@@ -82,6 +80,7 @@ pub(super) fn schedule(
         nest,
         scratch: 0,
         lanes: if is_map && is_long(kernel, target) { LANES as u16 } else { target.map_lanes },
+        threads: target.threads as i64,
     };
     let units = if points == 0 {
         0
@@ -250,6 +249,8 @@ struct Schedule<'a> {
     /// Scratch bytes of a worker.
     scratch: usize,
     lanes: u16,
+    /// Threads that will run the kernel, at most.
+    threads: i64,
 }
 
 /// One run through the inner space.
@@ -683,8 +684,7 @@ impl<'a> Schedule<'a> {
         let wide = self.wide_strips(last, inner_points);
         if lead.is_empty() {
             if let Some(width) = wide {
-                // All threads have some.
-                let width = width.min((last / UNITS / LANES * LANES).max(2 * LANES));
+                let width = width.min((last / self.threads / LANES * LANES).max(2 * LANES));
                 let (units, lo, hi) = self.unit_range(last, width);
                 self.wide_strip(&[], (lo, hi), width, inner_points);
                 return units;
