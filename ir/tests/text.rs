@@ -208,6 +208,15 @@ fn limits_hold_before_memory_is_taken() {
     let huge = " ".repeat(graphc_ir::MAX_TEXT_BYTES + 1);
     assert!(Module::parse("m", &huge).unwrap_err().to_string().contains("64 MiB"));
     assert!(Module::parse_bytes("m", huge.as_bytes()).unwrap_err().to_string().contains("64 MiB"));
+    // An escape is of one to six digits.
+    for (escape, sound) in
+        [("41", true), ("10ffff", true), ("000041", true), ("", false), ("0000041", false), ("d800", false)]
+    {
+        let text = body(&format!("%\"\\u{{{escape}}}\" = neg(%x) : f32[]"));
+        let parsed = Module::parse("m", &text);
+        assert_eq!(parsed.is_ok(), sound, "{text}{parsed:?}");
+        assert!(sound || parsed.unwrap_err().to_string().contains("expected `\\u{HEX}` of a character"));
+    }
     let many = Module::parse("m", &body(&"%x = 1\n".repeat(100))).unwrap_err();
     assert_eq!(many.0.len(), 20);
     let e = Module::parse_bytes("m\u{1b}", b"graphc 1\nmodule \xff").unwrap_err();

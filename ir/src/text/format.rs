@@ -218,6 +218,28 @@ fn @f(%x: f32[2]) {
     }
 
     #[test]
+    fn comments_follow_what_is_declared_elsewhere() {
+        // Printed, updates come after all nodes.
+        let text = "\
+graphc 1
+module @m
+param %w: f32[] = constant(0.0)
+fn @f(%x: f32[]) {
+  ; kept
+  update %w = %x
+  ; doubled
+  %y = add(%x, %x) : f32[]
+  return y = %y
+}
+";
+        let tidy = format_module("m", text).unwrap();
+        for (comment, next) in [("; kept", "update %w"), ("; doubled", "%y = add")] {
+            let after = tidy.split(comment).nth(1).unwrap_or_else(|| panic!("no {comment}\n{tidy}"));
+            assert!(after.trim_start().starts_with(next), "{comment}\n{tidy}");
+        }
+    }
+
+    #[test]
     fn what_is_no_module_is_an_error() {
         let error = format_module("m", "graphc 1\nmodule @m\nparam w\n").unwrap_err();
         assert!(error.to_string().contains("m:3:"), "{error}");
