@@ -208,6 +208,20 @@ fn limits_hold_before_memory_is_taken() {
     let huge = " ".repeat(graphc_ir::MAX_TEXT_BYTES + 1);
     assert!(Module::parse("m", &huge).unwrap_err().to_string().contains("64 MiB"));
     assert!(Module::parse_bytes("m", huge.as_bytes()).unwrap_err().to_string().contains("64 MiB"));
+    assert!(error(&format!("%c = neg(%x) : f32[{}]", "a".repeat(257))).contains("longer than 256 bytes"));
+    // Of what `str::parse` takes for a float, only numbers and `inf`.
+    for dtype in ["f32", "f64", "bf16", "f16"] {
+        for (value, sound) in [
+            ("-inf", true),
+            ("1e5", dtype != "f16"),
+            ("infinity", false),
+            ("-Infinity", false),
+            ("1e999", false),
+        ] {
+            let text = body(&format!("%c = constant {{value = splat({value})}} : {dtype}[]"));
+            assert_eq!(Module::parse("m", &text).is_ok(), sound, "{text}");
+        }
+    }
     // An escape is of one to six digits.
     for (escape, sound) in
         [("41", true), ("10ffff", true), ("000041", true), ("", false), ("0000041", false), ("d800", false)]
