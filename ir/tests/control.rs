@@ -130,9 +130,8 @@ fn what_is_computed_again_is_not_saved() {
     };
     // The last carry, what is stacked, the carries before each block.
     assert_eq!(results(2), ["f64[2, 4]", "f64[3, 2, 2, 4]", "f64[3, 2, 4]"]);
-    let saved = results(0);
-    assert_eq!(saved[..2], ["f64[2, 4]", "f64[6, 2, 4]"]);
-    assert!(saved.len() > 2 && saved[2..].iter().all(|ty| ty == "f64[6, 2, 4]"), "{saved:?}");
+    // Otherwise the carry before each step, and what it is after.
+    assert_eq!(results(0), ["f64[2, 4]", "f64[6, 2, 4]", "f64[6, 2, 4]", "f64[6, 2, 4]"]);
 }
 
 #[test]
