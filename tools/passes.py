@@ -31,7 +31,7 @@ REASONS = [
 
 
 def kernels(workload):
-    """The programs of a training step: for each, its buffers and kernels."""
+    """The text of the programs of a training step, with their buffers and kernels."""
     with tempfile.NamedTemporaryFile("w", suffix=".gir") as module:
         module.write(run("bench", "--module", workload))
         module.flush()
@@ -46,16 +46,17 @@ class Kernel:
     def __init__(self, name, space, lines):
         self.name = name
         text = "\n".join(lines)
-        numbers = lambda pattern: {int(b) for line in re.findall(pattern, text) for b in re.findall(r"b(\d+)", line)}
-        factors = re.findall(r"(?:lhs|rhs) %\d+:\n((?:      .*\n)*)", text)
         loads = lambda text: {int(b) for b in re.findall(r"load b(\d+)\[", text)}
-        self.factors = set().union(*map(loads, factors)) if factors else set()
+        names = lambda text: {int(b) for b in re.findall(r"\bb(\d+)", text)}
+        factors = re.findall(r"(?:lhs|rhs) %\d+:\n((?:      .*\n)*)", text)
+        self.factors = set().union(*map(loads, factors))
         regions = re.search(r"regions of (.*) to (.*?)(?: in .*)?$", text, re.M)
-        of = lambda text: {int(b) for b in re.findall(r"b(\d+)", text)}
-        self.region_reads, self.region_writes = (of(regions[1]), of(regions[2])) if regions else (set(), set())
-        special = re.search(r": b(\d+(?:, b\d+)*) to b(\d+)", text)
-        self.reads = loads(text) | self.region_reads | (of("b" + special[1]) if special else set())
-        self.writes = numbers(r"store (b\d+)\[") | self.region_writes | ({int(special[2])} if special else set())
+        self.region_reads, self.region_writes = map(names, regions.groups()) if regions else (set(), set())
+        # Operations with a loop of their own: `.. : b1, b2 to b3 : ..`.
+        special = re.search(r": (b\d+(?:, b\d+)*) to (b\d+)", text)
+        reads, writes = map(names, special.groups()) if special else (set(), set())
+        self.reads = loads(text) | self.region_reads | reads
+        self.writes = {int(b) for b in re.findall(r"store b(\d+)\[", text)} | self.region_writes | writes
         self.reduces = bool(re.search(r"^  r\d+ = ", text, re.M))
 
 
