@@ -6,6 +6,7 @@ Reads what `graphc dump --emit kernels` shows of the training step, and prints a
 kernel writes and another reads: how many there are, and their size. Kernels of a loop's body count once.
 """
 
+import math
 import re
 import subprocess
 import sys
@@ -30,7 +31,7 @@ REASONS = [
 ]
 
 
-def kernels(workload):
+def programs(workload):
     """The text of the programs of a training step, with their buffers and kernels."""
     with tempfile.NamedTemporaryFile("w", suffix=".gir") as module:
         module.write(run("bench", "--module", workload))
@@ -43,7 +44,7 @@ def run(*args):
 
 
 class Kernel:
-    def __init__(self, name, space, lines):
+    def __init__(self, name, lines):
         self.name = name
         text = "\n".join(lines)
         loads = lambda text: {int(b) for b in re.findall(r"load b(\d+)\[", text)}
@@ -62,28 +63,25 @@ class Kernel:
 
 def parse(text):
     """Yields buffers (number: bytes, for those in the arena) and kernels of each program."""
-    buffers, found, head, lines = {}, [], None, []
+    buffers, found, name, lines = {}, [], None, []
 
     def close():
-        if head:
-            found.append(Kernel(*head, lines))
+        if name:
+            found.append(Kernel(name, lines))
 
     for line in [*text.splitlines(), "program end:"]:
         if line.startswith("program "):
             close()
             if found:
                 yield buffers, found
-            buffers, found, head = {}, [], None
+            buffers, found, name = {}, [], None
         elif line.startswith("kernel "):
             close()
-            head, lines = line.split(" ", 2)[1:], []
-        elif head is not None:
+            name, lines = line.split(" ", 2)[1], []
+        elif name:
             lines.append(line)
         elif match := re.match(r"  b(\d+): (\w+)\[([\d, ]*)\].*? arena@", line):
-            elements = 1
-            for extent in filter(None, match[3].split(", ")):
-                elements *= int(extent)
-            buffers[int(match[1])] = elements * SIZES[match[2]]
+            buffers[int(match[1])] = math.prod(map(int, re.findall(r"\d+", match[3]))) * SIZES[match[2]]
 
 
 def reason(number, writer, readers):
@@ -104,7 +102,7 @@ def main():
     rows = []
     for workload in sys.argv[1:] or WORKLOADS:
         counts, count = defaultdict(lambda: [0, 0]), 0
-        for buffers, found in parse(kernels(workload)):
+        for buffers, found in parse(programs(workload)):
             count += len(found)
             for number, size in buffers.items():
                 writers = [k for k in found if number in k.writes]
