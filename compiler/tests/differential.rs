@@ -400,3 +400,49 @@ fn indexing_gives_the_interpreters_bits() {
         }
     }
 }
+
+/// Maps whose elements lie across those that they read, of all remainders of tiles and vectors.
+#[test]
+fn transpositions_give_the_interpreters_bits() {
+    for (rows, columns) in [(4, 8), (8, 16), (12, 33), (64, 24), (68, 7), (7, 40), (130, 20), (132, 65)] {
+        let m = ModuleBuilder::new("transpositions");
+        m.function("f", |f| {
+            let x = f.input("x", DType::F32, [columns, rows]);
+            let y = f.input("y", DType::F32, [rows, columns]);
+            let b = f.input("b", DType::F32, [columns]);
+            let (i, d) =
+                (f.input("i", DType::I32, [columns, rows]), f.input("d", DType::F64, [columns, rows]));
+            let t = x.transpose(&[1, 0]);
+            f.output("copy", t);
+            f.output("int", i.transpose(&[1, 0]));
+            f.output("wide", d.transpose(&[1, 0]));
+            f.output("truth", x.gt(0.0).transpose(&[1, 0]));
+            f.output("both", t * i.transpose(&[1, 0]).cast(DType::F32) + y);
+            f.output("bias", t.max(0.0) + b.broadcast([rows, columns], &[1]));
+            f.output("padded", t.pad_axis(1, 3, 2, 0.0));
+            f.output("reversed", t.reverse(&[0]));
+            f.output("product", t.dot(t.transpose(&[1, 0])));
+            let three = x.broadcast([columns, rows, 3], &[0, 1]);
+            f.output("three", three.transpose(&[2, 1, 0]));
+        });
+        let module = m.build().unwrap();
+        let inputs: Vec<Literal> = [
+            (DType::F32, vec![columns, rows]),
+            (DType::F32, vec![rows, columns]),
+            (DType::F32, vec![columns]),
+            (DType::I32, vec![columns, rows]),
+            (DType::F64, vec![columns, rows]),
+        ]
+        .iter()
+        .zip(41..)
+        .map(|((dtype, dims), seed)| common::numbers(*dtype, dims, seed))
+        .collect();
+        let expected = interpreted(&module, &inputs);
+        for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
+            for threads in [1, 2] {
+                check_function(&module, &inputs, expected.as_deref(), OptLevel::O3, threads, isa)
+                    .unwrap_or_else(|e| panic!("{rows} x {columns}: {e}"));
+            }
+        }
+    }
+}

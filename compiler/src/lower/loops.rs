@@ -8,7 +8,7 @@
 //! long to compute and that a later stage needs again are kept in scratch memory.
 
 use super::{Collapsed, Emit, PARALLEL_WORK, Target, delinearize, linear_exprs};
-use crate::kernel::{BufferId, Expr, ExprId, Kernel, KernelBody, Store};
+use crate::kernel::{BufferId, Expr, ExprId, ExprOp, Kernel, KernelBody, Store};
 use crate::program::{Buffer, Layout, Place, Scheduled};
 use crate::vector::builder::{OpenLoop, VBuilder};
 use crate::vector::{Base, Bound, MemRef, Val};
@@ -30,6 +30,12 @@ const SHORT: i64 = 128;
 
 /// Rows that a unit reads across: neighbours in memory come in as several cache lines at once.
 const ACROSS: i64 = 64;
+
+/// Rows that are read across together: their neighbours are loaded at once, and transposed in registers.
+const TOGETHER: i64 = 4;
+
+/// Expressions of a map whose values, of rows that are read together, have room in registers.
+const SIMPLE: usize = 8;
 
 /// Positions of an outer dimension with lanes along it that make one unit of parallel work.
 const STRIP: i64 = 64;
@@ -81,6 +87,7 @@ pub(super) fn schedule(
         scratch: 0,
         lanes: if is_map && is_long(kernel, target) { LANES as u16 } else { target.map_lanes },
         threads: target.threads as i64,
+        transposes: target.vector_lanes > Target::V128.vector_lanes,
     };
     let units = if points == 0 {
         0
@@ -131,6 +138,8 @@ struct Along {
     lo: IndexExpr,
     hi: Bound,
     lanes: u16,
+    /// Neighbouring positions that make one step, of which the bounds are multiples.
+    together: i64,
 }
 
 /// The open loop over units of some neighbouring rows each.
@@ -251,6 +260,8 @@ struct Schedule<'a> {
     lanes: u16,
     /// Threads that will run the kernel, at most.
     threads: i64,
+    /// Whether the code generator transposes in registers: the wide emitter does.
+    transposes: bool,
 }
 
 /// One run through the inner space.
@@ -398,22 +409,28 @@ impl<'a> Schedule<'a> {
             self.nest(&mut e, &[], &[]);
             return 1;
         };
-        let (last, lead) = (lead.len(), lead.to_vec());
+        let (last, mut lead) = (lead.len(), lead.to_vec());
         let lanes = self.lanes_along(last, self.lanes);
         if lead.is_empty() {
             let (units, lo, hi) = self.unit_range(extent, CHUNK);
             let mut e = self.emit(&[]);
-            self.nest(&mut e, &[], &[Along { var: last, lo, hi, lanes }]);
+            self.nest(&mut e, &[], &[Along { var: last, lo, hi, lanes, together: 1 }]);
             return units;
         }
         // Rows that are read across: a few at a time, so that what one of them brings into the cache
         // serves the others.
-        let across = lanes > 1 && self.reads_across(last);
-        let chunk = if across { ACROSS } else { CHUNK / extent };
+        let across = lanes > 1 && !self.read_across(last).is_empty();
+        let exprs = &self.kernel.exprs;
+        let simple = exprs.len() <= SIMPLE && exprs.iter().all(|(_, e)| e.dtype.size_bytes() == 4);
+        let tiled = self.transposes && across && simple && lead[last - 1] % TOGETHER == 0;
+        // With tiles, whole cache lines are written.
+        let (together, lanes) = if tiled { (TOGETHER, lanes.max(LANES as u16)) } else { (1, lanes) };
+        lead[last - 1] /= together;
+        let chunk = if across { ACROSS / together } else { CHUNK / extent };
         let RowUnits { units, unit, at, lo, hi } = self.open_rows(&lead, chunk);
-        let rows = Along { var: last - 1, lo, hi, lanes: 1 };
+        let rows = Along { var: last - 1, lo, hi, lanes: 1, together };
         let hi = Bound::Expr(IndexExpr::constant(extent));
-        let row = Along { var: last, lo: IndexExpr::default(), hi, lanes };
+        let row = Along { var: last, lo: IndexExpr::default(), hi, lanes, together: 1 };
         let short = across || lanes > 1 && (i64::from(lanes)..SHORT).contains(&extent);
         let mut e = self.emit(&at);
         self.nest(&mut e, &at, &if short { [row, rows] } else { [rows, row] });
@@ -421,16 +438,18 @@ impl<'a> Schedule<'a> {
         units
     }
 
-    /// Whether a load lies in order along the dimension before collapsed variable `last`, but not
-    /// along that one.
-    fn reads_across(&self, last: usize) -> bool {
-        let roots = self.roots(false);
-        self.kernel.exprs.loads(&roots).iter().any(|(buffer, index, _)| {
+    /// The loads that lie in order along the dimension before collapsed variable `last`, but not along that one.
+    fn read_across(&self, last: usize) -> Vec<ExprId> {
+        let exprs = &self.kernel.exprs;
+        let needed = exprs.needed(&self.roots(false));
+        let across = |(id, e): &(ExprId, &Expr)| {
+            let ExprOp::Load { buffer, index, .. } = &e.op else { return false };
             let linear = self.buffers[*buffer as usize].linear(index);
             let linear = linear.substitute(&self.kernel.space, &|v| self.nest.space.vars[v as usize].clone());
             let along = |v: usize| linear.coefficient(v as u32).unwrap_or(0);
-            along(last - 1) == 1 && along(last) > 1
-        })
+            needed[*id as usize] && along(last - 1) == 1 && along(last) > 1
+        };
+        exprs.iter().filter(across).map(|(id, _)| id).collect()
     }
 
     /// Opens units of up to `chunk` neighbours in the last of the dimensions `lead`.
@@ -460,10 +479,35 @@ impl<'a> Schedule<'a> {
         e.open();
         let mut at = at.to_vec();
         at.resize(at.len().max(l.var + 1), IndexExpr::default());
-        at[l.var] = open.var.clone();
-        self.nest(e, &at, rest);
+        at[l.var] = open.var.scale(l.together);
+        if l.together == 1 {
+            self.nest(e, &at, rest);
+        } else {
+            self.neighbours(e, &at, l);
+        }
         e.close();
         self.b.close(open, &[]);
+    }
+
+    /// The stores at the neighbours along `rows` that make a step, from `at` on. Of each load across, those of all of
+    /// them come one after the other, before there are stores.
+    fn neighbours(&mut self, e: &Emit<'a>, at: &[IndexExpr], rows: &Along) {
+        let mut points: Vec<Emit<'a>> = (0..rows.together)
+            .map(|i| {
+                let (mut e, mut at) = (e.clone(), at.to_vec());
+                at[rows.var] = at[rows.var].offset(i);
+                self.set_vars(&mut e, &at);
+                e
+            })
+            .collect();
+        for load in self.read_across(rows.var + 1) {
+            for e in &mut points {
+                e.value(&mut self.b, load);
+            }
+        }
+        for e in &mut points {
+            self.outer_stores(e);
+        }
     }
 
     /// The 16 lanes run along the inner space. Returns the number of units.

@@ -87,6 +87,7 @@ fn element(buffers: &[Buffer], buffer: BufferId, index: &[IndexExpr]) -> MemRef 
 
 /// Emits expressions of a kernel at the current place of a builder. Values are remembered per open
 /// scope, so what does not change in a loop can be emitted before it ([`Emit::hoist`]).
+#[derive(Clone)]
 struct Emit<'a> {
     exprs: &'a Exprs,
     buffers: &'a [Buffer],

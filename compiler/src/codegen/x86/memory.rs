@@ -3,7 +3,7 @@
 use super::address::Place;
 use super::asm::{Alu, Cond, Evex, Ins, Mem, RAX, RCX, RDX, RSP, Rm, Width};
 use super::regs::{Class, Home, MASK_TAIL, MASK_TEMP};
-use super::{Active, Emitted, Emitter, Isa, LANE_BYTES, Mode, Refused, lane_bytes, table};
+use super::{Active, Emitted, Emitter, Isa, LANE_BYTES, Mode, Refused, Transposed, lane_bytes, table};
 use crate::narrow::lane_type;
 use crate::vector::{Base, MemRef, Val};
 use graphc_ir::{DType, Guard, IndexExpr, ReduceKind, Scalar};
@@ -47,7 +47,7 @@ impl Emitter<'_> {
     }
 
     /// Whether all lanes of vectors exist.
-    fn whole(&self) -> bool {
+    pub(super) fn whole(&self) -> bool {
         matches!(self.mode, Mode::Vector { active: Active::All, .. })
     }
 
@@ -462,6 +462,49 @@ impl Emitter<'_> {
             self.gathered(dst, p, width);
         }
         Ok(())
+    }
+
+    /// Four vectors of 32-bit elements of which the first elements are neighbours in memory, as are the second ones
+    /// and so on: four elements at a time are loaded and transposed.
+    pub(super) fn load_transposed(&mut self, loads: &Transposed<'_>) {
+        let [(first, mem), ..] = loads[..] else { unreachable!("there are four") };
+        let stride = self.lane_stride(&mem.index).expect("known to the caller");
+        let (width, parts) = self.shape_of(first);
+        let (per, x) = (width.bytes() / 4, Evex::default());
+        loads.iter().for_each(|l| self.place(l.0));
+        for p in 0..parts {
+            let at = self.address(mem, 0);
+            // Register `i` has what lanes i, i + 4, .. of the four vectors are made of.
+            let rows: [u8; 4] = std::array::from_fn(|i| {
+                let r = self.take(Class::Vector);
+                for quarter in 0..per / 4 {
+                    let lane = (p * per + 4 * quarter + i) as i64;
+                    let from = Rm::Mem(at.offset((lane * stride) as i32 * 4));
+                    match quarter {
+                        0 => self.a.vector(table::MOVUPS_LOAD, Width::X, r, 0, from, None, x),
+                        q => self.a.vector(table::INSERT128, width, r, r, from, Some(q as u8), x),
+                    }
+                }
+                r
+            });
+            let [a, b, c, d] = rows;
+            let low = self.take(Class::Vector);
+            // The first two elements of a and b, of c and d, in pairs; then the last two.
+            self.a.vector(table::UNPCKLPS, width, low, a, Rm::Reg(b), None, x);
+            self.a.vector(table::UNPCKHPS, width, a, a, Rm::Reg(b), None, x);
+            self.a.vector(table::UNPCKLPS, width, b, c, Rm::Reg(d), None, x);
+            self.a.vector(table::UNPCKHPS, width, c, c, Rm::Reg(d), None, x);
+            let [first_halves, second_halves] = [0x44, 0xee].map(Some);
+            self.a.vector(table::SHUFPS, width, d, low, Rm::Reg(b), first_halves, x);
+            self.a.vector(table::SHUFPS, width, low, low, Rm::Reg(b), second_halves, x);
+            self.a.vector(table::SHUFPS, width, b, a, Rm::Reg(c), first_halves, x);
+            self.a.vector(table::SHUFPS, width, a, a, Rm::Reg(c), second_halves, x);
+            for ((v, _), r) in loads.iter().zip([d, low, b, a]) {
+                self.own(*v, p, r);
+                self.unlock(Class::Vector, r);
+            }
+            self.unlock(Class::Vector, c);
+        }
     }
 
     /// 4, 8 or 16 elements of 32 bits, from anywhere, into a register.

@@ -377,7 +377,15 @@ impl<'a> Emitter<'a> {
     }
 
     fn block(&mut self, nodes: &[Node<'a>]) -> Emitted {
-        for n in nodes {
+        let mut rest = nodes;
+        while let Some((n, after)) = rest.split_first() {
+            if let Some((loads, after)) = self.transposition(rest) {
+                self.load_transposed(&loads);
+                self.unlock_all();
+                rest = after;
+                continue;
+            }
+            rest = after;
             self.position = n.begin;
             match n.stmt {
                 Stmt::Def { dst, op, args } => {
@@ -412,6 +420,30 @@ impl<'a> Emitter<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The first statements and what follows them, if they load vectors whose elements lie across memory and the same
+    /// elements of the vectors side by side.
+    fn transposition<'n>(&mut self, nodes: &'n [Node<'a>]) -> Option<(Transposed<'a>, &'n [Node<'a>])> {
+        let (group, after) = nodes.split_at_checked(TRANSPOSED)?;
+        let loads = group.iter().map(|n| match n.stmt {
+            Stmt::Def { dst, op: VOp::Load(mem, guards), .. } if guards.is_empty() => Some((*dst, mem)),
+            _ => None,
+        });
+        let loads: Vec<(Val, &MemRef)> = loads.collect::<Option<_>>()?;
+        let (first, mem) = loads[0];
+        let neighbours = (0..).zip(&loads).all(|(i, (v, m))| {
+            (m.base, m.dtype, &m.index) == (mem.base, mem.dtype, &mem.index.offset(i))
+                && self.lanes(*v) == self.lanes(first)
+                && !self.uses[*v as usize].is_empty()
+        });
+        let whole = mem.dtype.size_bytes() == 4 && self.lanes(first).is_multiple_of(4) && self.whole();
+        let across = matches!(self.lane_stride(&mem.index), Some(s) if s != 0 && s != 1);
+        if !(neighbours && whole && across) {
+            return None;
+        }
+        self.position = group.last()?.begin;
+        Some((loads.try_into().ok()?, after))
     }
 
     /// Keeps a scalar in the slot from which index expressions read it.
@@ -701,6 +733,12 @@ impl<'a> Emitter<'a> {
         self.a.vex(table::KMOVW_FROM_GPR, 0, MASK_TAIL, 0, Rm::Reg(RAX.0), None);
     }
 }
+
+/// Vectors that are loaded together, and transposed in registers, where their elements lie across memory.
+const TRANSPOSED: usize = 4;
+
+/// Such vectors, and where each lies.
+type Transposed<'a> = [(Val, &'a MemRef); TRANSPOSED];
 
 /// Bytes in which a vector is taken apart: 16 elements of 8 bytes.
 const LANE_BYTES: usize = 128;

@@ -78,12 +78,14 @@ pub(super) const PACKUSWB: Ins = ins(1, 1, 0, 0x67);
 /// Truncates 64-bit elements to half the width.
 pub(super) const PMOVQD: Ins = ins(2, 2, 0, 0x35).tuple(Tuple::Half);
 pub(super) const SHUFPS: Ins = ins(0, 1, 0, 0xc6);
+pub(super) const UNPCKLPS: Ins = ins(0, 1, 0, 0x14);
+pub(super) const UNPCKHPS: Ins = ins(0, 1, 0, 0x15);
 pub(super) const PERMQ: Ins = ins(1, 3, 1, 0x00);
 pub(super) const PSHUFD: Ins = ins(1, 1, 0, 0x70);
 pub(super) const EXTRACT128_VEX: Ins = ins(1, 3, 0, 0x39);
 pub(super) const EXTRACT128: Ins = ins(1, 3, 0, 0x39);
 pub(super) const EXTRACT256: Ins = ins(1, 3, 1, 0x3b);
-pub(super) const INSERT128: Ins = ins(1, 3, 0, 0x38);
+pub(super) const INSERT128: Ins = ins(1, 3, 0, 0x38).tuple(Tuple::Scalar(16));
 pub(super) const INSERT256: Ins = ins(1, 3, 1, 0x3a);
 /// A 32-bit element of memory into the lane that the immediate names.
 pub(super) const INSERTPS: Ins = ins(1, 3, 0, 0x21).tuple(Tuple::Scalar(4));
