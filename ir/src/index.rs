@@ -77,6 +77,9 @@ impl IndexCx {
         if lo.div_euclid(m) == hi.div_euclid(m) {
             return quotient.offset(lo.div_euclid(m));
         }
+        if let Some((unit, coarse, _)) = self.coarse(&rest, m) {
+            return quotient.add(&self.div(&coarse, m / unit));
+        }
         quotient.add(&IndexExpr::atom(Atom::Div(Box::new(rest), m)))
     }
 
@@ -86,6 +89,9 @@ impl IndexCx {
         let (lo, hi) = self.range(&rest);
         if lo.div_euclid(m) == hi.div_euclid(m) {
             return rest.offset(-m * lo.div_euclid(m));
+        }
+        if let Some((unit, coarse, fine)) = self.coarse(&rest, m) {
+            return self.rem(&coarse, m / unit).scale(unit).add(&fine);
         }
         IndexExpr::atom(Atom::Mod(Box::new(rest), m))
     }
@@ -107,6 +113,27 @@ impl IndexCx {
         let shift = (-self.range(&rest).0.div_euclid(m)).max(0);
         (quotient.offset(-shift), rest.offset(shift * m))
     }
+
+    /// `(unit, coarse, fine)` with `e = unit * coarse + fine`, where `unit` divides `m` and `fine` is in `0..unit`, so that
+    /// only `coarse` decides what `e / m` is. The largest such unit above 1.
+    fn coarse(&self, e: &IndexExpr, m: i64) -> Option<(i64, IndexExpr, IndexExpr)> {
+        let mut units: Vec<i64> = e.terms.iter().map(|t| gcd(t.1.abs(), m)).filter(|&u| u > 1).collect();
+        units.sort_unstable_by_key(|&u| std::cmp::Reverse(u));
+        units.dedup();
+        units.into_iter().find_map(|unit| {
+            let (whole, rest): (Vec<_>, Vec<_>) = e.terms.iter().cloned().partition(|t| t.1 % unit == 0);
+            let fine = IndexExpr { constant: e.constant.rem_euclid(unit), terms: rest };
+            let (lo, hi) = self.range(&fine);
+            let terms = whole.into_iter().map(|(atom, c)| (atom, c / unit)).collect();
+            let coarse = IndexExpr { constant: e.constant.div_euclid(unit), terms };
+            (lo >= 0 && hi < unit).then_some((unit, coarse, fine))
+        })
+    }
+}
+
+/// The greatest common divisor of two numbers that are not negative.
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 impl IndexExpr {
@@ -365,6 +392,35 @@ mod tests {
             assert_eq!((q.eval(&[i, j], &[]), r.eval(&[i, j], &[])), (at / 3, at % 3));
         }
         assert_eq!(IndexExpr::linear(&[q, r], &[3, 1]), e);
+    }
+
+    #[test]
+    fn what_is_below_a_common_unit_is_left_out_of_a_quotient() {
+        let mut cx = IndexCx::default();
+        let (panel, column) = (cx.var(8), cx.var(16));
+        let at = panel.scale(16).add(&column);
+        assert_eq!(cx.div(&at, 32), IndexExpr::atom(Atom::Div(Box::new(panel.clone()), 2)));
+        let half = IndexExpr::atom(Atom::Mod(Box::new(panel.clone()), 2));
+        assert_eq!(cx.rem(&at, 32), half.scale(16).add(&column));
+        assert_eq!(IndexExpr::linear(&[cx.div(&at, 32), cx.rem(&at, 32)], &[32, 1]), at);
+        // All coefficients, offsets and divisors: the values are those of arithmetic.
+        let evaluate = |e: &IndexExpr, i: i64, j: i64| {
+            let of = |v: Var| IndexExpr::constant(if v == 0 { i } else { j });
+            e.substitute(&cx, &of).as_constant().expect("all variables have numbers")
+        };
+        for (a, b, offset, m) in (0..5).flat_map(|a| {
+            (0..5).flat_map(move |b| {
+                (0..3).flat_map(move |o| (1..=4).map(move |m| (6 * a - 6, 2 * b, 7 * o, 6 * m)))
+            })
+        }) {
+            let e = panel.scale(a).add(&column.scale(b)).offset(offset);
+            let (q, r) = (cx.div(&e, m), cx.rem(&e, m));
+            for (i, j) in (0..8).flat_map(|i| (0..16).map(move |j| (i, j))) {
+                let value = a * i + b * j + offset;
+                assert_eq!(evaluate(&q, i, j), value.div_euclid(m), "{e} / {m}");
+                assert_eq!(evaluate(&r, i, j), value.rem_euclid(m), "{e} mod {m}");
+            }
+        }
     }
 
     #[test]
