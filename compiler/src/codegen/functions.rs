@@ -22,6 +22,7 @@ use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget};
 use graphc_runtime::abi;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Code of one function, for dumps.
 #[derive(Clone, Debug)]
@@ -246,6 +247,17 @@ fn compile_all(
     compiled.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
 }
 
+/// Steps of a program that one function runs: Cranelift takes more than in proportion for larger ones.
+const ENTRY_STEPS: usize = 512;
+
+/// What entry functions call.
+struct Steps<'a> {
+    program: &'a Program,
+    kernels: &'a [FuncId],
+    /// The checks by their sites.
+    checks: &'a [(u64, FuncId)],
+}
+
 struct Generator<'m, M> {
     module: &'m mut M,
     linkage: Linkage,
@@ -339,22 +351,51 @@ impl<M: Module> Generator<'_, M> {
             });
         }
         let name = format!("entry.{}", program.name);
+        let own = Steps { program, kernels: &kernels, checks: &checks };
+        let mut parts = Vec::new();
+        if program.steps.len() > ENTRY_STEPS {
+            for (i, from) in (0..program.steps.len()).step_by(ENTRY_STEPS).enumerate() {
+                let to = program.steps.len().min(from + ENTRY_STEPS);
+                parts.push(self.entry(&format!("{name}.part{i}"), &own, from..to, first_step)?);
+            }
+            return self.sequence(&name, &parts);
+        }
+        self.entry(&name, &own, 0..program.steps.len(), first_step)
+    }
+
+    /// A function that runs a range of a program's steps.
+    fn entry(
+        &mut self,
+        name: &str,
+        own: &Steps<'_>,
+        steps: Range<usize>,
+        first_step: usize,
+    ) -> Result<FuncId, CompileError> {
         let signature = self.signature(1, Some(types::I32));
-        let id = self.declare(&name, &signature)?;
-        self.define(id, &name, signature, false, |module, func, fcx| {
-            let kernels: Vec<FuncRef> =
-                kernels.iter().map(|&k| module.declare_func_in_func(k, func)).collect();
-            let checks: Vec<(u64, FuncRef)> =
-                checks.iter().map(|&(site, c)| (site, module.declare_func_in_func(c, func))).collect();
+        let id = self.declare(name, &signature)?;
+        self.define(id, name, signature, false, |module, func, fcx| {
             let mut import = |params: usize, returns: &[Type]| {
                 let mut s = module.make_signature();
                 s.params = vec![AbiParam::new(types::I64); params];
                 s.returns = returns.iter().copied().map(AbiParam::new).collect();
                 func.import_signature(s)
             };
-            let (parallel_for, observe) = (import(4, &[]), import(2, &[types::I32]));
+            let signatures = [import(4, &[]), import(2, &[types::I32])];
             let mut b = FunctionBuilder::new(func, fcx);
-            emit_entry(&mut b, program, first_step, &kernels, &checks, [parallel_for, observe]);
+            emit_entry(&mut b, module, own, steps, first_step, signatures);
+            b.finalize(module.isa().frontend_config());
+        });
+        Ok(id)
+    }
+
+    /// A function that runs others of the kind of [`Self::entry`] in order, up to the first that fails.
+    fn sequence(&mut self, name: &str, parts: &[FuncId]) -> Result<FuncId, CompileError> {
+        let signature = self.signature(1, Some(types::I32));
+        let id = self.declare(name, &signature)?;
+        self.define(id, name, signature, false, |module, func, fcx| {
+            let parts: Vec<FuncRef> = parts.iter().map(|&p| module.declare_func_in_func(p, func)).collect();
+            let mut b = FunctionBuilder::new(func, fcx);
+            emit_sequence(&mut b, &parts);
             b.finalize(module.isa().frontend_config());
         });
         Ok(id)
@@ -367,14 +408,15 @@ pub(super) const fn flags() -> MemFlagsData {
 
 /// Runs the steps in order; returns 1 after a failed check, what a kernel with regions or the observer
 /// returns if it is not 0, else 0.
-fn emit_entry(
+fn emit_entry<M: Module>(
     b: &mut FunctionBuilder<'_>,
-    program: &Program,
+    module: &mut M,
+    own: &Steps<'_>,
+    steps: Range<usize>,
     first_step: usize,
-    kernels: &[FuncRef],
-    checks: &[(u64, FuncRef)],
     [parallel_for, observe]: [SigRef; 2],
 ) {
+    let program = own.program;
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
     b.switch_to_block(entry);
@@ -384,10 +426,11 @@ fn emit_entry(
     let zero = b.ins().iconst(types::I64, 0);
     let fault = b.ins().iconst(types::I32, 1);
     let observer = b.ins().load(types::I64, flags(), cx, abi::OFFSET_OBSERVE);
-    for (step, number) in program.steps.iter().zip(first_step..) {
+    for (step, number) in program.steps[steps.clone()].iter().zip(first_step + steps.start..) {
         match *step {
             Step::Run(k) if program.controls.contains_key(&k) => {
-                let call = b.ins().call(kernels[k], &[cx]);
+                let kernel = module.declare_func_in_func(own.kernels[k], b.func);
+                let call = b.ins().call(kernel, &[cx]);
                 let result = b.inst_results(call)[0];
                 let next = b.create_block();
                 b.ins().brif(result, failed, &[result.into()], next, &[]);
@@ -398,19 +441,21 @@ fn emit_entry(
                 if s.units == 0 {
                     continue;
                 }
+                let kernel = module.declare_func_in_func(own.kernels[k], b.func);
                 let units = b.ins().iconst(types::I64, s.units as i64);
                 if s.parallel {
                     let spread = b.ins().load(types::I64, flags(), cx, abi::OFFSET_PARALLEL_FOR);
                     let pool = b.ins().load(types::I64, flags(), cx, abi::OFFSET_POOL);
-                    let address = b.ins().func_addr(types::I64, kernels[k]);
+                    let address = b.ins().func_addr(types::I64, kernel);
                     b.ins().call_indirect(parallel_for, spread, &[pool, address, cx, units]);
                 } else {
-                    b.ins().call(kernels[k], &[cx, zero, units, zero]);
+                    b.ins().call(kernel, &[cx, zero, units, zero]);
                 }
             }
             Step::Check { site, .. } => {
-                if let Some((_, check)) = checks.iter().find(|c| c.0 == site) {
-                    b.ins().call(*check, &[cx]);
+                if let Some(&(_, check)) = own.checks.iter().find(|c| c.0 == site) {
+                    let check = module.declare_func_in_func(check, b.func);
+                    b.ins().call(check, &[cx]);
                     let node = b.ins().load(types::I64, flags(), cx, abi::OFFSET_ERROR_NODE);
                     let next = b.create_block();
                     b.ins().brif(node, failed, &[fault.into()], next, &[]);
@@ -431,6 +476,28 @@ fn emit_entry(
     let ok = b.ins().iconst(types::I32, 0);
     b.ins().return_(&[ok]);
     b.switch_to_block(failed);
+    b.ins().return_(&[status]);
+    b.seal_all_blocks();
+}
+
+/// Runs functions in order until one of them returns a status that is not 0, which is the result.
+fn emit_sequence(b: &mut FunctionBuilder<'_>, parts: &[FuncRef]) {
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let cx = b.block_params(entry)[0];
+    let done = b.create_block();
+    let status = b.append_block_param(done, types::I32);
+    for &part in parts {
+        let call = b.ins().call(part, &[cx]);
+        let result = b.inst_results(call)[0];
+        let next = b.create_block();
+        b.ins().brif(result, done, &[result.into()], next, &[]);
+        b.switch_to_block(next);
+    }
+    let ok = b.ins().iconst(types::I32, 0);
+    b.ins().jump(done, &[ok.into()]);
+    b.switch_to_block(done);
     b.ins().return_(&[status]);
     b.seal_all_blocks();
 }
