@@ -220,6 +220,8 @@ mod tests {
             let zero = f.full(DType::F32, shape!["N"], 0.5);
             let h = f.scan(&[zero], &[x], |_, h, x| (vec![(h[0].dot(w) + x[0]).tanh()], vec![])).carries[0];
             f.output("h", h.exp());
+            // Kernels that share code.
+            f.output("deep", (0..4).fold(x, |x, _| x.dot(w).tanh()));
             f.output("rows", x.take(row, 0));
         });
         m.build().unwrap()

@@ -4,7 +4,7 @@
 mod common;
 
 use common::control_cases;
-use graphc_compiler::{CompileOptions, Isa, OptLevel, compile};
+use graphc_compiler::{CompileOptions, Isa, OptLevel, compile, compile_stages};
 use graphc_ir::ops::ConvConfig;
 use graphc_ir::testing::Sample;
 use graphc_ir::{Bindings, DType, Literal, Module, ModuleBuilder, Op, Scalar, Tensor, evaluate, gradients};
@@ -444,5 +444,36 @@ fn transpositions_give_the_interpreters_bits() {
                     .unwrap_or_else(|e| panic!("{rows} x {columns}: {e}"));
             }
         }
+    }
+}
+
+/// Kernels that differ in where their buffers are, and in nothing else: in the arena, in constants, among inputs and outputs.
+#[test]
+fn kernels_that_share_code_give_the_interpreters_bits() {
+    let m = ModuleBuilder::new("layers");
+    m.function("f", |f| {
+        let x = f.input("x", DType::F32, [20, 24]);
+        let w: Vec<Tensor<'_>> = (0..4).map(|i| f.input(&format!("w{i}"), DType::F32, [24, 24])).collect();
+        let fixed = [51, 52].map(|seed| f.constant(common::numbers(DType::F32, &[24, 24], seed)));
+        let deep = w.iter().chain(&fixed).fold(x, |x, w| x.dot(*w).tanh());
+        f.output("deep", deep);
+        f.output("again", w.iter().chain(&fixed).fold(deep.softmax(1), |x, w| x.dot(*w).tanh()));
+        for (i, &y) in w.iter().enumerate() {
+            f.output(&format!("maximum{i}"), y.reduce_max(&[1]));
+        }
+    });
+    let module = m.build().unwrap();
+    let dims = std::iter::once([20, 24]).chain([[24, 24]; 4]);
+    let inputs: Vec<Literal> =
+        dims.zip(61..).map(|(d, seed)| common::numbers(DType::F32, &d, seed)).collect();
+    let expected = interpreted(&module, &inputs);
+    for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
+        for (level, threads) in [(OptLevel::O0, 1), (OptLevel::O3, 2)] {
+            check_function(&module, &inputs, expected.as_deref(), level, threads, isa).unwrap();
+        }
+        let options = CompileOptions { isa, keep_code: true, ..CompileOptions::default() };
+        let (_, stages) = compile_stages(&module, "f", &Bindings::new(), &options).unwrap();
+        let shared = stages.code.iter().filter(|c| c.name.ends_with(".shared")).count();
+        assert_eq!(shared > 0, isa != Isa::Portable, "{isa}: {shared}");
     }
 }

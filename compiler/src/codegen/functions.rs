@@ -4,10 +4,11 @@
 use super::Isa;
 use super::control;
 use super::emit::Emitter;
-use super::x86::{self, Code};
+use super::x86::{self, Buffers, Code};
 use crate::error::CompileError;
 use crate::program::{Buffer, Place, Program, Scheduled, Step};
 use crate::threads::on_all_threads;
+use crate::vector::VFunc;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -22,6 +23,7 @@ use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget};
 use graphc_runtime::abi;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+use std::mem::Discriminant;
 use std::ops::Range;
 
 /// Code of one function, for dumps.
@@ -77,6 +79,12 @@ impl Relocation {
         Some(Self { offset: r.offset, kind, function, addend: r.addend })
     }
 
+    /// The distance, `at` bytes into code, from the end of a jump to a function.
+    fn of_jump(at: usize, function: FuncId) -> Self {
+        let kind = KINDS.iter().position(|&k| k == Reloc::X86CallPCRel4).unwrap_or_default() as u8;
+        Self { offset: at as u32, kind, function: function.as_u32(), addend: -4 }
+    }
+
     pub(super) fn in_module(&self) -> ModuleReloc {
         ModuleReloc {
             offset: self.offset,
@@ -126,8 +134,8 @@ pub(super) fn define<M: Module>(
     let mut g = Generator { module, linkage, jobs: Vec::new(), ready: Vec::new() };
     let mut entries: FxHashMap<&str, FuncId> = FxHashMap::default();
     let mut first_step = 0;
-    for (p, wide) in programs.iter().zip(wide_kernels(&programs, machine.vectors)) {
-        let entry = g.functions(p, first_step, wide, &entries)?;
+    for p in &programs {
+        let entry = g.functions(p, first_step, wide_kernels(p, machine.vectors), &entries)?;
         entries.insert(&p.name, entry);
         first_step += p.steps.len();
     }
@@ -168,8 +176,11 @@ pub(super) fn define<M: Module>(
             });
         }
     }
-    for (id, name, code) in ready {
-        module.define_function_bytes(id, WIDE_ALIGNMENT, &code.bytes, &[]).map_err(|e| backend(&name, e))?;
+    for Ready { id, name, code, relocations } in ready {
+        let relocs: Vec<ModuleReloc> = relocations.iter().map(Relocation::in_module).collect();
+        module
+            .define_function_bytes(id, WIDE_ALIGNMENT, &code.bytes, &relocs)
+            .map_err(|e| backend(&name, e))?;
         defined.code_bytes += code.bytes.len();
         defined.symbols.push((id, code.bytes.len(), name.clone()));
         if keep.text {
@@ -181,7 +192,7 @@ pub(super) fn define<M: Module>(
             });
         }
         if keep.relocatable {
-            let (alignment, bytes, relocations) = (WIDE_ALIGNMENT, code.bytes, Vec::new());
+            let (alignment, bytes) = (WIDE_ALIGNMENT, code.bytes);
             movable.push((id, Some(Relocatable { name, alignment, bytes, relocations })));
         }
     }
@@ -208,21 +219,88 @@ struct Job {
     scheduled: bool,
 }
 
-/// Code of the kernels of each program that the emitter of wide vectors takes.
-fn wide_kernels(programs: &[&Program], isa: Isa) -> Vec<Vec<Option<Code>>> {
-    let all: Vec<(&Program, &Scheduled)> =
-        programs.iter().flat_map(|&p| p.scheduled.iter().map(move |s| (p, s))).collect();
-    let order: Vec<usize> = (0..all.len()).collect();
-    let mut code = match isa.vectors() {
-        None => all.iter().map(|_| None).collect(),
-        Some(vectors) => on_all_threads(&order, |i| {
-            let (program, s) = all[i];
-            if s.units == 0 { None } else { x86::compile(program, &s.function, vectors).ok() }
-        }),
+/// Code of a kernel that the emitter of wide vectors takes.
+enum Wide {
+    /// Its own.
+    Own(Code),
+    /// That of several kernels, by number.
+    Shared(usize),
+}
+
+/// What the emitter of wide vectors makes of a program's kernels.
+#[derive(Default)]
+struct WideKernels {
+    /// By kernel; `None` is left to Cranelift.
+    kernels: Vec<Option<Wide>>,
+    /// Code that kernels share, with its name.
+    shared: Vec<(String, Code)>,
+}
+
+/// Kernels that differ at most in where their buffers are have equal keys: the vector IR with buffers numbered in the order in
+/// which it names them, and in which memory each of these is.
+type Key = (VFunc, Vec<Discriminant<Place>>);
+
+fn key(program: &Program, f: &VFunc) -> Key {
+    let mut named: Vec<u32> = Vec::new();
+    let function = f.with_buffers(&mut |b| {
+        let known = named.iter().position(|&n| n == b);
+        known.unwrap_or_else(|| {
+            named.push(b);
+            named.len() - 1
+        }) as u32
+    });
+    let places = named.iter().map(|&b| std::mem::discriminant(&program.buffers[b as usize].place));
+    (function, places.collect())
+}
+
+/// Compiles the kernels of a program that the emitter of wide vectors takes; those with equal keys once.
+fn wide_kernels(program: &Program, isa: Isa) -> WideKernels {
+    let all = &program.scheduled;
+    let Some(vectors) = isa.vectors() else {
+        return WideKernels { kernels: all.iter().map(|_| None).collect(), ..WideKernels::default() };
+    };
+    // Only what has as many values in as many units as another can be equal to it.
+    let size = |s: &Scheduled| (s.function.types.len(), s.function.n_vars, s.units);
+    let mut sizes: FxHashMap<_, usize> = FxHashMap::default();
+    all.iter().for_each(|s| *sizes.entry(size(s)).or_default() += 1);
+    let candidates: Vec<usize> =
+        (0..all.len()).filter(|&k| all[k].units > 0 && sizes[&size(&all[k])] > 1).collect();
+    let order: Vec<usize> = (0..candidates.len()).collect();
+    let keys = on_all_threads(&order, |i| key(program, &all[candidates[i]].function));
+    let mut groups: FxHashMap<Key, Vec<usize>> = FxHashMap::default();
+    for (&k, key) in candidates.iter().zip(keys) {
+        key.into_iter().for_each(|key| groups.entry(key).or_default().push(k));
     }
-    .into_iter()
-    .map(Option::flatten);
-    programs.iter().map(|p| code.by_ref().take(p.scheduled.len()).collect()).collect()
+    let mut first: Vec<usize> = (0..all.len()).collect();
+    let mut alone = vec![true; all.len()];
+    for group in groups.values().filter(|g| g.len() > 1) {
+        for &k in group {
+            (first[k], alone[k]) = (group[0], false);
+        }
+    }
+    let distinct: Vec<usize> = (0..all.len()).filter(|&k| first[k] == k).collect();
+    let order: Vec<usize> = (0..distinct.len()).collect();
+    let compiled = on_all_threads(&order, |i| {
+        let (k, s) = (distinct[i], &all[distinct[i]]);
+        let buffers = if alone[k] { Buffers::Own } else { Buffers::Table };
+        if s.units == 0 { None } else { x86::compile(program, &s.function, vectors, buffers).ok() }
+    });
+    let mut wide = WideKernels::default();
+    let mut own: FxHashMap<usize, Code> = FxHashMap::default();
+    let mut shared: FxHashMap<usize, usize> = FxHashMap::default();
+    for (&k, code) in distinct.iter().zip(compiled) {
+        let Some(code) = code.flatten() else { continue };
+        if alone[k] {
+            own.insert(k, code);
+        } else {
+            shared.insert(k, wide.shared.len());
+            wide.shared.push((format!("{}.shared", all[k].function.name), code));
+        }
+    }
+    wide.kernels = (0..all.len())
+        .map(|k| own.remove(&k).map(Wide::Own).or_else(|| shared.get(&first[k]).copied().map(Wide::Shared)))
+        .collect();
+    wide
 }
 
 /// Compiles the functions on all threads; the results are in the order of the jobs.
@@ -248,7 +326,7 @@ fn compile_all(
 }
 
 /// Steps of a program that one function runs: Cranelift takes more than in proportion for larger ones.
-const ENTRY_STEPS: usize = 512;
+const ENTRY_STEPS: usize = 64;
 
 /// What entry functions call.
 struct Steps<'a> {
@@ -262,8 +340,15 @@ struct Generator<'m, M> {
     module: &'m mut M,
     linkage: Linkage,
     jobs: Vec<Job>,
-    /// Functions that have code.
-    ready: Vec<(FuncId, String, Code)>,
+    ready: Vec<Ready>,
+}
+
+/// A function that has code.
+struct Ready {
+    id: FuncId,
+    name: String,
+    code: Code,
+    relocations: Vec<Relocation>,
 }
 
 impl<M: Module> Generator<'_, M> {
@@ -299,11 +384,17 @@ impl<M: Module> Generator<'_, M> {
         &mut self,
         program: &Program,
         first_step: usize,
-        wide: Vec<Option<Code>>,
+        wide: WideKernels,
         entries: &FxHashMap<&str, FuncId>,
     ) -> Result<FuncId, CompileError> {
         let mut kernels = Vec::new();
-        for (k, (s, code)) in program.scheduled.iter().zip(wide).enumerate() {
+        let mut shared = Vec::new();
+        for (name, code) in wide.shared {
+            let id = self.declare(&name, &self.signature(5, None))?;
+            shared.push(id);
+            self.ready.push(Ready { id, name, code, relocations: Vec::new() });
+        }
+        for (k, (s, code)) in program.scheduled.iter().zip(wide.kernels).enumerate() {
             if let Some(control) = program.controls.get(&k) {
                 let signature = self.signature(1, Some(types::I32));
                 let id = self.declare(&s.function.name, &signature)?;
@@ -323,7 +414,14 @@ impl<M: Module> Generator<'_, M> {
             let id = self.declare(&s.function.name, &signature)?;
             kernels.push(id);
             if let Some(code) = code {
-                self.ready.push((id, s.function.name.clone(), code));
+                let (code, relocations) = match code {
+                    Wide::Own(code) => (code, Vec::new()),
+                    Wide::Shared(i) => {
+                        let (code, distance) = x86::with_table(program, &s.function);
+                        (code, vec![Relocation::of_jump(distance, shared[i])])
+                    }
+                };
+                self.ready.push(Ready { id, name: s.function.name.clone(), code, relocations });
                 continue;
             }
             self.define(id, &s.function.name, signature, s.function.scheduled, |module, func, fcx| {

@@ -52,6 +52,16 @@ pub struct MemRef {
     pub index: IndexExpr,
 }
 
+impl MemRef {
+    fn with_buffers(&self, number: &mut impl FnMut(u32) -> u32) -> Self {
+        let base = match self.base {
+            Base::Buffer(b) => Base::Buffer(number(b)),
+            scratch @ Base::Scratch(_) => scratch,
+        };
+        Self { base, dtype: self.dtype, index: self.index.clone() }
+    }
+}
+
 /// What a value is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum VOp {
@@ -146,7 +156,7 @@ pub enum Stmt {
 }
 
 /// A function: a kernel's body.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct VFunc {
     /// Name in dumps.
     pub name: String,
@@ -162,4 +172,41 @@ pub struct VFunc {
     pub scheduled: bool,
     /// Buffers too large for caches that it writes and nobody reads soon: stores may go past the caches.
     pub streams: Vec<u32>,
+}
+
+impl VFunc {
+    /// The same function with other numbers for its buffers, and without a name.
+    pub(crate) fn with_buffers(&self, number: &mut impl FnMut(u32) -> u32) -> Self {
+        let body = with_buffers(&self.body, number);
+        let streams = self.streams.iter().map(|&b| number(b)).collect();
+        Self {
+            name: String::new(),
+            types: self.types.clone(),
+            params: self.params.clone(),
+            body,
+            streams,
+            ..*self
+        }
+    }
+}
+
+fn with_buffers(body: &[Stmt], number: &mut impl FnMut(u32) -> u32) -> Vec<Stmt> {
+    let mut all = Vec::with_capacity(body.len());
+    for stmt in body {
+        all.push(match stmt {
+            Stmt::Def { dst, op: VOp::Load(mem, guards), args } => Stmt::Def {
+                dst: *dst,
+                op: VOp::Load(mem.with_buffers(number), guards.clone()),
+                args: args.clone(),
+            },
+            Stmt::Store { mem, value } => Stmt::Store { mem: mem.with_buffers(number), value: *value },
+            Stmt::Prefetch(mem) => Stmt::Prefetch(mem.with_buffers(number)),
+            Stmt::Loop(l) => {
+                let (lo, hi, carried) = (l.lo.clone(), l.hi.clone(), l.carried.clone());
+                Stmt::Loop(Loop { lo, hi, carried, body: with_buffers(&l.body, number), ..*l })
+            }
+            other @ Stmt::Def { .. } => other.clone(),
+        });
+    }
+    all
 }

@@ -36,8 +36,8 @@ pub(super) struct Bases {
     pub state: i32,
     pub constants: i32,
     pub scratch: i32,
-    /// Inputs and outputs by buffer.
-    pub ports: FxHashMap<u32, i32>,
+    /// Those of buffers with pointers of their own: inputs, outputs, and all whose places are in a table.
+    pub buffers: FxHashMap<u32, i32>,
 }
 
 /// The part of an address that a region computes at its entry.
@@ -467,11 +467,14 @@ impl Emitter<'_> {
     fn base(&self, base: Base) -> (i32, i64) {
         match base {
             Base::Scratch(offset) => (self.bases.scratch, i64::from(offset)),
-            Base::Buffer(i) => match self.program.buffers[i as usize].place {
-                program::Place::Arena(offset) => (self.bases.arena, offset as i64),
-                program::Place::State(offset) => (self.bases.state, offset as i64),
-                program::Place::Constant(offset) => (self.bases.constants, offset as i64),
-                program::Place::Input(_) | program::Place::Output(_) => (self.bases.ports[&i], 0),
+            Base::Buffer(i) => match (self.bases.buffers.get(&i), self.program.buffers[i as usize].place) {
+                (Some(&slot), _) => (slot, 0),
+                (None, program::Place::Arena(offset)) => (self.bases.arena, offset as i64),
+                (None, program::Place::State(offset)) => (self.bases.state, offset as i64),
+                (None, program::Place::Constant(offset)) => (self.bases.constants, offset as i64),
+                (None, program::Place::Input(_) | program::Place::Output(_)) => {
+                    unreachable!("it has a pointer")
+                }
             },
         }
     }

@@ -17,7 +17,7 @@ use self::address::{Place, Region};
 pub(in crate::codegen) use self::asm::Code;
 use self::asm::{Alu, Assembler, Cond, Evex, Gpr, Mem, RAX, RBX, RCX, RDI, RDX, RSI, RSP, Rm, Width};
 use self::regs::{Class, Home, MASK_TAIL, Part, Placed, Registers};
-use crate::program::Program;
+use crate::program::{self, Program};
 use crate::vector::{Bound, Loop, MemRef, Stmt, VFunc, VOp, Val};
 use graphc_ir::{Atom, DType, IndexExpr, ScalarOp, Var};
 use graphc_runtime::abi;
@@ -59,10 +59,42 @@ type Emitted<T = ()> = Result<T, Refused>;
 ///
 /// # Errors
 /// If the function needs something that this emitter does not know.
-pub(in crate::codegen) fn compile(program: &Program, f: &VFunc, isa: Isa) -> Result<Code, Refused> {
+pub(in crate::codegen) fn compile(
+    program: &Program,
+    f: &VFunc,
+    isa: Isa,
+    buffers: Buffers,
+) -> Result<Code, Refused> {
     let mut e = Emitter::new(program, f, isa);
+    e.buffers = buffers;
     e.function()?;
     Ok(e.a.finish())
+}
+
+/// How a kernel knows where its buffers are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::codegen) enum Buffers {
+    /// Their places are part of the code.
+    Own,
+    /// From a table whose address is in `r8`, see [`with_table`]: the code serves kernels that differ in them alone.
+    Table,
+}
+
+/// Code of a kernel that runs shared code with places of its own, of buffers in the order in which the function names
+/// them, and the offset of the four bytes for the distance from their end to the shared code.
+pub(in crate::codegen) fn with_table(program: &Program, f: &VFunc) -> (Code, usize) {
+    // lea r8, [rip + 9]; jmp; the table follows at a multiple of 8.
+    let mut bytes = vec![0x4c, 0x8d, 0x05, 9, 0, 0, 0, 0xe9, 0, 0, 0, 0];
+    let (instructions, distance) = (bytes.len(), bytes.len() - 4);
+    bytes.resize(16, 0);
+    for buffer in super::emit::buffers_of(&f.body) {
+        let offset = match program.buffers[buffer as usize].place {
+            program::Place::Arena(at) | program::Place::State(at) | program::Place::Constant(at) => at,
+            program::Place::Input(i) | program::Place::Output(i) => 8 * i,
+        };
+        bytes.extend((offset as u64).to_le_bytes());
+    }
+    (Code { bytes, instructions, notes: Vec::new() }, distance)
 }
 
 /// A statement with its position in the order of emission; a loop begins and ends at one.
@@ -102,6 +134,7 @@ struct Emitter<'a> {
     isa: Isa,
     program: &'a Program,
     f: &'a VFunc,
+    buffers: Buffers,
     r: Registers,
     /// Registers that the current instruction uses, per class.
     locked: [u64; 2],
@@ -160,6 +193,7 @@ impl<'a> Emitter<'a> {
             isa,
             program,
             f,
+            buffers: Buffers::Own,
             r: Registers {
                 vectors: vec![None; isa.registers() as usize],
                 masks: vec![None; 8],
@@ -266,17 +300,29 @@ impl<'a> Emitter<'a> {
             self.save(slot, RAX);
             *(if state { &mut self.bases.state } else { &mut self.bases.constants }) = slot;
         }
-        for buffer in super::emit::buffers_of(&self.f.body) {
-            let (offset, i) = match self.program.buffers[buffer as usize].place {
-                crate::program::Place::Input(i) => (abi::OFFSET_INPUTS, i),
-                crate::program::Place::Output(i) => (abi::OFFSET_OUTPUTS, i),
-                _ => continue,
+        for (entry, buffer) in (0..).zip(super::emit::buffers_of(&self.f.body)) {
+            use program::Place;
+            let (pointer, port) = match self.program.buffers[buffer as usize].place {
+                Place::Input(i) => (abi::OFFSET_INPUTS, Some(i)),
+                Place::Output(i) => (abi::OFFSET_OUTPUTS, Some(i)),
+                _ if self.buffers == Buffers::Own => continue,
+                Place::Arena(_) => (abi::OFFSET_ARENA, None),
+                Place::State(_) => (abi::OFFSET_STATE, None),
+                Place::Constant(_) => (abi::OFFSET_CONSTANTS, None),
             };
             let slot = self.frame_slot(8);
-            self.a.load(RAX, Mem::at(RDI, offset));
-            self.a.load(RAX, Mem::at(RAX, 8 * i as i32));
+            self.a.load(RAX, Mem::at(RDI, pointer));
+            let own = if self.buffers == Buffers::Table {
+                self.a.alu(Alu::Add, RAX, Rm::Mem(Mem::at(TABLE, 8 * entry)));
+                0
+            } else {
+                8 * port.unwrap_or(0) as i32
+            };
+            if port.is_some() {
+                self.a.load(RAX, Mem::at(RAX, own));
+            }
             self.save(slot, RAX);
-            self.bases.ports.insert(buffer, slot);
+            self.bases.buffers.insert(buffer, slot);
         }
     }
 
@@ -733,6 +779,9 @@ impl<'a> Emitter<'a> {
         self.a.vex(table::KMOVW_FROM_GPR, 0, MASK_TAIL, 0, Rm::Reg(RAX.0), None);
     }
 }
+
+/// Where the table of places is at the entry of a kernel.
+const TABLE: Gpr = Gpr(8);
 
 /// Vectors that are loaded together, and transposed in registers, where their elements lie across memory.
 const TRANSPOSED: usize = 4;
