@@ -1,11 +1,13 @@
 """Measure graphc and other frameworks in turns on the same workloads, and print a Markdown table.
 
     python tools/compare.py --peers DIR [--graphc PATH] [--workloads a,b] [--engines graphc,jax] [--threads 1,2]
-                            [--micro] [--rounds 2] [--seconds 1.5] [--lock /tmp/bench.lock] [--json FILE]
+                            [--rust-peers PATH] [--micro] [--rounds 2] [--seconds 1.5] [--lock /tmp/bench.lock]
+                            [--json FILE]
 
 DIR has `run_one.py WORKLOAD ENGINE THREADS --seconds S`, `micro.py ENGINE THREADS --seconds S`, which print a line of
 JSON for each measurement, and `bench.py`, with `environment(threads, cache)` of such a run and `disturbed(row, noise)`.
-An engine `graphc-sse` is graphc with `--isa sse`.
+An engine `graphc-sse` is graphc with `--isa sse`.  PATH is the program built in tools/rust-peers, which runs the
+workloads on the engines `candle`, `burn` and `dfdx`.
 
 Every run is a process of its own, pinned to the first CPUs and under the lock.  The engines take turns and the best
 median of all rounds counts, so that a disturbance does not hit one of them alone; a star marks a median with which
@@ -23,6 +25,7 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NOISE = 0.15        # CPUs that other processes may take from a run
+RUST_PEERS = ("candle", "burn", "dfdx")
 
 
 def parse_arguments():
@@ -30,6 +33,7 @@ def parse_arguments():
     ap.add_argument("--peers", required=True)
     ap.add_argument("--graphc", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")),
                                                      "release", "graphc"))
+    ap.add_argument("--rust-peers", help="the program of tools/rust-peers")
     ap.add_argument("--workloads", default="mlp_small,mlp,autoencoder,lenet5,resnet20")
     ap.add_argument("--engines", default="graphc,torch_eager,torch_compile,jax")
     ap.add_argument("--threads", default="1,2")
@@ -39,7 +43,13 @@ def parse_arguments():
     ap.add_argument("--timeout", default="300", help="seconds that one process may take")
     ap.add_argument("--lock", default="/tmp/bench.lock")
     ap.add_argument("--json", help="append every measurement to this file")
-    return ap.parse_args()
+    a = ap.parse_args()
+    rust_peers = [e for e in a.engines.split(",") if e in RUST_PEERS]
+    if rust_peers and not a.rust_peers:
+        ap.error(f"{', '.join(rust_peers)}: needs --rust-peers")
+    if rust_peers and a.micro:
+        ap.error(f"{', '.join(rust_peers)}: has no --micro")
+    return a
 
 
 def load_peers(peers):
@@ -57,6 +67,8 @@ def command(a, engine, workload, threads):
         isa = ["--isa", engine.split("-")[1]] if "-" in engine else []
         what = ["--micro"] if a.micro else [workload]
         return [a.graphc, "bench", *what, "--json", "--threads", str(threads), *isa, *seconds]
+    if engine in RUST_PEERS:
+        return [a.rust_peers, workload, engine, str(threads), *seconds]
     what = ["micro.py"] if a.micro else ["run_one.py", workload]
     return [sys.executable, os.path.join(a.peers, what[0]), *what[1:], engine, str(threads), *seconds]
 
@@ -67,7 +79,8 @@ def measure(a, environment, engine, workload, threads):
     cpus = ",".join(map(str, range(threads)))
     full = ["flock", a.lock, "timeout", a.timeout, "taskset", "-c", cpus] + command(a, engine, workload, threads)
     try:
-        run = subprocess.run(full, env=environment(threads, cache), capture_output=True, text=True)
+        env = dict(environment(threads, cache), RAYON_NUM_THREADS=str(threads))
+        run = subprocess.run(full, env=env, capture_output=True, text=True)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     if run.returncode:
