@@ -81,7 +81,7 @@ impl Relocation {
 
     /// The distance, `at` bytes into code, from the end of a jump to a function.
     fn of_jump(at: usize, function: FuncId) -> Self {
-        let kind = KINDS.iter().position(|&k| k == Reloc::X86CallPCRel4).unwrap_or_default() as u8;
+        let kind = KINDS.iter().position(|&k| k == Reloc::X86CallPCRel4).expect("it is one of them") as u8;
         Self { offset: at as u32, kind, function: function.as_u32(), addend: -4 }
     }
 
