@@ -134,8 +134,8 @@ pub(super) fn define<M: Module>(
     let mut g = Generator { module, linkage, jobs: Vec::new(), ready: Vec::new() };
     let mut entries: FxHashMap<&str, FuncId> = FxHashMap::default();
     let mut first_step = 0;
-    for p in &programs {
-        let entry = g.functions(p, first_step, wide_kernels(p, machine.vectors), &entries)?;
+    for (p, wide) in programs.iter().zip(wide_kernels(&programs, machine.vectors)) {
+        let entry = g.functions(p, first_step, wide, &entries)?;
         entries.insert(&p.name, entry);
         first_step += p.steps.len();
     }
@@ -236,11 +236,11 @@ struct WideKernels {
     shared: Vec<(String, Code)>,
 }
 
-/// Kernels that differ at most in where their buffers are have equal keys: the vector IR with buffers numbered in the order in
-/// which it names them, and in which memory each of these is.
-type Key = (VFunc, Vec<Discriminant<Place>>);
+/// Kernels of one program that differ at most in where their buffers are have equal keys: the program's number, the vector IR
+/// with buffers numbered in the order in which it names them, and in which memory each of these is.
+type Key = (usize, VFunc, Vec<Discriminant<Place>>);
 
-fn key(program: &Program, f: &VFunc) -> Key {
+fn key(number: usize, program: &Program, f: &VFunc) -> Key {
     let mut named: Vec<u32> = Vec::new();
     let function = f.with_buffers(&mut |b| {
         let known = named.iter().position(|&n| n == b);
@@ -250,23 +250,31 @@ fn key(program: &Program, f: &VFunc) -> Key {
         }) as u32
     });
     let places = named.iter().map(|&b| std::mem::discriminant(&program.buffers[b as usize].place));
-    (function, places.collect())
+    (number, function, places.collect())
 }
 
-/// Compiles the kernels of a program that the emitter of wide vectors takes; those with equal keys once.
-fn wide_kernels(program: &Program, isa: Isa) -> WideKernels {
-    let all = &program.scheduled;
+/// Compiles the kernels of programs that the emitter of wide vectors takes; those with equal keys once.
+fn wide_kernels(programs: &[&Program], isa: Isa) -> Vec<WideKernels> {
+    // All programs' together, for those of a loop's body alone are too few for several threads.
+    let each = |(number, p): (usize, &&Program)| (0..p.scheduled.len()).map(move |k| (number, k));
+    let places: Vec<(usize, usize)> = programs.iter().enumerate().flat_map(each).collect();
+    let all: Vec<&Scheduled> = places.iter().map(|&(p, k)| &programs[p].scheduled[k]).collect();
+    let mut wide: Vec<WideKernels> = programs.iter().map(|_| WideKernels::default()).collect();
     let Some(vectors) = isa.vectors() else {
-        return WideKernels { kernels: all.iter().map(|_| None).collect(), ..WideKernels::default() };
+        places.iter().for_each(|&(p, _)| wide[p].kernels.push(None));
+        return wide;
     };
     // Only what has as many values in as many units as another can be equal to it.
     let size = |s: &Scheduled| (s.function.types.len(), s.function.n_vars, s.units);
     let mut sizes: FxHashMap<_, usize> = FxHashMap::default();
     all.iter().for_each(|s| *sizes.entry(size(s)).or_default() += 1);
     let candidates: Vec<usize> =
-        (0..all.len()).filter(|&k| all[k].units > 0 && sizes[&size(&all[k])] > 1).collect();
+        (0..all.len()).filter(|&k| all[k].units > 0 && sizes[&size(all[k])] > 1).collect();
     let order: Vec<usize> = (0..candidates.len()).collect();
-    let keys = on_all_threads(&order, |i| key(program, &all[candidates[i]].function));
+    let keys = on_all_threads(&order, |i| {
+        let (p, k) = (places[candidates[i]].0, candidates[i]);
+        key(p, programs[p], &all[k].function)
+    });
     let mut groups: FxHashMap<Key, Vec<usize>> = FxHashMap::default();
     for (&k, key) in candidates.iter().zip(keys) {
         key.into_iter().for_each(|key| groups.entry(key).or_default().push(k));
@@ -281,11 +289,14 @@ fn wide_kernels(program: &Program, isa: Isa) -> WideKernels {
     let distinct: Vec<usize> = (0..all.len()).filter(|&k| first[k] == k).collect();
     let order: Vec<usize> = (0..distinct.len()).collect();
     let compiled = on_all_threads(&order, |i| {
-        let (k, s) = (distinct[i], &all[distinct[i]]);
+        let (k, s) = (distinct[i], all[distinct[i]]);
         let buffers = if alone[k] { Buffers::Own } else { Buffers::Table };
-        if s.units == 0 { None } else { x86::compile(program, &s.function, vectors, buffers).ok() }
+        if s.units == 0 {
+            None
+        } else {
+            x86::compile(programs[places[k].0], &s.function, vectors, buffers).ok()
+        }
     });
-    let mut wide = WideKernels::default();
     let mut own: FxHashMap<usize, Code> = FxHashMap::default();
     let mut shared: FxHashMap<usize, usize> = FxHashMap::default();
     for (&k, code) in distinct.iter().zip(compiled) {
@@ -293,13 +304,15 @@ fn wide_kernels(program: &Program, isa: Isa) -> WideKernels {
         if alone[k] {
             own.insert(k, code);
         } else {
-            shared.insert(k, wide.shared.len());
-            wide.shared.push((format!("{}.shared", all[k].function.name), code));
+            let of_program = &mut wide[places[k].0].shared;
+            shared.insert(k, of_program.len());
+            of_program.push((format!("{}.shared", all[k].function.name), code));
         }
     }
-    wide.kernels = (0..all.len())
-        .map(|k| own.remove(&k).map(Wide::Own).or_else(|| shared.get(&first[k]).copied().map(Wide::Shared)))
-        .collect();
+    for (k, &(p, _)) in places.iter().enumerate() {
+        let code = own.remove(&k).map(Wide::Own);
+        wide[p].kernels.push(code.or_else(|| shared.get(&first[k]).copied().map(Wide::Shared)));
+    }
     wide
 }
 
