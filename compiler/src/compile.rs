@@ -60,10 +60,9 @@ pub struct CompileOptions {
 
 impl Default for CompileOptions {
     fn default() -> Self {
-        let max_threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             passes: PassOptions::default(),
-            max_threads,
+            max_threads: graphc_runtime::available_parallelism(),
             isa: Isa::default(),
             keep_code: false,
             budget: None,

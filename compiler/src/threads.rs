@@ -1,5 +1,6 @@
 //! Work of the compiler on all threads of the machine.
 
+use graphc_runtime::available_parallelism;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,7 +20,7 @@ pub(crate) fn on_all_threads<T: Send>(order: &[usize], work: impl Fn(usize) -> T
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(order.len() / PIECES);
+    let threads = available_parallelism().min(order.len() / PIECES);
     std::thread::scope(|s| {
         for _ in 1..threads {
             s.spawn(run);

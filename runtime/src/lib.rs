@@ -42,7 +42,7 @@ pub use fence::{Fenced, fence_buffers};
 pub use fpenv::FpEnv;
 pub use guard::{Explain, Guard, GuardedStep, MemoryBase, MemoryRange, NonFinite};
 pub use memory::{ALIGNMENT, AlignedBuffer, Fence, GRANULE, HUGE_ALIGNMENT, SLACK_BYTES};
-pub use pool::{MAX_THREADS, THREADS_VARIABLE, ThreadPool};
+pub use pool::{MAX_THREADS, THREADS_VARIABLE, ThreadPool, available_parallelism};
 pub use profile::{FunctionProfile, Profile, StepInfo, StepTime, TraceEvent};
 pub use state::{State, StateEntry, StateLayout};
 pub use value::{Element, Value, ValueMut};

@@ -419,8 +419,11 @@ fn spin_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
-fn available_parallelism() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS)
+/// How many threads can run at a time, up to [`MAX_THREADS`]: what the system said when it was first asked, for which it reads
+/// files each time.
+pub fn available_parallelism() -> usize {
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    *THREADS.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS))
 }
 
 /// Number of threads from the value of [`THREADS_VARIABLE`]. Unset or empty: the default.

@@ -18,6 +18,7 @@ mod caches;
 mod vectors;
 
 use crate::Isa;
+use graphc_runtime::available_parallelism;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Barrier;
@@ -96,7 +97,7 @@ impl Machine {
 
     /// Measures: some seconds. Other work on the machine makes the figures too low.
     pub fn measure() -> Self {
-        let threads = available_threads();
+        let threads = available_parallelism();
         let counts: &[usize] = if threads > 1 { &[1, threads] } else { &[1] };
         let isas = Isa::ALL.into_iter().filter(|i| i.is_available());
         let arithmetic = isas.flat_map(|isa| {
@@ -146,7 +147,7 @@ impl Machine {
     }
 
     fn is_this(&self) -> bool {
-        self.cpu == caches::processor() && self.threads == available_threads()
+        self.cpu == caches::processor() && self.threads == available_parallelism()
     }
 }
 
@@ -169,10 +170,6 @@ fn bits(isa: Isa) -> usize {
         Isa::Avx2 => 256,
         Isa::Avx512 => 512,
     }
-}
-
-fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Measures fused multiply-adds from registers, in 10^9 operations on `f32` per second, with vectors as wide as
