@@ -7,6 +7,7 @@
 
 use crate::error::CompileError;
 use crate::fuse::{Fused, FusedBuffer, IndexCheck};
+use crate::kernel::structure::{Like, first_alike};
 use crate::kernel::{BufferId, Exprs, Kernel, KernelBody, Store};
 use crate::lower::{self, Target};
 use crate::memory::{self, BufferReq, MemoryPlan, Row};
@@ -140,11 +141,12 @@ pub(crate) fn assemble(
         let what = format!("the arena of function `{}`", f.name);
         return Err(CompileError::TooLarge { bytes, what });
     }
-    let Planned { order, requests, plan, gaps, scheduled, scratch_stride, again } = planned;
+    let Planned { order, requests, plan, gaps, alike, scheduled, scratch_stride, again } = planned;
     let program = Program {
         name,
         buffers: a.buffers,
         kernels: a.kernels,
+        alike,
         scheduled,
         controls: a.controls,
         steps: order,
@@ -163,6 +165,7 @@ struct Planned {
     plan: MemoryPlan,
     /// What of the arena nobody may access.
     gaps: Vec<Range<usize>>,
+    alike: Vec<usize>,
     scheduled: Vec<Scheduled>,
     scratch_stride: usize,
     again: usize,
@@ -480,13 +483,31 @@ impl<'a> Assembler<'a> {
         for (request, &buffer) in owners.iter().enumerate() {
             self.buffers[buffer].place = Place::Arena(plan.offsets[request]);
         }
-        let schedule = |k: usize| lower::schedule(&self.kernels[k], &self.buffers, target);
-        let all: Vec<usize> = (0..self.kernels.len()).collect();
-        let scheduled = on_all_threads(&all, schedule).into_iter().enumerate();
-        let scheduled: Vec<Scheduled> = scheduled.map(|(k, s)| s.unwrap_or_else(|| schedule(k))).collect();
+        let alike = first_alike(&self.kernels, &self.buffers);
+        let scheduled = self.scheduled(&alike, target);
         let scratch = scheduled.iter().map(|s| s.scratch).max().unwrap_or(0);
         let scratch_stride = scratch.next_multiple_of(64) + 64;
-        Planned { order, requests, plan, gaps, scheduled, scratch_stride, again: 0 }
+        let alike = alike.iter().map(|like| like.first).collect();
+        Planned { order, requests, plan, gaps, alike, scheduled, scratch_stride, again: 0 }
+    }
+
+    /// The schedules of all kernels, of which `alike` says which are alike: of these the first is scheduled.
+    fn scheduled(&self, alike: &[Like], target: &Target) -> Vec<Scheduled> {
+        let own: Vec<usize> = (0..alike.len()).filter(|&k| alike[k].first == k).collect();
+        let schedule = |i: usize| lower::schedule(&self.kernels[own[i]], &self.buffers, target);
+        let order: Vec<usize> = (0..own.len()).collect();
+        let firsts = on_all_threads(&order, schedule).into_iter().enumerate();
+        let mut firsts: FxHashMap<usize, Scheduled> =
+            firsts.map(|(i, s)| (own[i], s.unwrap_or_else(|| schedule(i)))).collect();
+        // From the last on, so that a first one is not moved to its place before others have been made from it.
+        let mut scheduled: Vec<Scheduled> = Vec::with_capacity(alike.len());
+        for (k, like) in alike.iter().enumerate().rev() {
+            let own = if like.first == k { firsts.remove(&k) } else { None };
+            let other = || firsts[&like.first].with_buffers(&self.kernels[k].name, &like.buffers);
+            scheduled.push(own.unwrap_or_else(other));
+        }
+        scheduled.reverse();
+        scheduled
     }
 
     /// Changes the order, and computes values again, until the arena has at most `budget` bytes.
@@ -606,10 +627,9 @@ impl<'a> Assembler<'a> {
         runs.iter().for_each(|k| number[**k] = Some(0));
         number.iter_mut().flatten().enumerate().for_each(|(new, n)| *n = new);
         runs.into_iter().for_each(|k| *k = number[*k].expect("it is run"));
-        let mut used = number.iter().map(Option::is_some);
-        self.kernels.retain(|_| used.next().unwrap_or(false));
-        let mut used = number.iter().map(Option::is_some);
-        planned.scheduled.retain(|_| used.next().unwrap_or(false));
+        retain(&mut self.kernels, &number);
+        retain(&mut planned.scheduled, &number);
+        retain(&mut planned.alike, &number);
         let controls = std::mem::take(&mut self.controls).into_iter();
         self.controls = controls.filter_map(|(k, c)| Some((number[k]?, c))).collect();
     }
@@ -673,9 +693,10 @@ impl<'a> Assembler<'a> {
         let mut candidates = kernel.reads();
         candidates.retain(|&b| {
             let (from, to) = (&self.buffers[b as usize], &self.buffers[store.buffer as usize]);
-            let before = read_before(kernel, store, b) || fault!(20);
-            let again = read_by_updates(kernel, b) && !fault!(22);
-            before && !again && from.dims == to.dims && from.strides == to.strides
+            let alike = from.dims == to.dims && from.strides == to.strides;
+            let before = || read_before(kernel, store, b) || fault!(20);
+            let again = || read_by_updates(kernel, b) && !fault!(22);
+            alike && before() && !again()
         });
         candidates
     }
@@ -720,6 +741,12 @@ fn in_last_stage(kernel: &Kernel, store: &Store) -> bool {
     }
     let inner = kernel.stores.iter().filter(|s| s.inner).map(|s| kernel.stage(s.value, &stages));
     inner.chain(stages.iter().copied()).max() == Some(kernel.stage(store.value, &stages))
+}
+
+/// Keeps what has a number.
+fn retain<T>(all: &mut Vec<T>, numbers: &[Option<usize>]) {
+    let mut numbers = numbers.iter();
+    all.retain(|_| numbers.next().is_some_and(Option::is_some));
 }
 
 /// A copy into state at the end of a step.

@@ -5,6 +5,7 @@ use crate::kernel::{BufferId, Kernel};
 pub use crate::stacked::Stacked;
 use crate::vector::VFunc;
 use graphc_ir::{DType, Function, IndexExpr, NodeId};
+use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 
 /// Where a buffer lives, with its byte offset or port number.
@@ -156,6 +157,13 @@ pub struct Scheduled {
     pub scratch: usize,
 }
 
+impl Scheduled {
+    /// The schedule of a kernel of the same structure that has this name, and these buffers in the place of this one's.
+    pub(crate) fn with_buffers(&self, name: &str, buffers: &FxHashMap<BufferId, BufferId>) -> Self {
+        Self { function: self.function.with_buffers(name, buffers), ..*self }
+    }
+}
+
 /// A compiled function before code generation.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
@@ -165,6 +173,8 @@ pub struct Program {
     pub buffers: Vec<Buffer>,
     /// Kernel IR.
     pub kernels: Vec<Kernel>,
+    /// For each kernel a number: those that have the same one have the same structure.
+    pub alike: Vec<usize>,
     /// The kernels' schedules, in the same order. Those with regions have no units.
     pub scheduled: Vec<Scheduled>,
     /// The regions of kernels that have some, by kernel.

@@ -31,7 +31,7 @@ pub struct IndexExpr {
 
 /// Ranges of the loop variables: variable `v` runs over `0..extents[v]`; likewise for dynamic
 /// values.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct IndexCx {
     /// Extent of each loop variable.
     pub extents: Vec<i64>,

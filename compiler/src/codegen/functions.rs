@@ -8,7 +8,6 @@ use super::x86::{self, Buffers, Code};
 use crate::error::CompileError;
 use crate::program::{Buffer, Place, Program, Scheduled, Step};
 use crate::threads::on_all_threads;
-use crate::vector::VFunc;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -23,7 +22,6 @@ use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget};
 use graphc_runtime::abi;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use std::mem::Discriminant;
 use std::ops::Range;
 
 /// Code of one function, for dumps.
@@ -236,24 +234,7 @@ struct WideKernels {
     shared: Vec<(String, Code)>,
 }
 
-/// Kernels of one program that differ at most in where their buffers are have equal keys: the program's number, the vector IR
-/// with buffers numbered in the order in which it names them, and in which memory each of these is.
-type Key = (usize, VFunc, Vec<Discriminant<Place>>);
-
-fn key(number: usize, program: &Program, f: &VFunc) -> Key {
-    let mut named: Vec<u32> = Vec::new();
-    let function = f.with_buffers(&mut |b| {
-        let known = named.iter().position(|&n| n == b);
-        known.unwrap_or_else(|| {
-            named.push(b);
-            named.len() - 1
-        }) as u32
-    });
-    let places = named.iter().map(|&b| std::mem::discriminant(&program.buffers[b as usize].place));
-    (number, function, places.collect())
-}
-
-/// Compiles the kernels of programs that the emitter of wide vectors takes; those with equal keys once.
+/// Compiles the kernels of programs that the emitter of wide vectors takes; those that are alike once.
 fn wide_kernels(programs: &[&Program], isa: Isa) -> Vec<WideKernels> {
     // All programs' together, for those of a loop's body alone are too few for several threads.
     let each = |(number, p): (usize, &&Program)| (0..p.scheduled.len()).map(move |k| (number, k));
@@ -264,27 +245,13 @@ fn wide_kernels(programs: &[&Program], isa: Isa) -> Vec<WideKernels> {
         places.iter().for_each(|&(p, _)| wide[p].kernels.push(None));
         return wide;
     };
-    // Only what has as many values in as many units as another can be equal to it.
-    let size = |s: &Scheduled| (s.function.types.len(), s.function.n_vars, s.units);
-    let mut sizes: FxHashMap<_, usize> = FxHashMap::default();
-    all.iter().for_each(|s| *sizes.entry(size(s)).or_default() += 1);
-    let candidates: Vec<usize> =
-        (0..all.len()).filter(|&k| all[k].units > 0 && sizes[&size(all[k])] > 1).collect();
-    let order: Vec<usize> = (0..candidates.len()).collect();
-    let keys = on_all_threads(&order, |i| {
-        let (p, k) = (places[candidates[i]].0, candidates[i]);
-        key(p, programs[p], &all[k].function)
-    });
-    let mut groups: FxHashMap<Key, Vec<usize>> = FxHashMap::default();
-    for (&k, key) in candidates.iter().zip(keys) {
-        key.into_iter().for_each(|key| groups.entry(key).or_default().push(k));
-    }
-    let mut first: Vec<usize> = (0..all.len()).collect();
+    let mut firsts: FxHashMap<(usize, usize), usize> = FxHashMap::default();
     let mut alone = vec![true; all.len()];
-    for group in groups.values().filter(|g| g.len() > 1) {
-        for &k in group {
-            (first[k], alone[k]) = (group[0], false);
-        }
+    let mut first: Vec<usize> = Vec::with_capacity(all.len());
+    for (i, &(p, k)) in places.iter().enumerate() {
+        let known = *firsts.entry((p, programs[p].alike[k])).or_insert(i);
+        alone[known] &= known == i;
+        first.push(known);
     }
     let distinct: Vec<usize> = (0..all.len()).filter(|&k| first[k] == k).collect();
     let order: Vec<usize> = (0..distinct.len()).collect();

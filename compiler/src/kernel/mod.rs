@@ -5,11 +5,13 @@ use crate::narrow::lane_type;
 use graphc_ir::{
     Atom, Combine, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Var, Window,
 };
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use smallvec::SmallVec;
+use std::hash::{BuildHasher, Hash, Hasher};
 
 pub mod cost;
 pub mod print;
+pub(crate) mod structure;
 pub mod verify;
 
 /// Number of a buffer of the program.
@@ -55,10 +57,25 @@ pub struct Expr {
 #[derive(Clone, Debug, Default)]
 pub struct Exprs {
     nodes: Vec<Expr>,
-    known: FxHashMap<Expr, ExprId>,
+    /// The expressions by their hashes; one whose hash is taken is at the next free number.
+    known: FxHashMap<u64, ExprId>,
     /// The values that dynamic index atoms stand for, as `I64` expressions with their exclusive
     /// upper bounds.
     pub dynamics: Vec<(ExprId, i64)>,
+}
+
+impl PartialEq for Exprs {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.nodes, &self.dynamics) == (&other.nodes, &other.dynamics)
+    }
+}
+
+impl Eq for Exprs {}
+
+impl Hash for Exprs {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.nodes, &self.dynamics).hash(state);
+    }
 }
 
 impl Exprs {
@@ -85,13 +102,22 @@ impl Exprs {
     /// Adds an expression or finds its equal.
     pub fn add(&mut self, op: ExprOp, args: &[ExprId], dtype: DType) -> ExprId {
         let e = Expr { op, args: SmallVec::from_slice(args), dtype };
-        if let Some(&id) = self.known.get(&e) {
-            return id;
+        let id = self.known_as(&e, self.nodes.len() as ExprId);
+        if id as usize == self.nodes.len() {
+            self.nodes.push(e);
         }
-        let id = self.nodes.len() as ExprId;
-        self.nodes.push(e.clone());
-        self.known.insert(e, id);
         id
+    }
+
+    /// The number of an expression, `new` if it has had none until now.
+    fn known_as(&mut self, e: &Expr, new: ExprId) -> ExprId {
+        let mut at = FxBuildHasher.hash_one(e);
+        loop {
+            match *self.known.entry(at).or_insert(new) {
+                id if id == new || self.nodes[id as usize] == *e => return id,
+                _ => at = at.wrapping_add(1),
+            }
+        }
     }
 
     /// Adds a load from a buffer of `dtype`.
@@ -119,16 +145,19 @@ impl Exprs {
     /// What an expression is computed from: operands and values of dynamic indices.
     pub fn operands(&self, id: ExprId) -> impl Iterator<Item = ExprId> + '_ {
         let e = self.get(id);
-        e.args.iter().copied().chain(dynamics_of(&e.op).map(|d| self.dynamics[d].0))
+        let dynamics = (!self.dynamics.is_empty()).then(|| dynamics_of(&e.op)).into_iter().flatten();
+        e.args.iter().copied().chain(dynamics.map(|d| self.dynamics[d].0))
     }
 
     /// What `roots` need: themselves, operands, and values of dynamic indices.
     pub fn needed(&self, roots: &[ExprId]) -> Vec<bool> {
         let mut needed = vec![false; self.nodes.len()];
-        let mut work = roots.to_vec();
-        while let Some(id) = work.pop() {
-            if !std::mem::replace(&mut needed[id as usize], true) {
-                work.extend(self.operands(id));
+        roots.iter().for_each(|&root| needed[root as usize] = true);
+        let last = roots.iter().max().map_or(0, |&root| root + 1);
+        // What uses an expression comes after it.
+        for id in (0..last).rev() {
+            if needed[id as usize] {
+                self.operands(id).for_each(|o| needed[o as usize] = true);
             }
         }
         needed
@@ -200,13 +229,21 @@ impl Exprs {
 
     /// Loads buffer `to` wherever `from` was loaded.
     pub(crate) fn rename(&mut self, from: BufferId, to: BufferId) {
+        self.for_each_buffer(&mut |b| replace(b, from, to));
+    }
+
+    /// Changes the buffers that are loaded.
+    fn for_each_buffer(&mut self, change: &mut dyn FnMut(&mut BufferId)) {
         for e in &mut self.nodes {
-            match &mut e.op {
-                ExprOp::Load { buffer, .. } if *buffer == from => *buffer = to,
-                _ => {}
+            if let ExprOp::Load { buffer, .. } = &mut e.op {
+                change(buffer);
             }
         }
-        self.known = self.nodes.iter().cloned().zip(0..).collect();
+        self.known.clear();
+        for (id, e) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
+            self.known_as(&e, id as ExprId);
+            self.nodes.push(e);
+        }
     }
 
     /// Loads among what `roots` need, with what they read.
@@ -221,6 +258,12 @@ impl Exprs {
                 _ => None,
             })
             .collect()
+    }
+}
+
+fn replace(buffer: &mut BufferId, from: BufferId, to: BufferId) {
+    if *buffer == from {
+        *buffer = to;
     }
 }
 
@@ -276,7 +319,7 @@ impl ScalarBuilder for Exprs {
 }
 
 /// A result of a kernel: `buffer[index] = value`.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Store {
     /// Where.
     pub buffer: BufferId,
@@ -289,7 +332,7 @@ pub struct Store {
 }
 
 /// One operand of a contraction: an expression over the contraction's variables.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Factor {
     /// Its expressions.
     pub exprs: Exprs,
@@ -308,7 +351,7 @@ impl Factor {
 
 /// Sums of products over an index space, see [`graphc_ir::Contraction`]. The left factor may vary along n
 /// too, as one batch dimension can be there instead: then a result is a sum of products lane by lane.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ContractionPart {
     /// Ranges of the variables: batch, m, n, k.
     pub space: IndexCx,
@@ -326,7 +369,7 @@ pub struct ContractionPart {
 }
 
 /// Changes to a tensor, one at each point of a space, in row-major order of the points.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Updates {
     /// Ranges of its variables.
     pub space: IndexCx,
@@ -353,7 +396,7 @@ impl Updates {
 }
 
 /// The structure of a kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum KernelBody {
     /// Values at each point of an outer space (variables `0..outer`), some of them reductions over
     /// an inner space (the other variables), in the order that [`graphc_ir::Reduce`] states.
@@ -440,7 +483,7 @@ pub enum KernelBody {
 }
 
 /// A kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Kernel {
     /// Name in dumps.
     pub name: String,
@@ -484,6 +527,9 @@ impl Kernel {
 
     /// The stage in which an inner value is known, given those of the reductions that it uses.
     pub fn stage(&self, value: ExprId, reductions: &[usize]) -> usize {
+        if reductions.is_empty() {
+            return 0;
+        }
         self.exprs.reduced(value).map(|i| reductions[i as usize] + 1).max().unwrap_or(0)
     }
 
@@ -550,30 +596,30 @@ impl Kernel {
 
     /// Reads and writes buffer `to` in the place of `from`.
     pub(crate) fn rename(&mut self, from: BufferId, to: BufferId) {
-        let replace = |b: &mut BufferId| {
-            if *b == from {
-                *b = to;
-            }
-        };
-        self.exprs.rename(from, to);
-        self.stores.iter_mut().for_each(|s| replace(&mut s.buffer));
+        self.for_each_buffer(&mut |b| replace(b, from, to));
+    }
+
+    /// Changes every mention of a buffer, in an order that depends on the kernel's structure alone.
+    fn for_each_buffer(&mut self, change: &mut dyn FnMut(&mut BufferId)) {
+        self.exprs.for_each_buffer(change);
+        self.stores.iter_mut().for_each(|s| change(&mut s.buffer));
         match &mut self.body {
             KernelBody::Loop { .. } => {}
             KernelBody::Contraction(parts) => {
                 for f in parts.iter_mut().flat_map(|p| [&mut p.lhs, &mut p.rhs]) {
-                    f.exprs.rename(from, to);
+                    f.exprs.for_each_buffer(change);
                 }
             }
-            KernelBody::Scatter(updates) => updates.exprs.rename(from, to),
+            KernelBody::Scatter(updates) => updates.exprs.for_each_buffer(change),
             KernelBody::SelectAndGather { x, values, out, .. } => {
-                [x, values, out].into_iter().for_each(replace);
+                [x, values, out].into_iter().for_each(change);
             }
-            KernelBody::SelectAndScatter { x, ct, out, .. } => [x, ct, out].into_iter().for_each(replace),
+            KernelBody::SelectAndScatter { x, ct, out, .. } => [x, ct, out].into_iter().for_each(change),
             KernelBody::ArgReduce { out, .. }
             | KernelBody::ArgSort { out, .. }
-            | KernelBody::Cumulative { out, .. } => replace(out),
+            | KernelBody::Cumulative { out, .. } => change(out),
             KernelBody::Region { operands, results, workspace } => {
-                operands.iter_mut().chain(results).chain(workspace).for_each(replace);
+                operands.iter_mut().chain(results).chain(workspace).for_each(change);
             }
         }
     }

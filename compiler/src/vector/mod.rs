@@ -12,6 +12,7 @@
 //! loops, but scalar loops may be inside vector loops and the other way round.
 
 use graphc_ir::{DType, Guard, IndexExpr, ReduceKind, ScalarOp};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 pub mod builder;
@@ -53,9 +54,9 @@ pub struct MemRef {
 }
 
 impl MemRef {
-    fn with_buffers(&self, number: &mut impl FnMut(u32) -> u32) -> Self {
+    fn with_buffers(&self, buffers: &FxHashMap<u32, u32>) -> Self {
         let base = match self.base {
-            Base::Buffer(b) => Base::Buffer(number(b)),
+            Base::Buffer(b) => Base::Buffer(buffers[&b]),
             scratch @ Base::Scratch(_) => scratch,
         };
         Self { base, dtype: self.dtype, index: self.index.clone() }
@@ -175,38 +176,33 @@ pub struct VFunc {
 }
 
 impl VFunc {
-    /// The same function with other numbers for its buffers, and without a name.
-    pub(crate) fn with_buffers(&self, number: &mut impl FnMut(u32) -> u32) -> Self {
-        let body = with_buffers(&self.body, number);
-        let streams = self.streams.iter().map(|&b| number(b)).collect();
+    /// The same function with this name, and these buffers in the place of its own.
+    pub(crate) fn with_buffers(&self, name: &str, buffers: &FxHashMap<u32, u32>) -> Self {
         Self {
-            name: String::new(),
+            name: name.to_owned(),
             types: self.types.clone(),
             params: self.params.clone(),
-            body,
-            streams,
+            body: with_buffers(&self.body, buffers),
+            streams: self.streams.iter().map(|b| buffers[b]).collect(),
             ..*self
         }
     }
 }
 
-fn with_buffers(body: &[Stmt], number: &mut impl FnMut(u32) -> u32) -> Vec<Stmt> {
-    let mut all = Vec::with_capacity(body.len());
-    for stmt in body {
-        all.push(match stmt {
-            Stmt::Def { dst, op: VOp::Load(mem, guards), args } => Stmt::Def {
-                dst: *dst,
-                op: VOp::Load(mem.with_buffers(number), guards.clone()),
-                args: args.clone(),
-            },
-            Stmt::Store { mem, value } => Stmt::Store { mem: mem.with_buffers(number), value: *value },
-            Stmt::Prefetch(mem) => Stmt::Prefetch(mem.with_buffers(number)),
-            Stmt::Loop(l) => {
-                let (lo, hi, carried) = (l.lo.clone(), l.hi.clone(), l.carried.clone());
-                Stmt::Loop(Loop { lo, hi, carried, body: with_buffers(&l.body, number), ..*l })
-            }
-            other @ Stmt::Def { .. } => other.clone(),
-        });
-    }
-    all
+fn with_buffers(body: &[Stmt], buffers: &FxHashMap<u32, u32>) -> Vec<Stmt> {
+    let each = |stmt: &Stmt| match stmt {
+        Stmt::Def { dst, op: VOp::Load(mem, guards), args } => Stmt::Def {
+            dst: *dst,
+            op: VOp::Load(mem.with_buffers(buffers), guards.clone()),
+            args: args.clone(),
+        },
+        Stmt::Store { mem, value } => Stmt::Store { mem: mem.with_buffers(buffers), value: *value },
+        Stmt::Prefetch(mem) => Stmt::Prefetch(mem.with_buffers(buffers)),
+        Stmt::Loop(l) => {
+            let (lo, hi, carried) = (l.lo.clone(), l.hi.clone(), l.carried.clone());
+            Stmt::Loop(Loop { lo, hi, carried, body: with_buffers(&l.body, buffers), ..*l })
+        }
+        other @ Stmt::Def { .. } => other.clone(),
+    };
+    body.iter().map(each).collect()
 }
