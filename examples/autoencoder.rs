@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example autoencoder [-- --model dense|conv|denoising]`
 
-mod common;
-
 use common::{Args, Outcome, over_seeds};
 use graphc::data::{Loader, Mapped, Table, augment};
 use graphc::nn::{

@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example bidirectional_gru`
 
-mod common;
-
 use common::{Args, Outcome, over_seeds};
 use graphc::data::{Dataset, Loader, Table};
 use graphc::metrics;

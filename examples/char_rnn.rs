@@ -2,17 +2,13 @@
 //!
 //! `cargo run --release --example char_rnn [-- --model rnn|gru|lstm]`
 
-mod common;
-#[path = "common/text.rs"]
-mod text;
-
+use common::text::{self, Chance, Text, WINDOW};
 use common::{Args, Outcome, over_seeds};
 use graphc::nn::{Cell, Dense, Embedding, Layer, Recurrent, RecurrentState, Run};
 use graphc::optim::{Adam, Clip, Clipped, train_step};
 use graphc::summary::Summary;
 use graphc::{DType, FunctionBuilder, ModuleBuilder, Session, Tensor, Value, cross_entropy, shape};
 use std::process::ExitCode;
-use text::{Chance, Text, WINDOW};
 
 const WIDTH: usize = 32;
 const HIDDEN: usize = 128;

@@ -3,8 +3,6 @@
 //!
 //! `cargo run --release --example digits_cnn [-- --data DIR_WITH_MNIST_FILES]`
 
-mod common;
-
 use common::{Args, Outcome, classifier, fit, over_seeds};
 use graphc::data::Table;
 use graphc::nn::{Activation, BatchNorm, Conv2d, Dense, Flatten, MaxPool2d, Sequential, Unflatten};

@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example digits_mlp [-- --data DIR_WITH_MNIST_FILES]`
 
-mod common;
-
 use common::{Args, Outcome, classifier, fit, over_seeds};
 use graphc::data::Table;
 use graphc::nn::{Activation, Dense, Flatten, Sequential};

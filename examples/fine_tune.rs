@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example fine_tune`
 
-mod common;
-
 use common::{Args, Outcome, accuracy, classifier, fit};
 use graphc::data::{Dataset, Loader, Table};
 use graphc::nn::{Activation, Conv2d, Dense, Flatten, MaxPool2d, Sequential, Unflatten};

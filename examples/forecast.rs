@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example forecast [-- --model rnn|gru|lstm]`
 
-mod common;
-
 use common::{Args, Outcome, in_repository, over_seeds, whole};
 use graphc::data::{Csv, Loader, SeriesWindows, Standardizer};
 use graphc::metrics::Regression;

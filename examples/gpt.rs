@@ -3,10 +3,7 @@
 //!
 //! `cargo run --release --example gpt`
 
-mod common;
-#[path = "common/text.rs"]
-mod text;
-
+use common::text::{self, Chance, Text, WINDOW};
 use common::{Args, Outcome, over_seeds};
 use graphc::nn::{
     Dense, Embedding, Layer, LayerNorm, LearnedPositions, Sequential, TransformerBlock, TransformerOptions,
@@ -15,7 +12,6 @@ use graphc::optim::{Adam, Clip, Clipped, train_step};
 use graphc::summary::Summary;
 use graphc::{DType, FunctionBuilder, Initializer, ModuleBuilder, Session, Tensor, cross_entropy, shape};
 use std::process::ExitCode;
-use text::{Chance, Text, WINDOW};
 
 const INIT: Initializer = Initializer::Normal { mean: 0.0, std: 0.02 };
 

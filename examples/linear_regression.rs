@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example linear_regression`
 
-mod common;
-
 use common::{Args, Outcome, over_seeds, tabular};
 use graphc::data::{Loader, Standardizer, Table};
 use graphc::metrics::Regression;

@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example logistic_regression [-- --model linear]`
 
-mod common;
-
 use common::{Args, Outcome, classifier, fit, over_seeds, tabular};
 use graphc::data::Table;
 use graphc::metrics::{Confusion, auroc};

@@ -7,7 +7,7 @@ use graphc::nn::{Activation, Dense, Flatten, Layer, Sequential};
 use graphc::{DType, ModuleBuilder, Session, cross_entropy, metrics, optim, shape, trainer::Trainer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (train, test) = load_directory(concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits"))?;
+    let (train, test) = load_directory(concat!(env!("CARGO_MANIFEST_DIR"), "/../data/digits"))?;
     let m = ModuleBuilder::new("digits");
     let net = Sequential::new()
         .then(Flatten)

@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example resnet_digits`
 
-mod common;
-
 use common::{Args, Outcome, accuracy, classifier, over_seeds};
 use graphc::data::{Dataset, Loader, Mapped, Table, augment, load_cifar10};
 use graphc::nn::{

@@ -3,8 +3,6 @@
 //!
 //! `cargo run --release --example resume -- --out FOLDER`
 
-mod common;
-
 use common::{Args, Outcome, accuracy, classifier};
 use graphc::Session;
 use graphc::data::{Loader, Mapped, Table, augment};

@@ -3,8 +3,6 @@
 //!
 //! `cargo run --release --example streaming [-- --epochs N]`
 
-mod common;
-
 use common::{Args, Outcome};
 use graphc::data::{Field, Loader, Mapped, Records, Row, Source, Table, augment};
 use graphc::nn::{Activation, Dense, Flatten, Layer, Sequential};

@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example vae`
 
-mod common;
-
 use common::{Args, Outcome, over_seeds};
 use graphc::data::{Loader, Table};
 use graphc::loss::{bce_with_logits, gaussian_kl};

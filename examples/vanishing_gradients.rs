@@ -3,8 +3,6 @@
 //!
 //! `cargo run --release --example vanishing_gradients`
 
-mod common;
-
 use common::{Args, Outcome};
 use graphc::data::{Loader, Table};
 use graphc::nn::{Activation, Dense, Flatten, Layer, LayerNorm, Residual, Sequential};

@@ -1,5 +1,6 @@
 //! What the examples share: arguments, data, and the loop over seeds.
-#![allow(dead_code, reason = "no example uses all of it")]
+
+pub mod text;
 
 use clap::Parser;
 use graphc::data::{Dataset, Loader, Source, Standardizer, Table, load_directory};
@@ -11,10 +12,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-pub(crate) type Outcome = Result<(), Box<dyn Error>>;
+/// What an example ends with.
+pub type Outcome = Result<(), Box<dyn Error>>;
 
 /// Runs an example with the arguments of the process, and says what went wrong.
-pub(crate) fn report(run: fn(&Args) -> Outcome) -> ExitCode {
+pub fn report(run: fn(&Args) -> Outcome) -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -26,44 +28,44 @@ pub(crate) fn report(run: fn(&Args) -> Outcome) -> ExitCode {
 
 /// Trains a model on data in the repository.
 #[derive(Parser, Debug)]
-pub(crate) struct Args {
+pub struct Args {
     /// Passes over the training data.
     #[arg(long)]
-    pub(crate) epochs: Option<u64>,
+    pub epochs: Option<u64>,
     /// Number of runs, each with another seed.
     #[arg(long)]
-    pub(crate) seeds: Option<u64>,
+    pub seeds: Option<u64>,
     /// Folder for pictures.
     #[arg(long, default_value = "target/pictures")]
-    pub(crate) out: PathBuf,
+    pub out: PathBuf,
     /// Folder with MNIST files instead of the digits in the repository, where an example reads digits.
     #[arg(long)]
-    pub(crate) data: Option<PathBuf>,
+    pub data: Option<PathBuf>,
     /// What to train, where an example has a choice.
     #[arg(long)]
-    pub(crate) model: Option<String>,
+    pub model: Option<String>,
 }
 
 impl Args {
     /// A picture in the folder for pictures.
-    pub(crate) fn picture(&self, name: &str) -> PathBuf {
+    pub fn picture(&self, name: &str) -> PathBuf {
         self.out.join(name)
     }
 
     /// The digits: images for training and for tests.
-    pub(crate) fn digits(&self) -> Result<(Dataset, Dataset), Box<dyn Error>> {
+    pub fn digits(&self) -> Result<(Dataset, Dataset), Box<dyn Error>> {
         let folder = self.data.clone().unwrap_or_else(|| in_repository("digits"));
         Ok(load_directory(folder)?)
     }
 }
 
 /// A file that comes with the repository.
-pub(crate) fn in_repository(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
+pub fn in_repository(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../data").join(name)
 }
 
 /// Declares `predict`, from `x: f32[B, dims..]` to `logits`, and `train_step` with the cross entropy of labels `y: i32[B]`.
-pub(crate) fn classifier(
+pub fn classifier(
     optimizer: &dyn Optimizer,
     dims: &[usize],
     model: impl FnOnce(&ModuleBuilder) -> Box<dyn Layer>,
@@ -80,7 +82,7 @@ pub(crate) fn classifier(
 }
 
 /// Share of the rows of a table that `predict` gives the right label.
-pub(crate) fn accuracy(session: &mut Session, table: &Table) -> Result<f64, TrainError> {
+pub fn accuracy(session: &mut Session, table: &Table) -> Result<f64, TrainError> {
     let labels = table.get::<i32>("y").unwrap_or_default();
     let inputs: Vec<_> = table.inputs().into_iter().filter(|(name, _)| *name == "x").collect();
     let outputs = session.run("predict", &inputs)?;
@@ -89,7 +91,7 @@ pub(crate) fn accuracy(session: &mut Session, table: &Table) -> Result<f64, Trai
 }
 
 /// Trains a classifier, and gives the report, with the measure `accuracy` on `test`.
-pub(crate) fn fit(
+pub fn fit(
     module: Module,
     train: &Table,
     test: &Table,
@@ -106,7 +108,7 @@ pub(crate) fn fit(
 }
 
 /// Mean, least and greatest of what runs with the seeds 1, 2, ... give; prints each.
-pub(crate) fn over_seeds(
+pub fn over_seeds(
     name: &str,
     seeds: u64,
     mut run: impl FnMut(u64) -> Result<f64, Box<dyn Error>>,
@@ -121,11 +123,11 @@ pub(crate) fn over_seeds(
 }
 
 /// Features, and the rows they are of.
-pub(crate) type Part = (Vec<f32>, graphc::data::Csv);
+pub type Part = (Vec<f32>, graphc::data::Csv);
 
 /// A table of `data/tabular`, as training and test part: features standardized on the training part, `x: f32[columns]`, and the last
 /// column as text.
-pub(crate) fn tabular(name: &str) -> Result<[Part; 2], Box<dyn Error>> {
+pub fn tabular(name: &str) -> Result<[Part; 2], Box<dyn Error>> {
     let file = graphc::data::Csv::open(in_repository("tabular").join(name))?;
     let target = file.header().last().cloned().unwrap_or_default();
     let columns = file.except(&["split", &target])?;
@@ -139,7 +141,7 @@ pub(crate) fn tabular(name: &str) -> Result<[Part; 2], Box<dyn Error>> {
 }
 
 /// All rows of a source, as one batch.
-pub(crate) fn whole(source: impl Source + 'static) -> Result<Table, Box<dyn Error>> {
+pub fn whole(source: impl Source + 'static) -> Result<Table, Box<dyn Error>> {
     let n = source.len();
     let fields = source.fields();
     let mut loader = Loader::new(source, n.max(1));

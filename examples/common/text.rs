@@ -1,6 +1,6 @@
 //! What the examples on text share: the text, validation, and sampling.
 
-use crate::common::{Args, in_repository};
+use crate::{Args, in_repository};
 use graphc::data::{Loader, TextWindows, Vocabulary, permutation};
 use graphc::metrics::RunningMean;
 use graphc::trainer::{Report, Trainer};
@@ -8,20 +8,23 @@ use graphc::{Module, Session};
 use std::error::Error;
 
 /// Characters of a window.
-pub(crate) const WINDOW: usize = 64;
+pub const WINDOW: usize = 64;
 /// Windows of a batch.
-pub(crate) const BATCH: usize = 32;
+pub const BATCH: usize = 32;
 
 /// A text as numbers.
-pub(crate) struct Text {
-    pub(crate) vocabulary: Vocabulary,
-    pub(crate) train: Vec<i32>,
-    pub(crate) validation: Vec<i32>,
+pub struct Text {
+    /// Its characters.
+    pub vocabulary: Vocabulary,
+    /// What is learned.
+    pub train: Vec<i32>,
+    /// What is not.
+    pub validation: Vec<i32>,
 }
 
 impl Text {
     /// The first nine tenths train, the others validate.
-    pub(crate) fn load() -> Result<Self, Box<dyn Error>> {
+    pub fn load() -> Result<Self, Box<dyn Error>> {
         let text = std::fs::read_to_string(in_repository("text/pride-and-prejudice.txt"))?;
         let vocabulary = Vocabulary::of(&text);
         let mut train = vocabulary.encode(&text)?;
@@ -31,12 +34,7 @@ impl Text {
 }
 
 /// Trains `train_step` in rounds of 250 steps, and validates `evaluate` (`loss`, of `x` and `y`) after each.
-pub(crate) fn fit(
-    module: Module,
-    text: &Text,
-    args: &Args,
-    seed: u64,
-) -> Result<(Session, Report), Box<dyn Error>> {
+pub fn fit(module: Module, text: &Text, args: &Args, seed: u64) -> Result<(Session, Report), Box<dyn Error>> {
     let mut session = Session::new(module, seed)?;
     let windows = TextWindows::new(text.train.clone(), WINDOW, 1);
     let mut loader = Loader::new(windows, BATCH).shuffled(seed).limit(250).workers(1);
@@ -61,10 +59,11 @@ pub(crate) fn fit(
 }
 
 /// Numbers at random, the same for each run.
-pub(crate) struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Those of a seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed << 32)
     }
 
@@ -77,7 +76,7 @@ impl Chance {
     }
 
     /// A character by its probability, with logits divided by `temperature`.
-    pub(crate) fn pick(&mut self, logits: &[f32], temperature: f64) -> i32 {
+    pub fn pick(&mut self, logits: &[f32], temperature: f64) -> i32 {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let weight = |&l: &f32| (f64::from(l - largest) / temperature).exp();
         let mut left = self.next() * logits.iter().map(weight).sum::<f64>();
