@@ -1,4 +1,6 @@
 //! Inputs for property tests: legal applications of operations.
+//!
+//! Strategies are boxed: each type of strategy is compiled again in all that is built from it.
 
 use crate::literal::Literal;
 use crate::ops::Op;
@@ -26,18 +28,14 @@ impl Sample {
 }
 
 /// Extents worth testing: 0, 1, primes, and one around the vector widths.
-pub fn extent() -> impl Strategy<Value = usize> + Clone {
-    prop_oneof![
-        1 => Just(0usize),
-        5 => Just(1usize),
-        10 => 2usize..6,
-        4 => prop::sample::select(vec![7usize, 8, 9, 11, 13, 15, 16, 17, 31, 32, 33]),
-    ]
+pub fn extent() -> BoxedStrategy<usize> {
+    let large = prop::sample::select(vec![7usize, 8, 9, 11, 13, 15, 16, 17, 31, 32, 33]);
+    prop_oneof![1 => Just(0usize), 5 => Just(1usize), 10 => 2usize..6, 4 => large].boxed()
 }
 
 /// Shapes of rank up to `max_rank` whose number of elements stays small (at most 600).
-pub fn dims(max_rank: usize) -> impl Strategy<Value = Vec<usize>> + Clone {
-    proptest::collection::vec(extent(), 0..=max_rank).prop_map(|mut dims| {
+pub fn dims(max_rank: usize) -> BoxedStrategy<Vec<usize>> {
+    let few = |mut dims: Vec<usize>| {
         let mut n = 1;
         for d in &mut dims {
             if n * (*d).max(1) > 600 {
@@ -46,7 +44,8 @@ pub fn dims(max_rank: usize) -> impl Strategy<Value = Vec<usize>> + Clone {
             n *= (*d).max(1);
         }
         dims
-    })
+    };
+    proptest::collection::vec(extent(), 0..=max_rank).prop_map(few).boxed()
 }
 
 /// Values uniform on `lo..hi`, of any numeric type.
@@ -103,11 +102,12 @@ pub fn away_from_integers(value: f64) -> f64 {
 }
 
 /// Any float type.
-pub fn float() -> impl Strategy<Value = DType> + Clone {
-    prop_oneof![Just(DType::F32), Just(DType::F64)]
+pub fn float() -> BoxedStrategy<DType> {
+    prop_oneof![Just(DType::F32), Just(DType::F64)].boxed()
 }
 
 /// Any type with arithmetic.
-pub fn number() -> impl Strategy<Value = DType> + Clone {
+pub fn number() -> BoxedStrategy<DType> {
     prop_oneof![3 => Just(DType::F32), 2 => Just(DType::F64), 1 => Just(DType::I32), 1 => Just(DType::I64), 1 => Just(DType::U8)]
+        .boxed()
 }

@@ -264,7 +264,7 @@ pub(super) struct Case {
 /// Up to three indexed axes, windows and paired axes in any order; indices repeat and touch both ends.
 /// There are none where an indexed axis is empty.
 #[cfg(any(test, feature = "testing"))]
-pub(super) fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
+pub(super) fn cases() -> proptest::strategy::BoxedStrategy<Case> {
     use proptest::prelude::*;
     #[derive(Clone, Copy, Debug)]
     enum Role {
@@ -281,7 +281,7 @@ pub(super) fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
     let own = proptest::collection::vec(0usize..5, 0..=2);
     let int = prop_oneof![Just(DType::I32), Just(DType::I64)];
     let extra = (any::<prop::sample::Index>(), 0usize..8, any::<prop::sample::Index>());
-    (axes, own, int, extra).prop_flat_map(|(mut roles, own, int, (at, extent, order))| {
+    let drawn = (axes, own, int, extra).prop_flat_map(|(mut roles, own, int, (at, extent, order))| {
         // At least one axis is indexed.
         roles.insert(at.index(roles.len() + 1), (Role::Indexed, extent));
         let dims: Vec<usize> = roles.iter().map(|r| r.1).collect();
@@ -321,17 +321,18 @@ pub(super) fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
             let picked = picked.as_static().expect("numbers");
             Case { dims: dims.clone(), axes: axes.clone(), batch: batch.clone(), indices, picked }
         })
-    })
+    });
+    drawn.boxed()
 }
 
 /// Samples of dynamic slices: extents, those of a part, and starts.
 #[cfg(any(test, feature = "testing"))]
-pub(super) fn parts() -> impl proptest::strategy::Strategy<Value = (Vec<usize>, Vec<usize>, Vec<Literal>)> {
+pub(super) fn parts() -> proptest::strategy::BoxedStrategy<(Vec<usize>, Vec<usize>, Vec<Literal>)> {
     use proptest::prelude::*;
     let int = prop_oneof![Just(DType::I32), Just(DType::I64)];
     // A start, a size, and what follows.
     let axis = (0usize..4, 0usize..7, prop_oneof![Just(0usize), 0usize..4], int, any::<bool>());
-    proptest::collection::vec(axis, 0..=4).prop_map(|axes| {
+    let axes = proptest::collection::vec(axis, 0..=4).prop_map(|axes| {
         let (mut dims, mut part, mut starts) = (Vec::new(), Vec::new(), Vec::new());
         for (start, size, rest, int, whole) in axes {
             let (start, rest) = if whole { (0, 0) } else { (start, rest) };
@@ -340,5 +341,6 @@ pub(super) fn parts() -> impl proptest::strategy::Strategy<Value = (Vec<usize>, 
             starts.push(Literal::from_fn(int, &[], |_| Scalar::I64(start as i64)));
         }
         (dims, part, starts)
-    })
+    });
+    axes.boxed()
 }

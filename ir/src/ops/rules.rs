@@ -212,7 +212,7 @@ macro_rules! elementwise_op {
                 #[allow(unused_mut, unused_assignments, reason = "the default is replaced")]
                 let mut adjust: fn(&mut [f64]) = |_| ();
                 $(adjust = $adjust;)?
-                super::rules::adjusted_samples($name {}, super::rules::$class.dtypes, &$ranges, adjust)
+                super::rules::adjusted_samples($name {}.into(), super::rules::$class.dtypes, &$ranges, adjust)
             }
         }
     };
@@ -389,19 +389,19 @@ pub(super) fn same_dtype(op: &'static str, x: &[TensorType], a: usize, b: usize)
 /// Samples of an elementwise operation on equal types: smooth ones from `lo..hi` per operand, and
 /// special values of every type in `dtypes`.
 #[cfg(any(test, feature = "testing"))]
-pub(super) fn elementwise_samples<O: super::OpDef + Clone + std::fmt::Debug + 'static>(
-    op: O,
+pub(super) fn elementwise_samples(
+    op: impl Into<super::Op>,
     dtypes: &'static [DType],
     ranges: &'static [(f64, f64)],
 ) -> super::Samples {
-    adjusted_samples(op, dtypes, ranges, |_| ())
+    adjusted_samples(op.into(), dtypes, ranges, |_| ())
 }
 
 /// Like [`elementwise_samples`]; `adjust` moves the smooth values of one element, one per operand,
 /// away from kinks.
 #[cfg(any(test, feature = "testing"))]
-pub(super) fn adjusted_samples<O: super::OpDef + Clone + std::fmt::Debug + 'static>(
-    op: O,
+pub(super) fn adjusted_samples(
+    op: super::Op,
     dtypes: &'static [DType],
     ranges: &'static [(f64, f64)],
     adjust: fn(&mut [f64]),
@@ -425,7 +425,7 @@ pub(super) fn adjusted_samples<O: super::OpDef + Clone + std::fmt::Debug + 'stat
             ranges.iter().map(|_| special(dtype, dims.clone())).collect::<Vec<_>>().boxed()
         };
         let op = op.clone();
-        values.prop_map(move |operands| Sample { op: op.clone().into(), operands, smooth })
+        values.prop_map(move |operands| Sample { op: op.clone(), operands, smooth })
     });
     Some(samples.boxed())
 }

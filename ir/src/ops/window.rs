@@ -168,13 +168,13 @@ fn all_cover(w: &Window, dims: &[usize], out: &[usize]) -> bool {
 /// Extents, a window over them, the extents of the result, and whether every window covers an
 /// element.
 #[cfg(any(test, feature = "testing"))]
-pub(super) fn windows() -> impl proptest::strategy::Strategy<Value = (Vec<usize>, Window, Vec<usize>, bool)> {
+pub(super) fn windows() -> proptest::strategy::BoxedStrategy<(Vec<usize>, Window, Vec<usize>, bool)> {
     use proptest::prelude::*;
     let axis = prop_oneof![
         1 => (0usize..4).prop_map(|d| (d, 1usize, 1usize, (0i64, 0i64), 1usize)),
         3 => (0usize..8, 1usize..4, 1usize..4, (-2i64..4, -2i64..4), 1usize..4),
     ];
-    proptest::collection::vec(axis, 0..=3).prop_map(|axes| {
+    let axes = proptest::collection::vec(axis, 0..=3).prop_map(|axes| {
         let (mut dims, mut out) = (Vec::new(), Vec::new());
         let mut w = Window { size: vec![], strides: vec![], padding: vec![], dilation: vec![] };
         for (extent, size, stride, (lo, hi), dilation) in axes {
@@ -190,7 +190,8 @@ pub(super) fn windows() -> impl proptest::strategy::Strategy<Value = (Vec<usize>
         }
         let covered = all_cover(&w, &dims, &out);
         (dims, w, out, covered)
-    })
+    });
+    axes.boxed()
 }
 
 /// The zero of a type.
