@@ -262,6 +262,10 @@ fn a_profile_accounts_for_the_time_and_names_lines() {
     assert_eq!(p["farthest_from_bound"].as_array().unwrap().len(), 3);
     let products = steps.iter().filter(|s| s["gflops"].as_f64().unwrap() > 0.1 && s["limit"] != "");
     assert!(products.count() >= 5, "{p}");
+    // What a build for debugging measures is no record for others.
+    let kept = |name: &str| dir.path().join("graphc").join(name).exists();
+    let names = ["machine-debug.json", "machine.json"];
+    assert_eq!(names.map(kept), [cfg!(debug_assertions), !cfg!(debug_assertions)]);
 
     // The trace has both threads, each with events one after the other.
     let events: serde_json::Value = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();

@@ -42,6 +42,10 @@ pub(super) struct Args {
 
 /// Runs that a trace has.
 const TRACED_RUNS: usize = 5;
+
+/// How many times faster than its bound a kernel may seem, as the figures of a machine shared with others vary.
+const BEYOND: f64 = 1.25;
+
 /// Fewest runs that are timed.
 const MIN_RUNS: usize = 10;
 
@@ -298,6 +302,15 @@ fn table(args: &Args, m: &Measured, out: &mut Out) -> Result<(), Failure> {
         .collect();
     if !farthest.is_empty() {
         writeln!(out, "farthest from their bound: {}", farthest.join(", "))?;
+    }
+    let beyond = |r: &&Row| r.share > 0.01 && r.bound_us > BEYOND * r.us;
+    let beyond = m.rows.iter().filter(beyond).count();
+    if beyond > 0 {
+        writeln!(
+            out,
+            "{beyond} kernels are faster than the record of this machine allows: it was made beside other work. \
+             `graphc machine --again` measures it again"
+        )?;
     }
     Ok(())
 }
