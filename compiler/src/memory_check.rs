@@ -413,15 +413,126 @@ mod tests {
         assert!(planted.iter().sum::<usize>() >= 100 && planted.iter().all(|&n| n >= 5), "{planted:?}");
     }
 
+    fn req(bytes: usize, first: usize, last: usize, label: &str) -> BufferReq {
+        BufferReq { bytes, first, last, may_reuse: Vec::new(), label: label.to_owned() }
+    }
+
+    /// What is wrong with a plan, in one line.
+    fn problems(reqs: &[BufferReq], plan: &MemoryPlan) -> String {
+        let errors = check_plan(reqs, plan).err().unwrap_or_default();
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Two buffers, of which the second is in the place of the first.
+    fn in_place() -> (Vec<BufferReq>, MemoryPlan) {
+        let new = BufferReq { may_reuse: vec![0], ..req(128, 2, 3, "new") };
+        let plan = MemoryPlan {
+            offsets: vec![0, 0],
+            bytes: 128,
+            lower_bound: 128,
+            peak_step: 0,
+            shared_with: vec![None, Some(0)],
+        };
+        (vec![req(128, 0, 2, "old"), new], plan)
+    }
+
+    #[test]
+    fn each_rule_of_taking_over_is_checked() {
+        let (reqs, plan) = in_place();
+        assert_eq!(problems(&reqs, &plan), "");
+        type Change = fn(&mut Vec<BufferReq>, &mut MemoryPlan);
+        let cases: [(&str, Change); 8] = [
+            ("there is no such buffer", |_, plan| plan.shared_with[1] = Some(2)),
+            ("it may not reuse it", |reqs, _| reqs[1].may_reuse.clear()),
+            ("that one does not die at the step of the write", |reqs, _| reqs[0].last = 3),
+            ("that one does not die at the step of the write", |reqs, _| reqs[0].last = 1),
+            ("that one is written at the same step", |reqs, _| reqs[0].first = 2),
+            ("it is larger", |reqs, plan| (reqs[1].bytes, plan.bytes) = (129, 192)),
+            ("they start at different offsets", |_, plan| (plan.offsets[1], plan.bytes) = (128, 256)),
+            ("another buffer has taken it", |reqs, plan| {
+                reqs.push(reqs[1].clone());
+                plan.offsets.push(0);
+                plan.shared_with.push(Some(0));
+            }),
+        ];
+        for (why, change) in cases {
+            let (mut reqs, mut plan) = in_place();
+            change(&mut reqs, &mut plan);
+            let (buffer, of) = (reqs.len() - 1, plan.shared_with[reqs.len() - 1].unwrap());
+            let expected = format!("buffer {buffer} (`new`) in place of buffer {of}: {why}");
+            assert_eq!(problems(&reqs, &plan), expected);
+        }
+    }
+
+    #[test]
+    fn each_rule_of_places_is_checked() {
+        let reqs = [req(100, 0, 1, "x"), req(64, 1, 2, "y"), req(0, 0, 2, "empty")];
+        let good = MemoryPlan {
+            offsets: vec![64, 0, 192],
+            bytes: 192,
+            lower_bound: 192,
+            peak_step: 1,
+            shared_with: vec![None; 3],
+        };
+        assert_eq!(problems(&reqs, &good), "");
+        let wrong = |expected: &str, change: &dyn Fn(&mut MemoryPlan)| {
+            let mut plan = good.clone();
+            change(&mut plan);
+            assert_eq!(problems(&reqs, &plan), expected);
+        };
+        wrong("the plan has 2 entries for 3 buffers", &|p| p.offsets.truncate(2));
+        wrong("the plan has 2 entries for 3 buffers", &|p| p.shared_with.truncate(2));
+        wrong("buffer 1 (`y`) starts at 32, not a multiple of 64", &|p| p.offsets[1] = 32);
+        wrong("buffer 0 (`x`) ends at 228 in an arena of 192 bytes", &|p| p.offsets[0] = 128);
+        let most = usize::MAX;
+        wrong(&format!("buffer 0 (`x`) ends at {most} in an arena of 192 bytes"), &|p| {
+            p.offsets[0] = most - 63;
+        });
+        let bound = |stated, step| {
+            format!("the largest live set is 192 bytes, the plan states {stated} at step {step}")
+        };
+        wrong(&bound(128, 1), &|p| p.lower_bound = 128);
+        wrong(&bound(256, 1), &|p| p.lower_bound = 256);
+        // At another step less is alive, before and after.
+        wrong(&bound(192, 0), &|p| p.peak_step = 0);
+        wrong(&bound(192, 2), &|p| p.peak_step = 2);
+        // What a value leaves when it is shorter than the one in whose place it is.
+        let destroyed = "step 1: writing buffer 1 (`y`) destroys bytes 64..128 of buffer 0 (`x`), which is needed until step 1";
+        wrong(destroyed, &|p| p.offsets[1] = 64);
+        wrong(
+            "step 1: writing buffer 1 (`y`) destroys bytes 128..164 of buffer 0 (`x`), which is needed until step 1",
+            &|p| {
+                p.offsets[1] = 128;
+            },
+        );
+    }
+
+    #[test]
+    fn what_is_left_of_a_value_is_still_checked() {
+        // `y` takes the middle of `x`, which nothing needs any more; `z` then lies beside it, in what was `x`.
+        let reqs = [req(192, 0, 1, "x"), req(64, 2, 4, "y"), req(64, 3, 4, "z"), req(64, 3, 4, "w")];
+        let plan = MemoryPlan {
+            offsets: vec![0, 64, 0, 128],
+            bytes: 192,
+            lower_bound: 192,
+            peak_step: 0,
+            shared_with: vec![None; 4],
+        };
+        assert_eq!(problems(&reqs, &plan), "");
+        for (buffer, place) in [(2, 0), (3, 128)] {
+            let mut longer = reqs.to_vec();
+            longer[0].last = 3;
+            let found = problems(&longer, &plan);
+            let expected = format!("destroys bytes {place}..{} of buffer 0", place + 64);
+            assert!(
+                found.contains(&format!("writing buffer {buffer}")) && found.contains(&expected),
+                "{found}"
+            );
+        }
+    }
+
     #[test]
     fn a_mistake_is_described_precisely() {
-        let req = |bytes, first, last, label: &str| BufferReq {
-            bytes,
-            first,
-            last,
-            may_reuse: Vec::new(),
-            label: label.to_owned(),
-        };
         let reqs = [req(128, 0, 2, "x"), req(64, 1, 2, "y")];
         let plan = MemoryPlan {
             offsets: vec![0, 64],
