@@ -503,7 +503,11 @@ impl<'a> Assembler<'a> {
         let mut scheduled: Vec<Scheduled> = Vec::with_capacity(alike.len());
         for (k, like) in alike.iter().enumerate().rev() {
             let own = if like.first == k { firsts.remove(&k) } else { None };
-            let other = || firsts[&like.first].with_buffers(&self.kernels[k].name, &like.buffers);
+            let other = || {
+                let other = firsts[&like.first].with_buffers(&self.kernels[k].name, &like.buffers);
+                debug_assert_eq!(other, lower::schedule(&self.kernels[k], &self.buffers, target));
+                other
+            };
             scheduled.push(own.unwrap_or_else(other));
         }
         scheduled.reverse();

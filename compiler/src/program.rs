@@ -145,7 +145,7 @@ pub struct Control {
 }
 
 /// A kernel as scheduled.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scheduled {
     /// Its vector IR.
     pub function: VFunc,

@@ -92,3 +92,36 @@ fn structure(kernel: &Kernel, buffers: &[Buffer]) -> (Structure, Vec<BufferId>) 
     let forms = own.iter().map(form).collect();
     (Structure { kernel, buffers: forms }, own)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::{CompileOptions, compile_stages};
+    use graphc_ir::{Bindings, ModuleBuilder};
+
+    #[test]
+    fn like_another_is_what_differs_in_the_places_of_its_buffers_alone() {
+        let m = ModuleBuilder::new("layers");
+        m.function("f", |f| {
+            let mut x = f.input("x", DType::F32, [20, 24]);
+            for (i, [rows, columns]) in
+                [[24; 2], [24; 2], [24; 2], [24; 2], [24; 2], [24, 23], [23, 24], [24; 2]]
+                    .into_iter()
+                    .enumerate()
+            {
+                let x_w = x.dot(f.input(&format!("w{i}"), DType::F32, [rows, columns]));
+                x = if i == 3 { x_w.exp() } else { x_w.tanh() };
+            }
+            f.output("y", x);
+        });
+        let module = m.build().unwrap();
+        let (_, stages) = compile_stages(&module, "f", &Bindings::new(), &CompileOptions::default()).unwrap();
+        let program = &stages.assembled.program;
+        let products = program.kernels.iter().zip(&program.alike);
+        let products: Vec<usize> =
+            products.filter(|(k, _)| matches!(k.body, KernelBody::Contraction(_))).map(|(_, &a)| a).collect();
+        let first_like = |i: usize| products.iter().position(|p| *p == products[i]).unwrap();
+        // The first reads an input, one has another function, two have other extents, the last writes an output.
+        assert_eq!((0..8).map(first_like).collect::<Vec<_>>(), [0, 1, 1, 3, 1, 5, 6, 7]);
+    }
+}

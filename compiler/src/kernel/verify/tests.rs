@@ -357,10 +357,12 @@ fn products() {
         part(k).space.extents[2] = 0;
         part(k).out[0] = i(0).offset(1);
     });
-    right(product(), |k| {
-        part(k).space.extents[0] = 0;
-        part(k).out[0] = i(0).offset(5);
-    });
+    for rows_or_columns in [0, 1] {
+        right(product(), |k| {
+            part(k).space.extents[rows_or_columns] = 0;
+            part(k).out[0] = i(0).offset(5);
+        });
+    }
 }
 
 #[test]
