@@ -390,4 +390,214 @@ mod tests {
         });
         assert!(buffer.contains("no buffer b3") && buffer.contains("%0 is i64"), "{buffer}");
     }
+
+    /// What is wrong with the function after a change, in one line.
+    fn problems(buffers: &[Buffer], change: impl FnOnce(&mut VFunc)) -> String {
+        let mut f = sum_of_squares();
+        change(&mut f);
+        let errors = verify(&f, buffers).err().unwrap_or_default();
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    #[track_caller]
+    fn broken(expected: &str, change: impl FnOnce(&mut VFunc)) {
+        let found = problems(&[], change);
+        assert!(found.contains(expected), "{expected:?} is not in {found:?}");
+    }
+
+    #[track_caller]
+    fn right(change: impl FnOnce(&mut VFunc)) {
+        assert_eq!(problems(&[], change), "");
+    }
+
+    fn scratch(offset: u32, index: IndexExpr) -> MemRef {
+        MemRef { base: Base::Scratch(offset), dtype: DType::F32, index }
+    }
+
+    /// A new value of this type, computed in this way, at the end of the function or of its loop.
+    fn compute(f: &mut VFunc, inside: bool, ty: (DType, u16), op: VOp, args: &[Val]) -> Val {
+        let dst = f.types.len() as Val;
+        f.types.push(VType { dtype: ty.0, lanes: ty.1 });
+        let stmt = Stmt::Def { dst, op, args: args.into() };
+        if inside {
+            first_loop(f).body.push(stmt)
+        } else {
+            f.body.push(stmt)
+        }
+        dst
+    }
+
+    fn loop_over(f: &mut VFunc, hi: Bound, lanes: u16) -> Loop {
+        f.n_vars += 1;
+        let (var, step) = (f.n_vars - 1, i64::from(lanes));
+        Loop {
+            var,
+            lo: Bound::Expr(IndexExpr::default()),
+            hi,
+            step,
+            lanes,
+            carried: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    fn upto(n: i64) -> Bound {
+        Bound::Expr(IndexExpr::constant(n))
+    }
+
+    #[test]
+    fn loops() {
+        right(|f| {
+            let inner = loop_over(f, upto(3), 1);
+            first_loop(f).body.push(Stmt::Loop(inner));
+        });
+        broken("a vector loop is not inside another", |f| {
+            let inner = loop_over(f, upto(16), 16);
+            first_loop(f).body.push(Stmt::Loop(inner));
+        });
+        let of_lanes = |bound: fn(IndexExpr) -> Bound| {
+            broken("bounds are the same for all lanes", |f| {
+                let var = IndexExpr::var(first_loop(f).var);
+                let inner = loop_over(f, bound(var), 1);
+                first_loop(f).body.push(Stmt::Loop(inner));
+            });
+        };
+        of_lanes(Bound::Expr);
+        of_lanes(|x| Bound::Min(x, IndexExpr::constant(1)));
+        of_lanes(|x| Bound::Min(IndexExpr::constant(1), x));
+        let rule = "a step is positive, and the number of lanes if that is above 1";
+        for (step, lanes) in [(0, 1), (1, 0), (8, 16)] {
+            broken(rule, |f| {
+                let l = loop_over(f, upto(3), 1);
+                f.body.push(Stmt::Loop(Loop { step, lanes, ..l }));
+            });
+        }
+        right(|f| {
+            let l = loop_over(f, upto(3), 1);
+            f.body.push(Stmt::Loop(Loop { step: 2, ..l }));
+        });
+        broken("variable i0 is out of scope or taken", |f| {
+            let again = Loop { var: 0, ..loop_over(f, upto(3), 1) };
+            f.body.push(Stmt::Loop(again));
+        });
+        broken("is out of scope or taken", |f| {
+            let l = loop_over(f, upto(3), 1);
+            f.n_vars -= 1;
+            f.body.push(Stmt::Loop(l));
+        });
+    }
+
+    #[test]
+    fn values_around_a_loop() {
+        broken("are of one type", |f| {
+            let ty = (DType::F64, 16);
+            let other = compute(
+                f,
+                true,
+                ty,
+                VOp::Load(MemRef { dtype: DType::F64, ..scratch(0, IndexExpr::default()) }, vec![]),
+                &[],
+            );
+            first_loop(f).carried[0].next = other;
+        });
+        broken("are of one type", |f| {
+            let other =
+                compute(f, false, (DType::F32, 1), VOp::Load(scratch(0, IndexExpr::default()), vec![]), &[]);
+            let definition = f.body.pop().expect("just pushed");
+            f.body.insert(0, definition);
+            first_loop(f).carried[0].init = other;
+        });
+        broken("has a value for each lane", |f| {
+            let l = first_loop(f).clone();
+            for v in [l.carried[0].phi, l.carried[0].init, l.carried[0].next] {
+                f.types[v as usize].lanes = 1;
+            }
+        });
+        broken("which is not defined there", |f| {
+            let inside = first_loop(f).carried[0].next;
+            let value = compute(f, false, (DType::F32, 1), VOp::Fold(graphc_ir::ReduceKind::Sum), &[inside]);
+            f.body.push(Stmt::Store { mem: scratch(0, IndexExpr::default()), value });
+        });
+        broken("which is not defined there", |f| first_loop(f).carried[0].init = 1000);
+    }
+
+    #[test]
+    fn types_of_memory() {
+        let m = graphc_ir::ModuleBuilder::new("m");
+        m.function("f", |f| {
+            f.output("y", f.input("x", DType::I32, [4]));
+        });
+        let node = m.build().unwrap().functions[0].inputs[0];
+        let place = crate::program::Place::Input(0);
+        let buffers = [Buffer { dtype: DType::I32, dims: vec![4], strides: vec![1], place, node }];
+        let of = |dtype| {
+            let mem = MemRef { base: Base::Buffer(0), dtype, index: IndexExpr::default() };
+            problems(&buffers, |f| f.body.push(Stmt::Prefetch(mem)))
+        };
+        assert_eq!(of(DType::I32), "");
+        assert!(of(DType::F32).contains("b0 holds i32, not f32"));
+    }
+
+    #[test]
+    fn memory_and_indices() {
+        broken("there is no buffer b0", |f| {
+            let mem = MemRef { base: Base::Buffer(0), ..scratch(0, IndexExpr::default()) };
+            f.body.push(Stmt::Prefetch(mem));
+        });
+        broken("scratch offsets are aligned", |f| {
+            f.body.push(Stmt::Prefetch(scratch(2, IndexExpr::default())))
+        });
+        right(|f| f.body.push(Stmt::Prefetch(scratch(4, IndexExpr::default()))));
+        let by = |m| {
+            move |f: &mut VFunc| {
+                let within = IndexExpr::constant(3);
+                f.body.push(Stmt::Prefetch(scratch(0, IndexExpr::atom(Atom::Div(Box::new(within), m)))));
+            }
+        };
+        broken("a divisor is positive", by(0));
+        right(by(1));
+        broken("variable i0 is out of scope", |f| {
+            let within = Box::new(IndexExpr::var(0));
+            f.body.push(Stmt::Prefetch(scratch(0, IndexExpr::atom(Atom::Mod(within, 2)))));
+        });
+        let dynamic = |ty, op: fn() -> VOp| {
+            problems(&[], |f| {
+                let v = compute(f, false, ty, op(), &[]);
+                f.body.push(Stmt::Prefetch(scratch(0, IndexExpr::atom(Atom::Dynamic(v)))));
+            })
+        };
+        let load = || VOp::Load(scratch(0, IndexExpr::default()), Vec::new());
+        assert_eq!(dynamic((DType::I64, 1), || VOp::Index(IndexExpr::constant(1))), "");
+        assert!(dynamic((DType::F32, 1), load).contains("not a scalar i64"));
+        broken("not a scalar i64", |f| {
+            let v = compute(f, true, (DType::I64, 16), VOp::Index(IndexExpr::var(0)), &[]);
+            let mem = scratch(0, IndexExpr::atom(Atom::Dynamic(v)));
+            first_loop(f).body.push(Stmt::Prefetch(mem));
+        });
+        broken("a parameter: %0 is i32, not a scalar i64", |f| f.types[0].dtype = DType::I32);
+        // Of a load, an index and a guard.
+        let guard = Guard { expr: IndexExpr::var(0), lo: 0, hi: 1 };
+        for (dtype, op) in [
+            (DType::F32, VOp::Load(scratch(0, IndexExpr::default()), vec![guard.clone()])),
+            (DType::F32, VOp::Load(scratch(0, IndexExpr::var(0)), vec![])),
+            (DType::I64, VOp::Index(IndexExpr::var(0))),
+            (DType::Bool, VOp::Guard(vec![guard])),
+        ] {
+            broken("variable i0 is out of scope", |f| {
+                compute(f, false, (dtype, 1), op.clone(), &[]);
+            });
+            right(|f| {
+                compute(f, true, (dtype, 16), op.clone(), &[]);
+            });
+            broken("16 lanes outside of vector loops", |f| {
+                compute(f, false, (dtype, 16), op.clone(), &[]);
+            });
+            broken("1 lanes of an index over i0", |f| {
+                compute(f, true, (dtype, 1), op.clone(), &[]);
+            });
+            broken("8 lanes of an index over i0", |f| {
+                compute(f, true, (dtype, 8), op, &[]);
+            });
+        }
+    }
 }
