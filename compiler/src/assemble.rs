@@ -493,24 +493,20 @@ impl<'a> Assembler<'a> {
 
     /// The schedules of all kernels, of which `alike` says which are alike: of these the first is scheduled.
     fn scheduled(&self, alike: &[Like], target: &Target) -> Vec<Scheduled> {
+        let schedule = |k: usize| lower::schedule(&self.kernels[k], &self.buffers, target);
         let own: Vec<usize> = (0..alike.len()).filter(|&k| alike[k].first == k).collect();
-        let schedule = |i: usize| lower::schedule(&self.kernels[own[i]], &self.buffers, target);
         let order: Vec<usize> = (0..own.len()).collect();
-        let firsts = on_all_threads(&order, schedule).into_iter().enumerate();
-        let mut firsts: FxHashMap<usize, Scheduled> =
-            firsts.map(|(i, s)| (own[i], s.unwrap_or_else(|| schedule(i)))).collect();
-        // From the last on, so that a first one is not moved to its place before others have been made from it.
+        let mut firsts = on_all_threads(&order, |i| schedule(own[i])).into_iter();
         let mut scheduled: Vec<Scheduled> = Vec::with_capacity(alike.len());
-        for (k, like) in alike.iter().enumerate().rev() {
-            let own = if like.first == k { firsts.remove(&k) } else { None };
-            let other = || {
-                let other = firsts[&like.first].with_buffers(&self.kernels[k].name, &like.buffers);
-                debug_assert_eq!(other, lower::schedule(&self.kernels[k], &self.buffers, target));
+        for (k, like) in alike.iter().enumerate() {
+            scheduled.push(if like.first == k {
+                firsts.next().flatten().unwrap_or_else(|| schedule(k))
+            } else {
+                let other = scheduled[like.first].with_buffers(&self.kernels[k].name, &like.buffers);
+                debug_assert_eq!(other, schedule(k));
                 other
-            };
-            scheduled.push(own.unwrap_or_else(other));
+            });
         }
-        scheduled.reverse();
         scheduled
     }
 

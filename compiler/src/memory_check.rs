@@ -496,7 +496,7 @@ mod tests {
         // At another step less is alive, before and after.
         wrong(&bound(192, 0), &|p| p.peak_step = 0);
         wrong(&bound(192, 2), &|p| p.peak_step = 2);
-        // What a value leaves when it is shorter than the one in whose place it is.
+        // Onto another value, within it and at its end.
         let destroyed = "step 1: writing buffer 1 (`y`) destroys bytes 64..128 of buffer 0 (`x`), which is needed until step 1";
         wrong(destroyed, &|p| p.offsets[1] = 64);
         wrong(

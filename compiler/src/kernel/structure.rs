@@ -39,7 +39,9 @@ pub(crate) struct Like {
 /// For each kernel the first that is like it.
 pub(crate) fn first_alike(kernels: &[Kernel], buffers: &[Buffer]) -> Vec<Like> {
     // Only what has as many expressions over the same points as another can be like it.
-    let size = |k: &Kernel| (k.exprs.len(), k.stores.len(), k.space.extents.clone());
+    fn size(k: &Kernel) -> (usize, usize, &[i64]) {
+        (k.exprs.len(), k.stores.len(), &k.space.extents)
+    }
     let mut sizes: FxHashMap<_, usize> = FxHashMap::default();
     kernels.iter().for_each(|k| *sizes.entry(size(k)).or_default() += 1);
     let all: Vec<usize> = (0..kernels.len()).collect();

@@ -360,35 +360,24 @@ mod tests {
 
     #[test]
     fn each_broken_rule_is_reported() {
-        let broken = |change: &dyn Fn(&mut VFunc)| {
-            let mut f = sum_of_squares();
-            change(&mut f);
-            let errors = verify(&f, &[]).unwrap_err();
-            errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-        };
-        let step = broken(&|f| first_loop(f).step = 8);
-        assert!(step.contains("the number of lanes"), "{step}");
-        let open = broken(&|f| first_loop(f).hi = Bound::Expr(IndexExpr::atom(Atom::Dynamic(1))));
-        assert!(open.contains("fixed extent"), "{open}");
-        let twice = broken(&|f| {
+        broken("the number of lanes", |f| first_loop(f).step = 8);
+        broken("fixed extent", |f| first_loop(f).hi = Bound::Expr(IndexExpr::atom(Atom::Dynamic(1))));
+        broken("defined twice", |f| {
             let copy = f.body[0].clone();
             f.body.push(copy);
         });
-        assert!(twice.contains("defined twice"), "{twice}");
-        let late = broken(&|f| f.body.swap(0, 1));
-        assert!(late.contains("not defined there"), "{late}");
-        let var = broken(&|f| {
+        broken("not defined there", |f| f.body.swap(0, 1));
+        broken("out of scope", |f| {
             let load = first_loop(f).body[0].clone();
             f.body.push(load);
         });
-        assert!(var.contains("out of scope"), "{var}");
-        let ty = broken(&|f| f.types[2].dtype = DType::F64);
-        assert!(ty.contains("does not give"), "{ty}");
-        let buffer = broken(&|f| {
-            let mem = MemRef { base: Base::Buffer(3), dtype: DType::F32, index: IndexExpr::default() };
-            f.body.push(Stmt::Store { mem, value: 0 });
-        });
-        assert!(buffer.contains("no buffer b3") && buffer.contains("%0 is i64"), "{buffer}");
+        broken("does not give", |f| f.types[2].dtype = DType::F64);
+        for expected in ["no buffer b3", "%0 is i64"] {
+            broken(expected, |f| {
+                let mem = MemRef { base: Base::Buffer(3), dtype: DType::F32, index: IndexExpr::default() };
+                f.body.push(Stmt::Store { mem, value: 0 });
+            });
+        }
     }
 
     /// What is wrong with the function after a change, in one line.

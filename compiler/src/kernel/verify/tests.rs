@@ -39,11 +39,10 @@ fn problems(kernel: &Kernel) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Changes a kernel in one place, and says what is wrong then: all of `expected`, one of them if it is one.
+/// A kernel that is right, and wrong in this way after a change.
 #[track_caller]
-fn broken(kernel: Kernel, expected: &str, change: impl FnOnce(&mut Kernel)) {
+fn broken(mut kernel: Kernel, expected: &str, change: impl FnOnce(&mut Kernel)) {
     assert_eq!(problems(&kernel), "", "before the change");
-    let mut kernel = kernel;
     change(&mut kernel);
     let found = problems(&kernel);
     assert!(found.contains(expected), "{expected:?} is not in {found:?}");
