@@ -50,8 +50,10 @@ const UNROLL: i64 = 4;
 const UNROLL_WHOLE: i64 = 9;
 /// Registers that a row of a tile takes at most.
 const MAX_VECTORS: i64 = 8;
-/// Expressions of an epilogue that is repeated for each row of a tile rather than looped over.
-const SHORT_EPILOGUE: usize = 24;
+/// Bytes of the right factor that each strip reads: they stay in L2, beside the left factor.
+const STRIP_BYTES: i64 = 96 << 10;
+/// Expressions of an epilogue that works on the registers of a tile.
+const SHORT_EPILOGUE: usize = 16;
 
 pub(super) fn schedule(
     kernel: &Kernel,
@@ -113,6 +115,8 @@ struct Shape {
     lhs_along_n: bool,
     /// Whether each unit copies the column panels of the right factor that it needs for a block of k.
     copies_panels: bool,
+    /// Whether the epilogue has more than [`SHORT_EPILOGUE`] expressions.
+    long_epilogue: bool,
 }
 
 /// A load that gives zero outside of its buffer.
@@ -225,6 +229,7 @@ impl Shape {
             window,
             lhs_along_n,
             copies_panels,
+            long_epilogue: kernel.exprs.len() > SHORT_EPILOGUE,
         };
         if s.points() > 0 {
             s.divide(if one_each || threads == 1 { threads } else { UNITS });
@@ -259,6 +264,11 @@ impl Shape {
         self.k_dim > 0 || self.k_chunk < self.k[0]
     }
 
+    /// Whether the epilogue runs along the rows of all panels of a unit instead of on registers.
+    fn in_strips(&self) -> bool {
+        self.long_epilogue && !self.k_split()
+    }
+
     /// Chooses the sizes of blocks and units; about `wanted` of these, if that is not too few for
     /// a kernel that may be cut freely.
     fn divide(&mut self, wanted: i64) {
@@ -289,7 +299,8 @@ impl Shape {
                 break;
             }
         }
-        while self.copies_panels && self.panels > 1 && self.copied_bytes() > COPY_BYTES.0 {
+        let most = if self.in_strips() { STRIP_BYTES } else { COPY_BYTES.0 };
+        while (self.copies_panels || self.in_strips()) && self.panels > 1 && self.rhs_bytes() > most {
             self.panels = ceil_div(self.panels, 2);
         }
         if self.work() <= PARALLEL_WORK || wanted < UNITS {
@@ -359,8 +370,8 @@ impl Shape {
         elements * self.dtype.size_bytes() as i64
     }
 
-    /// Bytes of the right factor that a unit copies for a block of k.
-    fn copied_bytes(&self) -> i64 {
+    /// Bytes of the right factor that a unit reads for a block of k.
+    fn rhs_bytes(&self) -> i64 {
         self.covered_k().iter().product::<i64>() * self.panels * self.lanes * self.dtype.size_bytes() as i64
     }
 
@@ -553,11 +564,11 @@ fn copying_pays(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, r
         && rows >= if collide { COPY_ROWS.1 } else { COPY_ROWS.0 }
 }
 
-struct Part<'a, 'b> {
-    kernel: &'a Kernel,
-    part: &'a ContractionPart,
-    buffers: &'a [Buffer],
-    s: &'a Shape,
+struct Part<'k, 'b> {
+    kernel: &'k Kernel,
+    part: &'k ContractionPart,
+    buffers: &'k [Buffer],
+    s: &'k Shape,
     b: &'b mut VBuilder,
     scratch: usize,
 }
@@ -614,6 +625,19 @@ struct At {
     panel: Option<(Base, IndexExpr)>,
 }
 
+/// Row tiles of a unit are numbered from its first.
+struct RowTile {
+    /// Position in each dimension of m, of the first row.
+    m: Vec<IndexExpr>,
+    rows: i64,
+    number: IndexExpr,
+}
+
+struct Panel {
+    number: IndexExpr,
+    columns: i64,
+}
+
 /// A run of tiles of one size along a dimension.
 struct Run {
     lo: IndexExpr,
@@ -655,7 +679,7 @@ fn runs(first: &IndexExpr, block: i64, extent: i64, size: i64) -> Vec<Run> {
     runs
 }
 
-impl Part<'_, '_> {
+impl<'k> Part<'k, '_> {
     fn region(&mut self, elements: i64) -> u32 {
         let at = self.scratch;
         self.scratch += (elements as usize * self.s.dtype.size_bytes()).next_multiple_of(64);
@@ -699,21 +723,19 @@ impl Part<'_, '_> {
         } else {
             let block = KBlock { outer: Vec::new(), first: IndexExpr::default() };
             let source = self.source(&unit, &block);
-            let long = self.kernel.exprs.len() > SHORT_EPILOGUE;
-            let room = long.then(|| self.region(s.rows * s.lanes));
-            self.tiles(&unit, Some(&block), &mut |p, at| {
+            let sums = |p: &mut Self, at: &At| {
                 p.prefetch(&unit, at);
                 let zeros = p.zeros(at);
-                let sums = p.sums(&unit, &block, source.as_ref(), at, zeros);
-                match room {
-                    None => p.finish(&unit, at, &sums),
-                    Some(region) => {
-                        let (base, slot) = (Base::Scratch(region), IndexExpr::default());
-                        p.rest(base, &slot, at, &sums);
-                        p.finish_from(&unit, at, base, &slot);
-                    }
-                }
-            });
+                p.sums(&unit, &block, source.as_ref(), at, zeros)
+            };
+            if s.in_strips() {
+                self.strips(&unit, &block, &sums);
+            } else {
+                self.tiles(&unit, Some(&block), &mut |p, at| {
+                    let sums = sums(p, at);
+                    p.finish(&unit, at, &sums);
+                });
+            }
         }
         self.b.close(loop_over_units, &[]);
     }
@@ -758,16 +780,16 @@ impl Part<'_, '_> {
             });
             let init = init.collect();
             let sums = p.sums(unit, &block, source.as_ref(), at, init);
-            p.rest(base, &slot, at, &sums);
+            p.rest(base, &slot, s.lanes, at, &sums);
         });
         self.b.close(l, &[]);
         self.tiles(unit, None, &mut |p, at| p.finish_from(unit, at, base, &at.slot.scale(tile)));
     }
 
-    /// Writes accumulators to scratch memory.
-    fn rest(&mut self, base: Base, slot: &IndexExpr, at: &At, sums: &[Val]) {
+    /// Writes accumulators to scratch memory: the first at `first`, each row `stride` elements behind the one before.
+    fn rest(&mut self, base: Base, first: &IndexExpr, stride: i64, at: &At, sums: &[Val]) {
         for (i, &v) in sums.iter().enumerate() {
-            let mem = self.mem(base, slot.offset(i as i64 * self.s.lanes).add(&at.lane()));
+            let mem = self.mem(base, first.offset(i as i64 * stride).add(&at.lane()));
             self.b.store(mem, v);
         }
     }
@@ -775,51 +797,96 @@ impl Part<'_, '_> {
     /// Writes `body` for the tiles of a unit: column panels outside, row tiles inside. Tiles at the
     /// ends have copies of their own. `block` are the positions of k that the body is to read.
     fn tiles(&mut self, unit: &Unit, block: Option<&KBlock>, body: &mut dyn FnMut(&mut Self, &At)) {
+        let copied = block.and_then(|block| self.copied(unit, block));
+        self.panels(unit, &mut |p, panel| {
+            p.row_tiles(unit, &mut |p, rows| p.tile(unit, rows, panel, copied, body))
+        });
+    }
+
+    /// Row tiles outside, column panels inside: the sums of a strip, which is as wide as the unit, rest in scratch memory until
+    /// the epilogue works on them, which so runs along rows of memory.
+    fn strips(&mut self, unit: &Unit, block: &KBlock, sums: &dyn Fn(&mut Self, &At) -> Vec<Val>) {
         let s = self.s;
-        let copied = block.filter(|_| s.copies_panels).map(|block| self.copy_panels(unit, block));
+        let width = s.panels * s.lanes;
+        let base = Base::Scratch(self.region(s.rows * width));
+        let copied = self.copied(unit, block);
+        let first = unit.panel.scale(s.lanes);
+        self.row_tiles(unit, &mut |p, rows| {
+            p.panels(unit, &mut |p, panel| {
+                p.tile(unit, rows, panel, copied, &mut |p, at| {
+                    let sums = sums(p, at);
+                    p.rest(base, &at.first.add(&first.scale(-1)), width, at, &sums);
+                });
+            });
+            p.finish_strip(unit, rows, base);
+        });
+    }
+
+    /// Loops over the column panels of a unit.
+    fn panels(&mut self, unit: &Unit, body: &mut dyn FnMut(&mut Self, &Panel)) {
+        let s = self.s;
         for panels in runs(&unit.panel, s.panels, s.n, s.lanes) {
-            let lanes = s.lanes_of(panels.size);
             let p = self.b.open(panels.lo, panels.hi, 1, 1, &[]);
-            let mut loops = Vec::new();
-            let mut m = unit.m.clone();
-            let mut slot = IndexExpr::default();
-            for d in (0..m.len()).filter(|&d| d != s.row_dim) {
-                let l = self.b.open(m[d].clone(), block_end(&m[d], s.m_block[d], s.m[d], s.m[d]), 1, 1, &[]);
-                slot = slot.scale(s.m_block[d]).add(&l.var).add(&m[d].scale(-1));
-                m[d] = l.var.clone();
-                loops.push(l);
-            }
-            let row_tiles = s.m_block[s.row_dim] / s.rows;
-            let first_tile = self.b.cx().div(&unit.m[s.row_dim], s.rows);
-            for rows in runs(&first_tile, row_tiles, s.m[s.row_dim], s.rows) {
-                let t = self.b.open(rows.lo, rows.hi, 1, 1, &[]);
-                m[s.row_dim] = t.var.scale(s.rows);
-                let slot = slot.scale(row_tiles).add(&t.var).add(&first_tile.scale(-1));
-                let slot = slot.scale(s.panels).add(&p.var).add(&unit.panel.scale(-1));
-                let first = p.var.scale(s.lanes);
-                let j = self.b.open(
-                    first.clone(),
-                    Bound::Expr(first.offset(panels.size)),
-                    lanes,
-                    lanes as u16,
-                    &[],
-                );
-                let at = At {
-                    m: m.clone(),
-                    column: j.var.clone(),
-                    first,
-                    rows: rows.size,
-                    lanes: lanes as u16,
-                    slot,
-                    panel: copied.map(|base| (base, p.var.add(&unit.panel.scale(-1)))),
-                };
-                body(self, &at);
-                self.b.close(j, &[]);
-                self.b.close(t, &[]);
-            }
-            self.close(loops);
+            body(self, &Panel { number: p.var.clone(), columns: panels.size });
             self.b.close(p, &[]);
         }
+    }
+
+    /// Loops over the row tiles of a unit.
+    fn row_tiles(&mut self, unit: &Unit, body: &mut dyn FnMut(&mut Self, &RowTile)) {
+        let s = self.s;
+        let mut loops = Vec::new();
+        let mut m = unit.m.clone();
+        let mut number = IndexExpr::default();
+        for d in (0..m.len()).filter(|&d| d != s.row_dim) {
+            let l = self.b.open(m[d].clone(), block_end(&m[d], s.m_block[d], s.m[d], s.m[d]), 1, 1, &[]);
+            number = number.scale(s.m_block[d]).add(&l.var).add(&m[d].scale(-1));
+            m[d] = l.var.clone();
+            loops.push(l);
+        }
+        let row_tiles = s.m_block[s.row_dim] / s.rows;
+        let first_tile = self.b.cx().div(&unit.m[s.row_dim], s.rows);
+        for rows in runs(&first_tile, row_tiles, s.m[s.row_dim], s.rows) {
+            let t = self.b.open(rows.lo, rows.hi, 1, 1, &[]);
+            m[s.row_dim] = t.var.scale(s.rows);
+            let number = number.scale(row_tiles).add(&t.var).add(&first_tile.scale(-1));
+            body(self, &RowTile { m: m.clone(), rows: rows.size, number });
+            self.b.close(t, &[]);
+        }
+        self.close(loops);
+    }
+
+    /// One tile, whose lanes are a loop of one iteration.
+    fn tile(
+        &mut self,
+        unit: &Unit,
+        rows: &RowTile,
+        panel: &Panel,
+        copied: Option<Base>,
+        body: &mut dyn FnMut(&mut Self, &At),
+    ) {
+        let s = self.s;
+        let lanes = s.lanes_of(panel.columns);
+        let first = panel.number.scale(s.lanes);
+        let j =
+            self.b.open(first.clone(), Bound::Expr(first.offset(panel.columns)), lanes, lanes as u16, &[]);
+        let in_unit = panel.number.add(&unit.panel.scale(-1));
+        let at = At {
+            m: rows.m.clone(),
+            column: j.var.clone(),
+            first,
+            rows: rows.rows,
+            lanes: lanes as u16,
+            slot: rows.number.scale(s.panels).add(&in_unit),
+            panel: copied.map(|base| (base, in_unit)),
+        };
+        body(self, &at);
+        self.b.close(j, &[]);
+    }
+
+    /// Copies what a unit and a block of k need of the right factor, if that pays.
+    fn copied(&mut self, unit: &Unit, block: &KBlock) -> Option<Base> {
+        self.s.copies_panels.then(|| self.copy_panels(unit, block))
     }
 
     /// Asks for what the epilogue of a tile will read, row by row, while the sums are computed.
@@ -1198,19 +1265,24 @@ impl Part<'_, '_> {
         self.part.out.iter().map(|x| x.substitute(cx, &|v| vars[v as usize].clone())).collect()
     }
 
-    /// Begins the epilogue: what is the same for all rows of a tile.
-    fn epilogue<'k>(&mut self, kernel: &'k Kernel, buffers: &'k [Buffer], unit: &Unit, at: &At) -> Emit<'k> {
-        let s = self.s;
-        let row_var = (!s.space.extents[1].is_empty()).then(|| (s.space.first(1) + s.row_dim) as u32);
-        let along_rows = self.part.out.iter().map(|x| {
-            let over_collapsed = x.substitute(&self.part.space, &|v| s.space.vars[v as usize].clone());
-            row_var.is_some_and(|v| over_collapsed.uses(v))
+    /// Begins the epilogue: emits what depends on none of the collapsed variables `inside`.
+    fn epilogue(&mut self, unit: &Unit, at: &At, inside: &[usize]) -> Emit<'k> {
+        let (kernel, s) = (self.kernel, self.s);
+        let varies = self.part.out.iter().map(|x| {
+            let x = x.substitute(&self.part.space, &|v| s.space.vars[v as usize].clone());
+            inside.iter().any(|&v| x.uses(v as u32))
         });
-        let along_rows: Vec<bool> = along_rows.collect();
+        let varies: Vec<bool> = varies.collect();
         let vars = self.row_vars(unit, at, &IndexExpr::default());
-        let mut e = Emit::new(&kernel.exprs, buffers, vars);
-        e.hoist(self.b, &kernel.roots(), &|v| along_rows[v as usize]);
+        let mut e = Emit::new(&kernel.exprs, self.buffers, vars);
+        e.hoist(self.b, &kernel.roots(), &|v| varies[v as usize]);
         e
+    }
+
+    /// The collapsed variable that the rows of a tile run along.
+    fn row_var(&self) -> Vec<usize> {
+        let s = self.s;
+        if s.space.extents[1].is_empty() { Vec::new() } else { vec![s.space.first(1) + s.row_dim] }
     }
 
     fn finish_row(&mut self, e: &mut Emit<'_>, unit: &Unit, at: &At, row: &IndexExpr, sum: Val) {
@@ -1228,15 +1300,43 @@ impl Part<'_, '_> {
 
     /// Applies the epilogue to a tile.
     fn finish(&mut self, unit: &Unit, at: &At, sums: &[Val]) {
-        let mut e = self.epilogue(self.kernel, self.buffers, unit, at);
+        let mut e = self.epilogue(unit, at, &self.row_var());
         for (i, &sum) in sums.iter().enumerate() {
             self.finish_row(&mut e, unit, at, &IndexExpr::constant(i as i64), sum);
         }
     }
 
+    /// Applies the epilogue to a strip.
+    fn finish_strip(&mut self, unit: &Unit, rows: &RowTile, base: Base) {
+        let s = self.s;
+        let width = s.panels * s.lanes;
+        let first = unit.panel.scale(s.lanes);
+        let mut at = At {
+            m: rows.m.clone(),
+            column: first.clone(),
+            first: first.clone(),
+            rows: rows.rows,
+            lanes: s.copy_lanes,
+            slot: IndexExpr::default(),
+            panel: None,
+        };
+        let mut inside = self.row_var();
+        inside.extend(s.space.first(2)..s.space.first(3));
+        let mut e = self.epilogue(unit, &at, &inside);
+        let row = self.b.open(IndexExpr::default(), to(rows.rows), 1, 1, &[]);
+        let end = block_end(&first, width, s.n, s.n);
+        let j = self.b.open(first, end, i64::from(s.copy_lanes), s.copy_lanes, &[]);
+        at.column = j.var.clone();
+        let sum = self.mem(base, row.var.scale(width).add(&at.lane()));
+        let sum = self.b.load(sum, &[]);
+        self.finish_row(&mut e, unit, &at, &row.var, sum);
+        self.b.close(j, &[]);
+        self.b.close(row, &[]);
+    }
+
     /// Applies the epilogue to a tile whose sums are in scratch memory.
     fn finish_from(&mut self, unit: &Unit, at: &At, base: Base, slot: &IndexExpr) {
-        let mut e = self.epilogue(self.kernel, self.buffers, unit, at);
+        let mut e = self.epilogue(unit, at, &self.row_var());
         let row = self.b.open(IndexExpr::default(), to(at.rows), 1, 1, &[]);
         let mem = self.mem(base, slot.add(&row.var.scale(self.s.lanes)).add(&at.lane()));
         let sum = self.b.load(mem, &[]);
@@ -1359,7 +1459,7 @@ mod tests {
 
     #[test]
     fn epilogues_of_any_length() {
-        for (m, n) in [(40, 35), (1, 100), (80, 80)] {
+        for (m, n) in [(40, 35), (1, 100), (80, 80), (70, 600)] {
             let b = ModuleBuilder::new("epilogue");
             b.function("f", |f| {
                 let (x, y) = (f.input("x", DType::F32, [m, 20]), f.input("y", DType::F32, [20, n]));
