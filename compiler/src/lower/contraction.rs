@@ -28,6 +28,14 @@ const K_BLOCK: i64 = 1024;
 const FAR_ROWS: (i64, i64) = (256, 100 << 10);
 /// Rows of the result that share a copy of them at least, and if they collide in the cache.
 const COPY_ROWS: (i64, i64) = (64, 32);
+/// Bytes of a second-level cache.
+const L2_BYTES: i64 = 512 << 10;
+/// Rows of a result that do not read the right factor often: what counts is that it comes in the order of memory.
+const STREAM_ROWS: i64 = 8;
+/// Positions in a block of k of such a product.
+const STREAM_BLOCK: i64 = 8;
+/// Bytes of a right factor that is streamed, or how many times the positions of k that the cache keeps.
+const STREAM_LEAST: (i64, i64) = (4 << 20, 4);
 /// Positions in a block of k whose panels are copied: one of them stays in the first-level cache.
 const COPY_BLOCK: i64 = 320;
 /// Rows that are asked for before they are copied: they lie far apart, each has to come by itself.
@@ -184,8 +192,16 @@ impl Shape {
             None => 1..=(widest * i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(4),
         };
         let tile = Tile::best(&m, &strides, n, dtype, target, columns);
-        let copies_panels = copying_pays(part, buffers, &space, m.iter().product(), &k);
-        let (whole, most) = if copies_panels { (2 * COPY_BLOCK, COPY_BLOCK) } else { (K_WHOLE, K_BLOCK) };
+        let far = FarRows::of(part, buffers, &space, &k);
+        let rows = m.iter().product();
+        let copies_panels = far.as_ref().is_some_and(|far| far.copying_pays(rows));
+        let (whole, most) = if copies_panels {
+            (2 * COPY_BLOCK, COPY_BLOCK)
+        } else if window.is_none() && far.is_some_and(|far| far.streaming_pays(rows)) {
+            (STREAM_BLOCK, STREAM_BLOCK)
+        } else {
+            (K_WHOLE, K_BLOCK)
+        };
         // From the innermost dimension outwards, as many as fit a block.
         let (mut k_dim, mut k_chunk) = (0, k[0]);
         if k.iter().product::<i64>() > whole {
@@ -550,18 +566,49 @@ fn lhs_strides(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, n:
     found
 }
 
-/// Whether positions of k are so far apart in the right factor that what a unit needs of it had
-/// better be copied, for `rows` of the result.
-fn copying_pays(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, rows: i64, k: &[i64]) -> bool {
-    let Some(strides) = strides(&part.rhs, part, buffers, space, 3) else { return false };
-    let size = part.lhs.exprs.get(part.lhs.value).dtype.size_bytes() as i64;
-    let bytes = strides.into_iter().map(|c| c.unwrap_or(0).saturating_abs().saturating_mul(size));
-    let bytes: Vec<i64> = bytes.collect();
-    let span = bytes.iter().zip(k).map(|(b, k)| b.saturating_mul(*k)).max().unwrap_or(0);
-    let collide = bytes.iter().any(|b| b % ALIAS_BYTES as i64 == 0);
-    bytes.iter().min().is_some_and(|&b| b >= FAR_ROWS.0)
-        && span > if collide { ALIAS_LEAST as i64 - 1 } else { FAR_ROWS.1 }
-        && rows >= if collide { COPY_ROWS.1 } else { COPY_ROWS.0 }
+/// How far apart the positions of k are in the right factor, in bytes.
+struct FarRows {
+    least: i64,
+    /// From the first to the last along a dimension.
+    span: i64,
+    /// Whether they share one place in the first-level cache.
+    alias: bool,
+    /// How many times as many there are as the second-level cache keeps, as those at a multiple of a large power of two share
+    /// few places in it.
+    crowd: i64,
+}
+
+impl FarRows {
+    /// `None` where the right factor is no load.
+    fn of(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, k: &[i64]) -> Option<Self> {
+        let strides = strides(&part.rhs, part, buffers, space, 3)?;
+        let size = part.lhs.exprs.get(part.lhs.value).dtype.size_bytes() as i64;
+        let bytes = strides.into_iter().map(|c| c.unwrap_or(0).saturating_abs().saturating_mul(size));
+        let bytes: Vec<i64> = bytes.collect();
+        let kept = |b: i64| L2_BYTES >> b.trailing_zeros().min(L2_BYTES.trailing_zeros());
+        let each = || bytes.iter().zip(k).filter(|(b, _)| **b > 0);
+        Some(Self {
+            least: *bytes.iter().min()?,
+            span: each().map(|(b, k)| b.saturating_mul(*k)).max().unwrap_or(0),
+            alias: bytes.iter().any(|b| b % ALIAS_BYTES as i64 == 0),
+            crowd: each().map(|(b, k)| k / kept(*b)).max().unwrap_or(0),
+        })
+    }
+
+    /// Whether what a unit needs of the right factor had better be copied, for `rows` of the result.
+    fn copying_pays(&self, rows: i64) -> bool {
+        let collide = self.alias || self.crowd > 1;
+        self.least >= FAR_ROWS.0
+            && self.span > if collide { ALIAS_LEAST as i64 - 1 } else { FAR_ROWS.1 }
+            && rows >= if collide { COPY_ROWS.1 } else { COPY_ROWS.0 }
+    }
+
+    /// Whether few positions of k are to be taken at a time, for all columns of a unit.
+    fn streaming_pays(&self, rows: i64) -> bool {
+        rows <= STREAM_ROWS
+            && self.least >= FAR_ROWS.0
+            && (self.span >= STREAM_LEAST.0 || self.crowd >= STREAM_LEAST.1)
+    }
 }
 
 struct Part<'k, 'b> {
@@ -1450,9 +1497,19 @@ mod tests {
             (65, 110, 256, DType::F32),
             (66, 700, 70, DType::F32),
             (33, 32, 1024, DType::F32),
+            (32, 260, 512, DType::F32),
             (64, 260, 65, DType::F64),
         ];
         for (m, k, n, dtype) in cases {
+            assert_eq!(product(dtype, m, k, n, [false; 2]).len(), 1, "{m} {k} {n}");
+        }
+    }
+
+    #[test]
+    fn few_rows_stream_the_right_factor() {
+        for (m, k, n, dtype) in
+            [(1, 515, 1024, DType::F32), (3, 70, 8192, DType::F32), (2, 140, 2048, DType::F64)]
+        {
             assert_eq!(product(dtype, m, k, n, [false; 2]).len(), 1, "{m} {k} {n}");
         }
     }
