@@ -149,7 +149,7 @@ fn is_direct_lhs(part: &ContractionPart, buffers: &[FusedBuffer]) -> bool {
         return guards.iter().all(is_range);
     }
     let [_, m, n, k] = groups(part);
-    !collides(buffer, index, part, m.chain(k), n)
+    !collides(buffer, index, part, [m, k], n)
 }
 
 fn is_direct_rhs(part: &ContractionPart, buffers: &[FusedBuffer]) -> bool {
@@ -165,24 +165,36 @@ fn is_direct_rhs(part: &ContractionPart, buffers: &[FusedBuffer]) -> bool {
     guards.is_empty() && in_order
 }
 
-/// Whether positions along one of the variables collide in the cache and are read so often, once
-/// for each of `uses`, that a copy pays.
+/// Whether positions along one of the groups of variables collide in the cache and are read so often, once
+/// for each of `uses`, that a copy pays. Variables that continue one another in memory count as one.
 fn collides(
     buffer: &FusedBuffer,
     index: &[IndexExpr],
     part: &ContractionPart,
-    mut along: impl Iterator<Item = Var>,
+    along: [Range<Var>; 2],
     uses: Range<Var>,
 ) -> bool {
     let size = buffer.ty.dtype.size_bytes();
     let extent = |v: Var| part.space.extents[v as usize];
     let linear = IndexExpr::linear(index, &buffer.strides);
-    let aliases = |v: Var| {
-        let stride = linear.coefficient(v).unwrap_or(0).unsigned_abs() as usize * size;
-        stride > 0 && stride.is_multiple_of(ALIAS_BYTES) && extent(v) >= ALIAS_ROWS
+    let aliases = |vars: Range<Var>| {
+        let mut runs: Vec<(i64, i64)> = Vec::new();
+        for v in vars.rev().filter(|&v| extent(v) > 1) {
+            let stride = linear.coefficient(v).unwrap_or(0).saturating_abs();
+            match runs.last_mut() {
+                Some((inner, positions)) if stride == inner.saturating_mul(*positions) => {
+                    *positions *= extent(v)
+                }
+                _ => runs.push((stride, extent(v))),
+            }
+        }
+        let collide = |&(stride, positions): &(i64, i64)| {
+            stride > 0 && (stride as usize * size).is_multiple_of(ALIAS_BYTES) && positions >= ALIAS_ROWS
+        };
+        runs.iter().any(collide)
     };
     let bytes = buffer.ty.dims.iter().product::<usize>() * size;
-    bytes >= ALIAS_LEAST && uses.map(extent).product::<i64>() >= ALIAS_REUSE && along.any(aliases)
+    bytes >= ALIAS_LEAST && uses.map(extent).product::<i64>() >= ALIAS_REUSE && along.into_iter().any(aliases)
 }
 
 /// Columns of the panels in which the right factor is written, if it can be: those of a tile, which divide
