@@ -29,6 +29,8 @@ const LEAST_LANES: i64 = 4;
 const NEAR: usize = 8;
 /// Times that each element of a colliding factor is used at least for a copy to pay.
 const ALIAS_REUSE: i64 = 32;
+/// The same for a factor of at least so many bytes if its rows collide, of which a tile reads few at a time.
+const ALIAS_LARGE: (usize, i64) = (4 << 20, 512);
 
 /// Puts a kernel before each contraction for every factor that is not direct.
 ///
@@ -165,13 +167,13 @@ fn is_direct_rhs(part: &ContractionPart, buffers: &[FusedBuffer]) -> bool {
     guards.is_empty() && in_order
 }
 
-/// Whether positions along one of the groups of variables collide in the cache and are read so often, once
-/// for each of `uses`, that a copy pays. Variables that continue one another in memory count as one.
+/// Whether positions of m or k collide in the cache and are read so often, once for each of `uses`, that a
+/// copy pays. Variables that continue one another in memory count as one.
 fn collides(
     buffer: &FusedBuffer,
     index: &[IndexExpr],
     part: &ContractionPart,
-    along: [Range<Var>; 2],
+    [m, k]: [Range<Var>; 2],
     uses: Range<Var>,
 ) -> bool {
     let size = buffer.ty.dtype.size_bytes();
@@ -194,7 +196,9 @@ fn collides(
         runs.iter().any(collide)
     };
     let bytes = buffer.ty.dims.iter().product::<usize>() * size;
-    bytes >= ALIAS_LEAST && uses.map(extent).product::<i64>() >= ALIAS_REUSE && along.into_iter().any(aliases)
+    let uses: i64 = uses.map(extent).product();
+    let rows_matter = bytes < ALIAS_LARGE.0 || uses >= ALIAS_LARGE.1;
+    bytes >= ALIAS_LEAST && uses >= ALIAS_REUSE && (rows_matter && aliases(m) || aliases(k))
 }
 
 /// Columns of the panels in which the right factor is written, if it can be: those of a tile, which divide

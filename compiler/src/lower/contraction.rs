@@ -1489,6 +1489,17 @@ mod tests {
         // Rows that collide in the cache.
         let names = product(DType::F32, 32, 1024, 32, [false; 2]);
         assert_eq!(names, ["k0_dot_general_lhs0", "k0_dot_general"]);
+        // Positions of k that do.
+        let names = product(DType::F32, 1024, 32, 32, [true, false]);
+        assert_eq!(names, ["k0_dot_general_lhs0", "k0_dot_general"]);
+        // Rows of a large factor that is read too seldom.
+        let b = ModuleBuilder::new("seldom");
+        b.function("f", |f| {
+            let (x, y) = (f.input("x", DType::F32, [1024, 1024]), f.input("y", DType::F32, [8, 32]));
+            f.output("z", x.slice_axis(1, 8, 16).dot(y));
+        });
+        let inputs = [numbers(DType::F32, &[1024, 1024], 1), numbers(DType::F32, &[8, 32], 2)];
+        assert_eq!(check(&b.build().unwrap(), &inputs), ["k0_dot_general"]);
     }
 
     #[test]
