@@ -626,18 +626,46 @@ impl Emitter<'_> {
         }
         for (p, r) in regs.into_iter().enumerate() {
             let at = at.offset((p * width.bytes()) as i32);
-            let double = size == 8;
-            let lanes = self.active(p, per, size);
-            if let Lanes::Vector(m) = lanes {
-                let i = if double { table::MASKMOVPD_STORE } else { table::MASKMOVPS_STORE };
-                self.a.vector(i, width, r, m, Rm::Mem(at), None, Evex::default());
-            } else {
-                let i = if double { table::MOVUPD_STORE } else { table::MOVUPS_STORE };
-                self.store_by(i, width, r, at, lanes);
+            match (self.isa, self.mode) {
+                (Isa::Avx2, Mode::Vector { active: Active::Lowest(n), .. }) => {
+                    self.store_bytes_of(r, width, at, n.saturating_sub(p * per).min(per) * size);
+                }
+                _ => {
+                    let i = if size == 8 { table::MOVUPD_STORE } else { table::MOVUPS_STORE };
+                    let lanes = self.active(p, per, size);
+                    self.store_by(i, width, r, at, lanes);
+                }
             }
         }
         self.a.bind(done);
         Ok(())
+    }
+
+    /// Writes the lowest `bytes` of a register, whole elements, by the largest pieces: AVX2's masked stores take some hundred
+    /// cycles on processors by AMD, and their results are not forwarded to loads.
+    fn store_bytes_of(&mut self, mut r: u8, width: Width, mut at: Mem, mut bytes: usize) {
+        let piece = |e: &mut Self, i: Ins, width: Width, r: u8, at: Mem, imm: Option<u8>| {
+            e.a.vector(i, width, r, 0, Rm::Mem(at), imm, Evex::default());
+        };
+        if bytes == width.bytes() {
+            return piece(self, table::MOVUPS_STORE, width, r, at, None);
+        }
+        if bytes >= 16 {
+            piece(self, table::MOVUPS_STORE, Width::X, r, at, None);
+            let upper = self.temp();
+            self.a.vector(table::EXTRACT128_VEX, width, r, 0, Rm::Reg(upper), Some(1), Evex::default());
+            (r, at, bytes) = (upper, at.offset(16), bytes - 16);
+        }
+        match bytes {
+            0 => {}
+            4 => piece(self, table::MOVSS_STORE, Width::X, r, at, None),
+            8 => piece(self, table::MOVSD_STORE, Width::X, r, at, None),
+            12 => {
+                piece(self, table::MOVSD_STORE, Width::X, r, at, None);
+                piece(self, table::EXTRACTPS, Width::X, r, at.offset(8), Some(2));
+            }
+            _ => unreachable!("elements have 4 or 8 bytes"),
+        }
     }
 
     /// Writes a register past the caches, by 16 bytes.

@@ -19,9 +19,7 @@ pub(super) const MOVQ_LOAD: Ins = ins(1, 1, 1, 0x6e).tuple(Tuple::Scalar(8));
 pub(super) const MOVD_STORE: Ins = ins(1, 1, 0, 0x7e).tuple(Tuple::Scalar(4));
 pub(super) const MOVQ_STORE: Ins = ins(1, 1, 1, 0x7e).tuple(Tuple::Scalar(8));
 pub(super) const MASKMOVPS_LOAD: Ins = ins(1, 2, 0, 0x2c);
-pub(super) const MASKMOVPS_STORE: Ins = ins(1, 2, 0, 0x2e);
 pub(super) const MASKMOVPD_LOAD: Ins = ins(1, 2, 0, 0x2d);
-pub(super) const MASKMOVPD_STORE: Ins = ins(1, 2, 0, 0x2f);
 pub(super) const MOVDQU8_LOAD: Ins = ins(3, 1, 0, 0x6f);
 pub(super) const MOVDQU8_STORE: Ins = ins(3, 1, 0, 0x7f);
 
@@ -82,6 +80,7 @@ pub(super) const UNPCKLPS: Ins = ins(0, 1, 0, 0x14);
 pub(super) const UNPCKHPS: Ins = ins(0, 1, 0, 0x15);
 pub(super) const PERMQ: Ins = ins(1, 3, 1, 0x00);
 pub(super) const PSHUFD: Ins = ins(1, 1, 0, 0x70);
+pub(super) const EXTRACTPS: Ins = ins(1, 3, 0, 0x17);
 pub(super) const EXTRACT128_VEX: Ins = ins(1, 3, 0, 0x39);
 pub(super) const EXTRACT128: Ins = ins(1, 3, 0, 0x39);
 pub(super) const EXTRACT256: Ins = ins(1, 3, 1, 0x3b);
