@@ -477,3 +477,29 @@ fn kernels_that_share_code_give_the_interpreters_bits() {
         assert_eq!(shared > 0, isa != Isa::Portable, "{isa}: {shared}");
     }
 }
+
+/// Right factors that are streamed for few rows or copied where their rows crowd, and long epilogues along strips whose
+/// last columns are part of a vector.
+#[test]
+fn products_in_blocks_and_strips_give_the_interpreters_bits() {
+    for (m, k, n) in [(3, 70, 8192), (32, 260, 512), (70, 24, 605), (64, 130, 43)] {
+        let b = ModuleBuilder::new(&format!("{m} {k} {n}"));
+        b.function("f", |f| {
+            let (x, y) = (f.input("x", DType::F32, [m, k]), f.input("y", DType::F32, [k, n]));
+            let bias = f.input("bias", DType::F32, [n]).broadcast([m, n], &[1]);
+            let z = x.dot(y);
+            f.output("plain", z);
+            let h = (z + bias) * 0.125;
+            f.output("long", h.tanh() + (h * h).sigmoid() / (h.abs().sqrt() + 1e-3));
+        });
+        let module = b.build().unwrap();
+        let of = |dims: &[usize], seed| common::numbers(DType::F32, dims, seed);
+        let inputs = [of(&[m, k], 71), of(&[k, n], 72), of(&[n], 73)];
+        let expected = interpreted(&module, &inputs);
+        for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
+            for threads in [1, 3] {
+                check_function(&module, &inputs, expected.as_deref(), OptLevel::O3, threads, isa).unwrap();
+            }
+        }
+    }
+}
