@@ -280,6 +280,11 @@ impl Shape {
         self.k_dim > 0 || self.k_chunk < self.k[0]
     }
 
+    /// Columns in a unit, with those of the last panel that do not exist.
+    fn unit_columns(&self) -> i64 {
+        self.panels * self.lanes
+    }
+
     /// Whether the epilogue runs along the rows of all panels of a unit instead of on registers.
     fn in_strips(&self) -> bool {
         self.long_epilogue && !self.k_split()
@@ -309,7 +314,7 @@ impl Shape {
         self.balance_k();
         while self.lhs_bytes() > limit && self.halve_rows() {}
         while self.k_split() && self.accumulator_bytes() > ACCUMULATOR_BYTES {
-            if self.panels > 1 && self.panels * self.lanes > self.tiles_in_unit() * self.rows {
+            if self.panels > 1 && self.unit_columns() > self.tiles_in_unit() * self.rows {
                 self.panels = ceil_div(self.panels, 2);
             } else if !self.halve_rows() {
                 break;
@@ -388,11 +393,11 @@ impl Shape {
 
     /// Bytes of the right factor that a unit reads for a block of k.
     fn rhs_bytes(&self) -> i64 {
-        self.covered_k().iter().product::<i64>() * self.panels * self.lanes * self.dtype.size_bytes() as i64
+        self.covered_k().iter().product::<i64>() * self.unit_columns() * self.dtype.size_bytes() as i64
     }
 
     fn accumulator_bytes(&self) -> i64 {
-        self.tiles_in_unit() * self.rows * self.panels * self.lanes * self.dtype.size_bytes() as i64
+        self.tiles_in_unit() * self.rows * self.unit_columns() * self.dtype.size_bytes() as i64
     }
 
     /// How many positions of each collapsed variable a unit and a block of k cover.
@@ -400,7 +405,7 @@ impl Shape {
         let own = |g: usize| self.space.extents[g].len();
         let mut all = vec![1; own(0)];
         all.extend(self.m_block.iter().zip(&self.m).take(own(1)).map(|(b, e)| b.min(e)));
-        let columns = if self.lhs_along_n { self.n.min(self.panels * self.lanes) } else { 1 };
+        let columns = if self.lhs_along_n { self.n.min(self.unit_columns()) } else { 1 };
         all.extend(vec![columns; own(2)]);
         all.extend(self.covered_k().into_iter().take(own(3)));
         all
@@ -672,6 +677,9 @@ struct At {
     panel: Option<(Base, IndexExpr)>,
 }
 
+/// Position in each dimension of m, of the first row, and the columns, one a lane.
+type Place<'a> = (&'a [IndexExpr], &'a IndexExpr);
+
 /// Row tiles of a unit are numbered from its first.
 struct RowTile {
     /// Position in each dimension of m, of the first row.
@@ -854,7 +862,7 @@ impl<'k> Part<'k, '_> {
     /// the epilogue works on them, which so runs along rows of memory.
     fn strips(&mut self, unit: &Unit, block: &KBlock, sums: &dyn Fn(&mut Self, &At) -> Vec<Val>) {
         let s = self.s;
-        let width = s.panels * s.lanes;
+        let width = s.unit_columns();
         let base = Base::Scratch(self.region(s.rows * width));
         let copied = self.copied(unit, block);
         let first = unit.panel.scale(s.lanes);
@@ -941,7 +949,7 @@ impl<'k> Part<'k, '_> {
         let kernel = self.kernel;
         let line = 64 / self.s.dtype.size_bytes() as i64;
         for i in 0..at.rows {
-            let vars = self.row_vars(unit, at, &IndexExpr::constant(i));
+            let vars = self.row_vars(unit, at.place(), &IndexExpr::constant(i));
             let cx = self.b.cx();
             let of_row = |e: &IndexExpr| e.substitute(cx, &|v| vars[v as usize].clone());
             let rows: Vec<MemRef> = kernel
@@ -1302,10 +1310,10 @@ impl<'k> Part<'k, '_> {
     }
 
     /// What the kernel's variables stand for, `row` rows below the tile's first.
-    fn row_vars(&self, unit: &Unit, at: &At, row: &IndexExpr) -> Vec<IndexExpr> {
-        let mut m = at.m.clone();
+    fn row_vars(&self, unit: &Unit, (m, column): Place<'_>, row: &IndexExpr) -> Vec<IndexExpr> {
+        let mut m = m.to_vec();
         m[self.s.row_dim] = m[self.s.row_dim].add(row);
-        let point = self.point(unit, &m, &at.column, &[]);
+        let point = self.point(unit, &m, column, &[]);
         let get = |v: graphc_ir::Var| point.get(v as usize).cloned().unwrap_or_default();
         let cx = self.b.cx();
         let vars: Vec<IndexExpr> = self.s.space.vars.iter().map(|x| x.substitute(cx, &get)).collect();
@@ -1313,7 +1321,7 @@ impl<'k> Part<'k, '_> {
     }
 
     /// Begins the epilogue: emits what depends on none of the collapsed variables `inside`.
-    fn epilogue(&mut self, unit: &Unit, at: &At, inside: &[usize]) -> Emit<'k> {
+    fn epilogue(&mut self, unit: &Unit, at: Place<'_>, inside: &[usize]) -> Emit<'k> {
         let (kernel, s) = (self.kernel, self.s);
         let varies = self.part.out.iter().map(|x| {
             let x = x.substitute(&self.part.space, &|v| s.space.vars[v as usize].clone());
@@ -1332,7 +1340,7 @@ impl<'k> Part<'k, '_> {
         if s.space.extents[1].is_empty() { Vec::new() } else { vec![s.space.first(1) + s.row_dim] }
     }
 
-    fn finish_row(&mut self, e: &mut Emit<'_>, unit: &Unit, at: &At, row: &IndexExpr, sum: Val) {
+    fn finish_row(&mut self, e: &mut Emit<'_>, unit: &Unit, at: Place<'_>, row: &IndexExpr, sum: Val) {
         e.open();
         e.vars = self.row_vars(unit, at, row);
         e.reduced.insert(0, sum);
@@ -1347,52 +1355,46 @@ impl<'k> Part<'k, '_> {
 
     /// Applies the epilogue to a tile.
     fn finish(&mut self, unit: &Unit, at: &At, sums: &[Val]) {
-        let mut e = self.epilogue(unit, at, &self.row_var());
+        let mut e = self.epilogue(unit, at.place(), &self.row_var());
         for (i, &sum) in sums.iter().enumerate() {
-            self.finish_row(&mut e, unit, at, &IndexExpr::constant(i as i64), sum);
+            self.finish_row(&mut e, unit, at.place(), &IndexExpr::constant(i as i64), sum);
         }
     }
 
     /// Applies the epilogue to a strip.
     fn finish_strip(&mut self, unit: &Unit, rows: &RowTile, base: Base) {
         let s = self.s;
-        let width = s.panels * s.lanes;
+        let width = s.unit_columns();
         let first = unit.panel.scale(s.lanes);
-        let mut at = At {
-            m: rows.m.clone(),
-            column: first.clone(),
-            first: first.clone(),
-            rows: rows.rows,
-            lanes: s.copy_lanes,
-            slot: IndexExpr::default(),
-            panel: None,
-        };
         let mut inside = self.row_var();
         inside.extend(s.space.first(2)..s.space.first(3));
-        let mut e = self.epilogue(unit, &at, &inside);
+        let mut e = self.epilogue(unit, (&rows.m, &first), &inside);
         let row = self.b.open(IndexExpr::default(), to(rows.rows), 1, 1, &[]);
         let end = block_end(&first, width, s.n, s.n);
-        let j = self.b.open(first, end, i64::from(s.copy_lanes), s.copy_lanes, &[]);
-        at.column = j.var.clone();
-        let sum = self.mem(base, row.var.scale(width).add(&at.lane()));
+        let j = self.b.open(first.clone(), end, i64::from(s.copy_lanes), s.copy_lanes, &[]);
+        let sum = self.mem(base, row.var.scale(width).add(&j.var).add(&first.scale(-1)));
         let sum = self.b.load(sum, &[]);
-        self.finish_row(&mut e, unit, &at, &row.var, sum);
+        self.finish_row(&mut e, unit, (&rows.m, &j.var), &row.var, sum);
         self.b.close(j, &[]);
         self.b.close(row, &[]);
     }
 
     /// Applies the epilogue to a tile whose sums are in scratch memory.
     fn finish_from(&mut self, unit: &Unit, at: &At, base: Base, slot: &IndexExpr) {
-        let mut e = self.epilogue(unit, at, &self.row_var());
+        let mut e = self.epilogue(unit, at.place(), &self.row_var());
         let row = self.b.open(IndexExpr::default(), to(at.rows), 1, 1, &[]);
         let mem = self.mem(base, slot.add(&row.var.scale(self.s.lanes)).add(&at.lane()));
         let sum = self.b.load(mem, &[]);
-        self.finish_row(&mut e, unit, at, &row.var.clone(), sum);
+        self.finish_row(&mut e, unit, at.place(), &row.var.clone(), sum);
         self.b.close(row, &[]);
     }
 }
 
 impl At {
+    fn place(&self) -> Place<'_> {
+        (&self.m, &self.column)
+    }
+
     /// Position among the tile's columns.
     fn lane(&self) -> IndexExpr {
         self.column.add(&self.first.scale(-1))
