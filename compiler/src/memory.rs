@@ -202,14 +202,11 @@ impl Slot {
         self.segments[0].reserved
     }
 
-    /// Largest sizes of the two slots at a common step; `None` if there is no such step.
-    fn overlap(&self, other: &Self) -> Option<(usize, usize)> {
-        if let ([a], [b]) = (self.segments.as_slice(), other.segments.as_slice()) {
-            return (a.first <= b.last && b.first <= a.last).then_some((a.reserved, b.reserved));
-        }
+    /// Largest sizes of this slot and another one that is alive with it, at a common step.
+    fn overlap(&self, other: &Self) -> (usize, usize) {
         // Sizes fall, so the first common step has the largest of both.
         let at = self.first().max(other.first());
-        (at <= self.last() && at <= other.last()).then(|| (self.reserved_at(at), other.reserved_at(at)))
+        (self.reserved_at(at), other.reserved_at(at))
     }
 
     fn reserved_at(&self, step: usize) -> usize {
@@ -516,9 +513,8 @@ fn greedy(slots: &[Slot], neighbours: &Neighbours, order: &[usize], fit: Fit) ->
         taken.clear();
         for &n in neighbours.of(i) {
             let Some(base) = bases[n as usize] else { continue };
-            if let Some((own, other)) = slots[i].overlap(&slots[n as usize]) {
-                taken.push((base as isize - own as isize, base + other));
-            }
+            let (own, other) = slots[i].overlap(&slots[n as usize]);
+            taken.push((base as isize - own as isize, base + other));
         }
         taken.sort_unstable();
         let mut at = 0usize;
@@ -748,6 +744,31 @@ mod tests {
     }
 
     #[test]
+    fn pieces_without_fences_lie_side_by_side() {
+        let mut row = Row::new(None);
+        assert_eq!([100, 0, 64].map(|bytes| row.reserve(bytes, &[])), [0, 128, 128]);
+        assert_eq!(row.finish(), (192, Vec::new()));
+    }
+
+    #[test]
+    fn the_best_fit_is_the_smallest_gap_and_the_first_fit_the_lowest() {
+        // Between three that stay there are gaps of 192 and of 128 bytes, into which the last one is to go.
+        let sizes = [64, 192, 64, 128, 64, 64];
+        let slots: Vec<Slot> = std::iter::zip(sizes, [0, 0, 0, 0, 0, 1])
+            .enumerate()
+            .map(|(i, (bytes, first))| {
+                let last = if i % 2 == 1 && i < 4 { 0 } else { 1 };
+                let segments = vec![Segment { first, last, bytes, reserved: bytes }];
+                Slot { members: vec![i], segments }
+            })
+            .collect();
+        let near = neighbours(&slots).unwrap();
+        let place = |fit| greedy(&slots, &near, &[0, 1, 2, 3, 4, 5], fit);
+        assert_eq!(place(Fit::First), [0, 64, 256, 320, 448, 64]);
+        assert_eq!(place(Fit::Best), [0, 64, 256, 320, 448, 320]);
+    }
+
+    #[test]
     fn what_a_smaller_successor_leaves_is_used_again() {
         let p = checked(&[req(64 << 10, 0, 1, &[]), req(64, 1, 9, &[0]), req(60 << 10, 2, 5, &[])]);
         assert_eq!(p.shared_with[1], Some(0));
@@ -835,6 +856,8 @@ mod tests {
     fn the_report_shows_the_peak_and_the_map() {
         let mut reqs = vec![req(4096, 0, 3, &[]), req(1024, 1, 2, &[]), req(1024, 2, 3, &[1])];
         reqs.push(req(100, 3, 4, &[]));
+        // Has no place.
+        reqs.push(req(0, 3, 3, &[]));
         for (r, label) in reqs.iter_mut().zip(["activations", "hidden", "relu", "loss"]) {
             r.label = label.to_owned();
         }

@@ -435,6 +435,8 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory_check::testing::Random;
+    use proptest::prelude::*;
 
     /// Steps of a chain forward, `n` kernels each of which reads the one before, and back: kernel `n + i` reads
     /// the one before it and what kernel `n - 1 - i` has made. All values take one unit.
@@ -523,5 +525,202 @@ mod tests {
         let overwritten = s.items.iter().position(|i| i.writes.iter().any(|w| w.buffer == new)).unwrap();
         let readers = s.items.iter().enumerate().filter(|(_, i)| i.reads.contains(&old));
         assert!(readers.into_iter().all(|(at, _)| at <= overwritten));
+    }
+
+    /// A valid order of steps on values in every home: some steps write two, take over memory, check what they read, can fail, or
+    /// make what cannot be made again. The state is overwritten after the last step that can fail.
+    fn random(seed: u64) -> Schedule {
+        let mut random = Random::new(seed);
+        let steps = 1 + random.below(40);
+        let state_from = random.below(steps + 1);
+        let states = random.below(4);
+        // Inputs, then the old state.
+        let mut homes = vec![Home::Kept; 2];
+        homes.extend((0..states).map(Home::OldState));
+        let mut overwriters: Vec<Option<usize>> = vec![None; states];
+        for overwriter in overwriters.iter_mut().filter(|_| state_from < steps) {
+            *overwriter = Some(state_from + random.below(steps - state_from));
+        }
+        let mut items: Vec<Item> = Vec::new();
+        for k in 0..steps {
+            let readable = |&b: &usize| match homes[b] {
+                Home::OldState(offset) => overwriters[offset].is_none_or(|w| w >= k),
+                _ => true,
+            };
+            // Mostly what is new.
+            let known: Vec<usize> = (0..homes.len()).filter(readable).collect();
+            let some = |random: &mut Random| {
+                let back = if random.below(3) == 0 { known.len() } else { known.len().min(6) };
+                known[known.len() - 1 - random.below(back)] as BufferId
+            };
+            if k < state_from && random.below(8) == 0 {
+                let buffer = some(&mut random);
+                let step = Step::Check { buffer, bound: 1, site: k as u64 + 1 };
+                let (reads, fails) = (vec![buffer], true);
+                let (writes, reuse, renames) = (Vec::new(), Vec::new(), Vec::new());
+                items.push(Item { step, reads, writes, reuse, fails, renames, again: false });
+                continue;
+            }
+            let written = |random: &mut Random, buffer: usize| {
+                let mut reads: Vec<BufferId> = (0..random.below(4)).map(|_| some(random)).collect();
+                reads.sort_unstable();
+                reads.dedup();
+                let cost = (random.below(8) > 0).then(|| random.below(100) as u64);
+                Written { buffer: buffer as BufferId, reads, cost }
+            };
+            let mut writes = Vec::new();
+            let mut new_homes = Vec::new();
+            for _ in 0..1 + random.below(2) {
+                new_homes.push(if random.below(8) == 0 { Home::Kept } else { Home::Arena });
+            }
+            let own = (0..states).filter(|&offset| overwriters[offset] == Some(k));
+            new_homes.extend(own.map(Home::NewState));
+            for home in new_homes {
+                writes.push(written(&mut random, homes.len()));
+                homes.push(home);
+            }
+            let mut reads: Vec<BufferId> = writes.iter().flat_map(|w| w.reads.iter().copied()).collect();
+            reads.sort_unstable();
+            reads.dedup();
+            let pairs = writes.iter().flat_map(|w| reads.iter().map(|&from| (w.buffer, from)));
+            let reuse = pairs.filter(|_| random.below(2) == 0).collect();
+            let fails = k < state_from && random.below(16) == 0;
+            items.push(Item {
+                step: Step::Run(k),
+                reads,
+                writes,
+                reuse,
+                fails,
+                renames: Vec::new(),
+                again: false,
+            });
+        }
+        let bytes = homes.iter().map(|_| 64 * random.below(20)).collect();
+        Schedule { items, bytes, homes, copies: Vec::new(), reordered: false, stride: 0 }
+    }
+
+    /// What a schedule leaves in outputs and state, and what its checks see.
+    #[derive(PartialEq, Debug, Default)]
+    struct Effects {
+        kept: FxHashMap<BufferId, u64>,
+        state: FxHashMap<usize, u64>,
+        checked: FxHashMap<u64, u64>,
+    }
+
+    /// Plays the steps on numbers. Panics where a value is read that was not written, and where a step can fail
+    /// after the state has changed.
+    fn play(s: &Schedule) -> Effects {
+        let originals = s.bytes.len() - s.copies.len();
+        let original = |mut b: BufferId| {
+            while b as usize >= originals {
+                b = s.copies[b as usize - originals];
+            }
+            b
+        };
+        let written: FxHashSet<BufferId> =
+            s.items.iter().flat_map(|i| i.writes.iter().map(|w| w.buffer)).collect();
+        let mut arena: FxHashMap<BufferId, u64> = FxHashMap::default();
+        let mut effects = Effects::default();
+        for b in (0..s.bytes.len() as BufferId).filter(|b| !written.contains(b)) {
+            match s.homes[b as usize] {
+                Home::OldState(offset) => drop(effects.state.insert(offset, offset as u64)),
+                Home::Kept => drop(effects.kept.insert(b, 1000 + u64::from(b))),
+                Home::Arena | Home::NewState(_) => {}
+            }
+        }
+        let mut changed = false;
+        for item in &s.items {
+            assert!(!(item.fails && changed), "{:?} can fail after the state has changed", item.step);
+            let value = |b: &BufferId| match s.homes[*b as usize] {
+                Home::Arena => arena[b],
+                Home::Kept => effects.kept[b],
+                Home::OldState(offset) | Home::NewState(offset) => effects.state[&offset],
+            };
+            if let Step::Check { site, .. } = item.step {
+                effects.checked.insert(site, value(&item.reads[0]));
+            }
+            let mix = |h: u64, b: &BufferId| (h ^ value(b)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let result = |w: &Written| (w.buffer, w.reads.iter().fold(u64::from(original(w.buffer)), mix));
+            assert!(item.writes.iter().flat_map(|w| &w.reads).all(|b| item.reads.contains(b)));
+            for (b, result) in item.writes.iter().map(result).collect::<Vec<_>>() {
+                match s.homes[b as usize] {
+                    Home::Arena => drop(arena.insert(b, result)),
+                    Home::Kept => drop(effects.kept.insert(b, result)),
+                    Home::NewState(offset) => {
+                        effects.state.insert(offset, result);
+                        changed = true;
+                    }
+                    Home::OldState(_) => panic!("the old state is not written"),
+                }
+            }
+        }
+        effects
+    }
+
+    /// The bytes alive at each step, by the definition: a value in the arena lives from the step that makes it to the last that
+    /// reads it, and each takes over the memory of at most one that dies, which nothing else takes over.
+    fn alive(s: &Schedule) -> Vec<usize> {
+        let makes = |i: &Item, b: usize| i.writes.iter().any(|w| w.buffer as usize == b);
+        let lifetime = |b: usize| {
+            let first = s.items.iter().position(|i| makes(i, b))?;
+            let last = s.items.iter().rposition(|i| i.reads.contains(&(b as BufferId)));
+            Some(first..=last.unwrap_or(first))
+        };
+        let lifetimes: Vec<_> =
+            (0..s.bytes.len()).map(|b| lifetime(b).filter(|_| s.homes[b] == Home::Arena)).collect();
+        let at = |at: usize| {
+            let here = (0..s.bytes.len()).filter(|&b| lifetimes[b].as_ref().is_some_and(|l| l.contains(&at)));
+            let mut taken: Vec<BufferId> = Vec::new();
+            let mut shared = 0;
+            for &(to, from) in &s.items[at].reuse {
+                let dies = lifetimes[from as usize].as_ref().is_some_and(|l| *l.end() == at);
+                let free = !taken.contains(&to) && !taken.contains(&from);
+                if dies && free && s.bytes[to as usize] <= s.bytes[from as usize] {
+                    taken.extend([to, from]);
+                    shared += s.bytes[to as usize];
+                }
+            }
+            here.map(|b| s.bytes[b]).sum::<usize>().saturating_sub(shared)
+        };
+        (0..s.items.len()).map(at).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_done_to_fit_computes_the_same(seed in any::<u64>(), part in 0usize..10) {
+            let free = random(seed);
+            prop_assert_eq!(free.profile().live, alive(&free));
+            let effects = play(&free);
+            let mut s = free.clone();
+            let peak = s.fit(free.peak() * part / 10);
+            prop_assert_eq!(s.profile().live, alive(&s));
+            prop_assert_eq!(s.peak(), peak);
+            prop_assert!(peak <= free.peak());
+            prop_assert_eq!(play(&s), effects);
+            // A value that was read is still read, or not made any more.
+            let read = |s: &Schedule, b: BufferId| s.items.iter().any(|i| i.reads.contains(&b));
+            for item in &s.items {
+                let dropped = |w: &&Written| s.homes[w.buffer as usize] == Home::Arena && !read(&s, w.buffer);
+                for w in item.writes.iter().filter(dropped).filter(|_| item.writes.iter().all(|w| w.cost.is_some())) {
+                    prop_assert!((w.buffer as usize) < free.bytes.len() && !read(&free, w.buffer), "{}", w.buffer);
+                }
+            }
+        }
+
+        #[test]
+        fn another_order_is_one_that_the_steps_allow(seed in any::<u64>()) {
+            let free = random(seed);
+            let mut s = free.clone();
+            s.by_memory();
+            prop_assert_eq!(s.items.len(), free.items.len());
+            prop_assert_eq!(play(&s), play(&free));
+            let position = |s: &Schedule, step: Step| s.items.iter().position(|i| i.step == step).unwrap();
+            for (at, item) in free.items.iter().enumerate() {
+                let Step::Check { buffer, .. } = item.step else { continue };
+                for reader in free.items[at + 1..].iter().filter(|i| i.reads.contains(&buffer)) {
+                    prop_assert!(position(&s, item.step) < position(&s, reader.step));
+                }
+            }
+        }
     }
 }
