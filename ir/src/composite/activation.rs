@@ -39,14 +39,16 @@ impl<'f> Tensor<'f> {
     }
 
     /// The approximation of [`Tensor::gelu`] by
-    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`, elementwise.
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`, elementwise, computed as
+    /// `x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 * x^3))`, which is the same without cancellation
+    /// where `tanh` is near -1.
     #[track_caller]
     pub fn gelu_tanh(self) -> Self {
         if self.dtype().is_half() {
             return self.in_f32(|x| x.gelu_tanh());
         }
-        let inner = (self + self * self * self * 0.044_715) * (FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
-        self * 0.5 * (inner.tanh() + 1.0)
+        const SLOPE: f64 = 2.0 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
+        self * (self * (self.square() * (0.044_715 * SLOPE) + SLOPE)).sigmoid()
     }
 
     /// Sigmoid linear unit (swish): `x * sigmoid(x)`, elementwise.

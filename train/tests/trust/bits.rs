@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Hashes of all losses and of the state after [`STEPS`] steps. Another version of the arithmetic (the order of a sum, an elementary
 /// function, an initializer) changes them, which the changelog must say.
 const GOLDEN: [(&str, u64); 3] =
-    [("mlp", 0xd282_1ad1_b589_d75d), ("cnn", 0x7272_ebd6_6ea1_0c56), ("transformer", 0x17f2_02f4_582c_c084)];
+    [("mlp", 0xd282_1ad1_b589_d75d), ("cnn", 0x7272_ebd6_6ea1_0c56), ("transformer", 0xfe2b_92d0_c721_ecc1)];
 
 /// Steps of the golden hashes.
 const STEPS: usize = 12;
