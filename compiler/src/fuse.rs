@@ -100,6 +100,9 @@ const LEAST_ROW: usize = 16;
 /// A node whose value takes more instructions than this is not computed twice.
 const CHEAP: usize = 2;
 
+/// The same of one that is computed from a single tensor of its size: reading that instead of the value takes no longer.
+const CHEAP_OF_ONE: usize = 4;
+
 /// Forms the kernels of a function whose dimensions are all numbers.
 pub(crate) fn fuse(f: &Function, fusion: Fusion) -> Fused {
     let mut fuser = Fuser::new(f);
@@ -129,6 +132,24 @@ struct Fuser<'a> {
     checks: Vec<IndexCheck>,
     /// The least bound that each buffer of indices is checked for.
     least_bound: FxHashMap<BufferId, usize>,
+}
+
+/// Tensors that are read for a value and are not smaller than it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sources {
+    None,
+    One(NodeId),
+    Many,
+}
+
+impl Sources {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None, s) | (s, Self::None) => s,
+            _ if self == other => self,
+            _ => Self::Many,
+        }
+    }
 }
 
 /// Memo of the expressions of one kernel.
@@ -175,6 +196,8 @@ impl<'a> Fuser<'a> {
         let mut cost = vec![0usize; g.len()];
         // Nodes between memory and it.
         let mut depth = vec![0usize; g.len()];
+        // What is read for it that is not smaller than it.
+        let mut sources = vec![Sources::None; g.len()];
         for id in g.ids() {
             let operands = g.operands(id);
             let inlined: usize = operands.iter().map(|o| cost[o.index()]).sum();
@@ -199,7 +222,14 @@ impl<'a> Fuser<'a> {
             depth[id.index()] = 1 + operands.iter().map(|o| depth[o.index()]).max().unwrap_or(0);
             let large = cost[id.index()].max(depth[id.index()]) > LARGEST;
             let users: BTreeSet<NodeId> = g.users(id).map(|u| u.0).collect();
-            let shared = users.len() > 1 && cost[id.index()] > CHEAP;
+            let source = |&o: &NodeId| match self.realized[o.index()] {
+                true if self.ty(o).len() < self.ty(id).len() => Sources::None,
+                true => Sources::One(o),
+                false => sources[o.index()],
+            };
+            sources[id.index()] = operands.iter().map(source).fold(Sources::None, Sources::and);
+            let cheap = if sources[id.index()] == Sources::Many { CHEAP } else { CHEAP_OF_ONE };
+            let shared = users.len() > 1 && cost[id.index()] > cheap;
             let needed =
                 g.users(id).any(|(u, position)| self.wants_buffer(u, position, id, cost[id.index()]));
             if fusion == Fusion::None || results.contains(&id) || shared || needed || large {
@@ -919,4 +949,34 @@ pub(crate) fn is_constant(e: &Expr) -> bool {
 fn reduced(exprs: &mut Exprs, dtype: DType) -> ExprId {
     let value = exprs.add(ExprOp::Reduced(0), &[], lane_type(dtype));
     narrow::wrap(exprs, dtype, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graphc_ir::ModuleBuilder;
+
+    /// How often `(a * b) * 0.5 + 1`, which two other values take, is stored, for a product `a` and the same or another one.
+    fn stores_of_shared(same: bool) -> usize {
+        let b = ModuleBuilder::new("m");
+        b.function("f", |f| {
+            let x = f.input("x", DType::F32, [32, 32]);
+            let (a, c) = (x.dot(x), x.dot(x.transpose(&[1, 0])));
+            let shared = a * if same { a } else { c } * 0.5 + 1.0;
+            let y = (c * shared).dot(x);
+            f.output("z", (y * shared).dot(x));
+        });
+        let module = b.build().unwrap();
+        let f = module.function("f").unwrap();
+        let add = f.graph.ids().find(|&id| matches!(f.graph.op(id), Op::Add(_))).unwrap();
+        let fused = fuse(f, Fusion::Full);
+        let stored = fused.kernels.iter().flat_map(|k| &k.stores);
+        stored.filter(|s| fused.buffers[s.buffer as usize].node == add).count()
+    }
+
+    #[test]
+    fn what_is_cheap_to_compute_from_one_tensor_is_not_stored() {
+        assert_eq!(stores_of_shared(true), 0);
+        assert_eq!(stores_of_shared(false), 1);
+    }
 }

@@ -305,10 +305,12 @@ mod tests {
             &[0, 0, 7, 1],
             "f: not an IDX file: it starts with 00 00 07 01, expected 00 00 08 and the rank",
         );
-        check_error(
-            &idx(0x0d, &[1], &[0; 4]),
-            "f: elements are f32 (type 0x0d), only u8 (type 0x08) is read",
-        );
+        for (code, name) in [(9, "i8"), (11, "i16"), (12, "i32"), (13, "f32"), (14, "f64")] {
+            check_error(
+                &idx(code, &[1], &[0; 8]),
+                &format!("f: elements are {name} (type 0x{code:02x}), only u8 (type 0x08) is read"),
+            );
+        }
         check_error(&idx(8, &[], &[1]), "f: rank 0 is not read, only 1 to 4");
         check_error(&idx(8, &[1; 5], &[1]), "f: rank 5 is not read, only 1 to 4");
         check_error(&idx(8, &[1, 1], &[])[..10], "f: truncated: expected 12 bytes, got 10");
