@@ -227,7 +227,11 @@ impl<'a> Fuser<'a> {
                 true => Sources::One(o),
                 false => sources[o.index()],
             };
-            sources[id.index()] = operands.iter().map(source).fold(Sources::None, Sources::and);
+            sources[id.index()] = match &self.patterns[id.index()] {
+                // To gather again costs more than to read what was gathered.
+                Pattern::Gather(_) => Sources::Many,
+                _ => operands.iter().map(source).fold(Sources::None, Sources::and),
+            };
             let cheap = if sources[id.index()] == Sources::Many { CHEAP } else { CHEAP_OF_ONE };
             let shared = users.len() > 1 && cost[id.index()] > cheap;
             let needed =

@@ -585,6 +585,34 @@ mod tests {
     }
 
     #[test]
+    fn tensors_of_every_type_round_trip() {
+        use DType::{BF16, Bool, F16, F32, F64, I32, I64, U8};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.safetensors");
+        let tensors = [F64, I64, F32, I32, BF16, F16, Bool, U8].map(|dtype| Tensor {
+            name: dtype.to_string().into(),
+            dtype,
+            dims: vec![2].into(),
+            bytes: vec![1; 2 * dtype.size_bytes()].into(),
+        });
+        save_tensors(&tensors, &path).unwrap();
+        let expected: Vec<_> =
+            tensors.iter().map(|t| (t.name.to_string(), t.dtype, t.dims.to_vec())).collect();
+        assert_eq!(load_tensors(&expected, &path).unwrap(), tensors);
+    }
+
+    #[test]
+    fn long_lists_of_differences_are_cut() {
+        let missing = |i: usize| Mismatch::Missing {
+            name: format!("w{i}"),
+            expected: TensorType::new(DType::F32, &[1usize][..]),
+        };
+        let lines = |n: usize| list(&(0..n).map(missing).collect::<Vec<_>>());
+        assert_eq!(lines(MAX_LISTED).lines().last(), Some("  `w19` f32[1] is missing"));
+        assert_eq!(lines(MAX_LISTED + 2).lines().last(), Some("  and 2 more"));
+    }
+
+    #[test]
     fn a_file_may_hold_more_than_a_smaller_state() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.safetensors");

@@ -132,7 +132,7 @@ impl Csv {
         let mut classes: Vec<String> = self.rows.iter().map(|(_, cells)| cells[at].clone()).collect();
         classes.sort_unstable();
         classes.dedup();
-        let of = |cell: &String| classes.binary_search(cell).map_or(-1, |i| i as i32);
+        let of = |cell: &String| classes.partition_point(|class| class < cell) as i32;
         Ok((self.rows.iter().map(|(_, cells)| of(&cells[at])).collect(), classes))
     }
 
@@ -183,6 +183,11 @@ mod tests {
     #[test]
     fn columns_by_name() {
         let file = csv(FILE).unwrap();
+        assert_eq!(
+            (file.header(), file.len()),
+            (["split", "a", "b", "class"].map(str::to_owned).as_slice(), 3)
+        );
+        assert!(!file.is_empty() && csv("a,b\n").unwrap().is_empty());
         assert_eq!(file.except(&["split", "class"]).unwrap(), ["a", "b"]);
         assert_eq!(file.numbers(&["b", "a"]).unwrap(), [2.5, 1.0, -400.0, 3.0, 6.0, 5.0]);
         assert_eq!(file.integers("a").unwrap(), [1, 3, 5]);
