@@ -512,6 +512,18 @@ mod tests {
     }
 
     #[test]
+    fn values_that_stay_are_where_others_are_computed_from() {
+        let least = |home: fn(usize) -> Home| {
+            let mut s = there_and_back(32);
+            (0..32).step_by(4).for_each(|k| s.homes[k] = home(k));
+            s.fit(0)
+        };
+        assert!(least(|_| Home::Arena) > 3 * 64);
+        assert_eq!(least(|_| Home::Kept), 3 * 64);
+        assert_eq!(least(Home::NewState), 3 * 64);
+    }
+
+    #[test]
     fn the_last_reader_of_a_large_value_comes_first() {
         // 0 is read by 1 and by 6, which frees it; 2 to 5 only add to what the last one reads.
         let reads: [&[BufferId]; 8] = [&[], &[0], &[1], &[1], &[1], &[1], &[0], &[1, 2, 3, 4, 5, 6]];
