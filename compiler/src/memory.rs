@@ -753,15 +753,11 @@ mod tests {
     #[test]
     fn the_best_fit_is_the_smallest_gap_and_the_first_fit_the_lowest() {
         // Between three that stay there are gaps of 192 and of 128 bytes, into which the last one is to go.
-        let sizes = [64, 192, 64, 128, 64, 64];
-        let slots: Vec<Slot> = std::iter::zip(sizes, [0, 0, 0, 0, 0, 1])
-            .enumerate()
-            .map(|(i, (bytes, first))| {
-                let last = if i % 2 == 1 && i < 4 { 0 } else { 1 };
-                let segments = vec![Segment { first, last, bytes, reserved: bytes }];
-                Slot { members: vec![i], segments }
-            })
-            .collect();
+        let lives = [(64, 0, 1), (192, 0, 0), (64, 0, 1), (128, 0, 0), (64, 0, 1), (64, 1, 1)];
+        let slots = lives.map(|(bytes, first, last)| Slot {
+            members: Vec::new(),
+            segments: vec![Segment { first, last, bytes, reserved: bytes }],
+        });
         let near = neighbours(&slots).unwrap();
         let place = |fit| greedy(&slots, &near, &[0, 1, 2, 3, 4, 5], fit);
         assert_eq!(place(Fit::First), [0, 64, 256, 320, 448, 64]);

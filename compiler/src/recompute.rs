@@ -438,6 +438,11 @@ mod tests {
     use crate::memory_check::testing::Random;
     use proptest::prelude::*;
 
+    /// A step that takes over no memory and cannot fail.
+    fn plain(step: Step, reads: Vec<BufferId>, writes: Vec<Written>) -> Item {
+        Item { step, reads, writes, reuse: Vec::new(), fails: false, renames: Vec::new(), again: false }
+    }
+
     /// Steps of a chain forward, `n` kernels each of which reads the one before, and back: kernel `n + i` reads
     /// the one before it and what kernel `n - 1 - i` has made. All values take one unit.
     fn there_and_back(n: usize) -> Schedule {
@@ -450,8 +455,7 @@ mod tests {
                 reads.push((2 * n - 1 - k) as BufferId);
             }
             let writes = vec![Written { buffer: k as BufferId, reads: reads.clone(), cost: Some(1) }];
-            let step = Step::Run(k);
-            Item { step, reads, writes, reuse: Vec::new(), fails: false, renames: Vec::new(), again: false }
+            plain(Step::Run(k), reads, writes)
         };
         Schedule {
             items: (0..2 * n).map(item).collect(),
@@ -583,9 +587,7 @@ mod tests {
             if k < state_from && random.below(8) == 0 {
                 let buffer = some(&mut random);
                 let step = Step::Check { buffer, bound: 1, site: k as u64 + 1 };
-                let (reads, fails) = (vec![buffer], true);
-                let (writes, reuse, renames) = (Vec::new(), Vec::new(), Vec::new());
-                items.push(Item { step, reads, writes, reuse, fails, renames, again: false });
+                items.push(Item { fails: true, ..plain(step, vec![buffer], Vec::new()) });
                 continue;
             }
             let written = |random: &mut Random, buffer: usize| {
@@ -612,15 +614,7 @@ mod tests {
             let pairs = writes.iter().flat_map(|w| reads.iter().map(|&from| (w.buffer, from)));
             let reuse = pairs.filter(|_| random.below(2) == 0).collect();
             let fails = k < state_from && random.below(16) == 0;
-            items.push(Item {
-                step: Step::Run(k),
-                reads,
-                writes,
-                reuse,
-                fails,
-                renames: Vec::new(),
-                again: false,
-            });
+            items.push(Item { reuse, fails, ..plain(Step::Run(k), reads, writes) });
         }
         let bytes = homes.iter().map(|_| 64 * random.below(20)).collect();
         Schedule { items, bytes, homes, copies: Vec::new(), reordered: false, stride: 0 }
@@ -737,9 +731,9 @@ mod tests {
             }
             // A value that was read is still read, or not made any more.
             let read = |s: &Schedule, b: BufferId| s.items.iter().any(|i| i.reads.contains(&b));
-            for item in &s.items {
-                let dropped = |w: &&Written| s.homes[w.buffer as usize] == Home::Arena && !read(&s, w.buffer);
-                for w in item.writes.iter().filter(dropped).filter(|_| item.writes.iter().all(|w| w.cost.is_some())) {
+            let whole = |i: &&Item| i.writes.iter().all(|w| w.cost.is_some());
+            for w in s.items.iter().filter(whole).flat_map(|i| &i.writes) {
+                if s.homes[w.buffer as usize] == Home::Arena && !read(&s, w.buffer) {
                     prop_assert!((w.buffer as usize) < free.bytes.len() && !read(&free, w.buffer), "{}", w.buffer);
                 }
             }

@@ -1,7 +1,7 @@
 //! Copies of the factors in scratch memory: a box of the left one, panels of the right one.
 
 use super::shape::{COPY_AHEAD, Window, ceil_div};
-use super::{KBlock, Part, Source, Unit, runs, to};
+use super::{KBlock, Part, Source, Unit, to};
 use crate::kernel::BufferId;
 use crate::vector::{Base, Bound};
 use graphc_ir::{IndexExpr, MAX_ELEMENTS, Scalar, ScalarBuilder};
@@ -11,6 +11,7 @@ impl Part<'_, '_> {
     pub(super) fn copied(&mut self, unit: &Unit, block: &KBlock) -> Option<Base> {
         self.s.copies_panels.then(|| self.copy_panels(unit, block))
     }
+
     /// The left factor for a unit and a block of k; without a term of the sum there is none, and it need
     /// not be a load.
     pub(super) fn source(&mut self, unit: &Unit, block: &KBlock) -> Option<Source> {
@@ -82,12 +83,10 @@ impl Part<'_, '_> {
                 self.copy_columns(buffer, (&from, ahead), &panel, s.lanes, base, &into.offset(p * size));
             }
         } else {
-            for panels in runs(&unit.panel, s.panels, s.n, s.lanes) {
-                let p = self.b.open(panels.lo, panels.hi, 1, 1, &[]);
-                let into = into.add(&p.var.add(&unit.panel.scale(-1)).scale(size));
-                self.copy_columns(buffer, (&from, ahead), &p.var, panels.size, base, &into);
-                self.b.close(p, &[]);
-            }
+            self.panels(unit, &mut |p, panel| {
+                let into = into.add(&panel.number.add(&unit.panel.scale(-1)).scale(size));
+                p.copy_columns(buffer, (&from, ahead), &panel.number, panel.columns, base, &into);
+            });
         }
         self.close(loops);
         base

@@ -32,6 +32,7 @@ impl<'k> Part<'k, '_> {
             }
         }
     }
+
     /// What the kernel's variables stand for, `row` rows below the tile's first.
     fn row_vars(&self, unit: &Unit, (m, column): Place<'_>, row: &IndexExpr) -> Vec<IndexExpr> {
         let mut m = m.to_vec();
