@@ -59,6 +59,11 @@ impl Dropout {
     pub fn new(name: &str, rate: f64) -> Self {
         Self { name: name.to_owned(), rate }
     }
+
+    /// One of several places that the name stands for.
+    pub(super) fn numbered(&self, i: usize) -> Self {
+        Self { name: format!("{}/{i}", self.name), rate: self.rate }
+    }
 }
 
 impl Layer for Dropout {
@@ -88,6 +93,7 @@ mod tests {
             let x = f.input("x", DType::F32, [4000]);
             f.output("a", a.train(x));
             f.output("b", b.train(x));
+            f.output("a/1", a.numbered(1).train(x));
         });
         m.function("infer", |f| f.output("a", a.apply(f.input("x", DType::F32, [4000]))));
         let module = m.build().unwrap();
@@ -106,6 +112,7 @@ mod tests {
         let dropped = values.iter().filter(|&&v| v == 0.0).count();
         assert!((900..1100).contains(&dropped), "{dropped}");
         assert_ne!(first.outputs[0], first.outputs[1]);
+        assert_ne!(first.outputs[0], first.outputs[2]);
         assert_eq!(first.outputs[0], run(0, 0).outputs[0]);
         assert_ne!(first.outputs[0], run(0, 1).outputs[0]);
         assert_eq!(run(1, 0).outputs[0], x);
