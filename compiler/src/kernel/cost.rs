@@ -2,7 +2,7 @@
 
 use super::{BufferId, ExprId, ExprOp, Exprs, Kernel, KernelBody};
 use crate::program::Buffer;
-use graphc_ir::{Atom, IndexExpr, ScalarOp};
+use graphc_ir::{Atom, Combine, IndexExpr, ScalarOp};
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
@@ -33,9 +33,11 @@ pub fn cost(kernel: &Kernel, buffers: &[Buffer]) -> Cost {
         _ => whole,
     };
     let mut flops = of_exprs(&kernel.exprs, &kernel.roots(), space, outer);
-    touched.loads(&kernel.exprs, &kernel.roots(), space);
-    for store in &kernel.stores {
-        touched.add(store.buffer, points(&space[..if store.inner { whole } else { outer }]));
+    if !kernel.starts_in_place(buffers) {
+        touched.loads(&kernel.exprs, &kernel.roots(), space);
+        for store in &kernel.stores {
+            touched.add(store.buffer, points(&space[..if store.inner { whole } else { outer }]));
+        }
     }
     match &kernel.body {
         KernelBody::Loop { reductions, .. } => flops += reductions.len() as u64 * points(space),
@@ -51,8 +53,10 @@ pub fn cost(kernel: &Kernel, buffers: &[Buffer]) -> Cost {
         }
         KernelBody::Scatter(updates) => {
             let (exprs, extents) = (&updates.exprs, &updates.space.extents);
-            flops += of_exprs(exprs, &updates.roots(), extents, extents.len()) + points(extents);
+            let combined = if updates.combine == Combine::Assign { 0 } else { points(extents) };
+            flops += of_exprs(exprs, &updates.roots(), extents, extents.len()) + combined;
             touched.loads(exprs, &updates.roots(), extents);
+            kernel.stores.iter().for_each(|s| touched.add(s.buffer, points(extents) + combined));
         }
         KernelBody::Cumulative { out, .. } => {
             flops += points(space);
@@ -153,7 +157,7 @@ fn has_dynamic(x: &IndexExpr) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::{CompileOptions, compile_stages};
-    use graphc_ir::{Bindings, DType, FunctionBuilder, ModuleBuilder};
+    use graphc_ir::{Bindings, Combine, DType, FunctionBuilder, Initializer, ModuleBuilder};
 
     /// Names and costs of the kernels of a function.
     fn costs(declare: impl FnOnce(&FunctionBuilder)) -> Vec<(String, u64, u64)> {
@@ -189,6 +193,15 @@ mod tests {
             f.output("y", x.reduce_sum(&[1]));
         });
         assert_eq!((rows[0].1, rows[0].2), (600, 8 * 620));
+        // Of a table that is changed in place, the rows that are.
+        let table = |f: &FunctionBuilder| {
+            let table = f.state("table", DType::F32, [1000, 8], Initializer::ZEROS);
+            let (rows, new) = (f.input("rows", DType::I32, [3]), f.input("new", DType::F32, [3, 8]));
+            f.update(&table, f.read(&table).scatter(Combine::Assign, &[rows], new, &[0], &[]));
+        };
+        let changed = costs(table);
+        let scatter = changed.iter().find(|s| s.0.contains("scatter")).unwrap();
+        assert_eq!((scatter.1, scatter.2), (0, 4 * (3 + 2 * 3 * 8)), "{changed:?}");
         let scan = costs(|f| {
             let x = f.input("x", DType::F32, [7, 5]);
             let zero = f.full(DType::F32, [5], 0.0);

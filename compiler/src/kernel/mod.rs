@@ -2,6 +2,7 @@
 //! of order, width or tiles. Lowering (`lower`) schedules it into vector IR.
 
 use crate::narrow::lane_type;
+use crate::program::Buffer;
 use graphc_ir::{
     Atom, Combine, DType, Guard, IndexCx, IndexExpr, NodeId, ReduceKind, ScalarBuilder, ScalarOp, Var, Window,
 };
@@ -511,6 +512,14 @@ impl Kernel {
             _ => {}
         }
         roots
+    }
+
+    /// Whether what the kernel first stores lies there already, as where a scatter changes a tensor in place.
+    pub(crate) fn starts_in_place(&self, buffers: &[Buffer]) -> bool {
+        let [store] = self.stores.as_slice() else { return false };
+        let ExprOp::Load { buffer, index, guards } = &self.exprs.get(store.value).op else { return false };
+        let (from, to) = (&buffers[*buffer as usize], &buffers[store.buffer as usize]);
+        *index == store.index && guards.is_empty() && from.place == to.place && from.strides == to.strides
     }
 
     /// The stage of each reduction: the first is 0, and what uses results of others comes one stage

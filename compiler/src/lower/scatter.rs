@@ -6,7 +6,7 @@
 //! updates are loops in row-major order.
 
 use super::{Emit, PARALLEL_WORK, Target, delinearize};
-use crate::kernel::{ExprOp, Kernel, Store, Updates};
+use crate::kernel::{Kernel, Store, Updates};
 use crate::program::{Buffer, Scheduled};
 use crate::vector::Bound;
 use crate::vector::builder::{OpenLoop, VBuilder};
@@ -28,7 +28,9 @@ pub(super) fn schedule(kernel: &Kernel, updates: &Updates, buffers: &[Buffer], t
     let axes = Axes::new(updates, out);
     let points: i64 = extents.iter().product();
     let n_updates: i64 = updates.space.extents.iter().product();
-    let work = (points + n_updates * updates.exprs.len() as i64) as u64;
+    let in_place = kernel.starts_in_place(buffers);
+    let first = if in_place { 0 } else { points };
+    let work = (first + n_updates * updates.exprs.len() as i64) as u64;
     // Rows are positions of the separate axes but the contiguous one, of which a unit takes a strip.
     let rows: Vec<i64> = axes.rows.iter().map(|&(axis, _)| extents[axis]).collect();
     let n_rows: i64 = rows.iter().product();
@@ -51,7 +53,7 @@ pub(super) fn schedule(kernel: &Kernel, updates: &Updates, buffers: &[Buffer], t
     };
     let mut unit =
         Unit { b, kernel, updates, store, buffers, axes, at, strip: (lo, hi), lanes: target.map_lanes };
-    if !unit.starts_in_place() {
+    if !in_place {
         unit.start();
     }
     if n_updates > 0 {
@@ -100,18 +102,6 @@ struct Unit<'a> {
 }
 
 impl Unit<'_> {
-    /// Whether the initial values are what lies there already.
-    fn starts_in_place(&self) -> bool {
-        let ExprOp::Load { buffer, index, guards } = &self.kernel.exprs.get(self.store.value).op else {
-            return false;
-        };
-        let (from, to) = (&self.buffers[*buffer as usize], &self.buffers[self.store.buffer as usize]);
-        *index == self.store.index
-            && guards.is_empty()
-            && from.place == to.place
-            && from.strides == to.strides
-    }
-
     /// Writes the initial values.
     fn start(&mut self) {
         let extents = &self.kernel.space.extents;

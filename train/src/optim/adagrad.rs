@@ -1,5 +1,6 @@
 //! Adagrad.
 
+use super::touched::Touched;
 use super::{Optimizer, as_type_of, decayed, slot_of, step_number};
 use graphc_ir::{DType, Param, Tensor};
 
@@ -11,6 +12,8 @@ use graphc_ir::{DType, Param, Tensor};
 /// s = s + g * g                        s starts at `initial`
 /// p = p - (lr / (1 + (t - 1) * lr_decay)) * g / (sqrt(s) + eps)
 /// ```
+///
+/// Without weight decay, a table of which few rows are taken, such as an embedding's, changes in these rows alone, as does `s`.
 ///
 /// State: `optimizer/lr`, `<param>/adagrad`, which is `s`; with `lr_decay` also `optimizer/step`.
 ///
@@ -68,12 +71,15 @@ impl Optimizer for Adagrad {
         });
         for (param, &grad) in params.iter().zip(grads) {
             f.scope("adagrad", || {
-                let p = f.read(param);
-                let g = decayed(grad, p, self.weight_decay);
+                // With an `eps` of 0, a gradient of 0 can give 0 / 0.
+                let by_rows = self.weight_decay == 0.0 && self.eps != 0.0;
+                let at = if by_rows { Touched::rows(grad) } else { Touched::all(grad) };
+                let p = at.read(param);
+                let g = decayed(at.gradient(), p, self.weight_decay);
                 let sum = slot_of(f, param, "adagrad", self.initial);
-                let s = f.read(&sum) + g * g;
-                f.update(&sum, s);
-                f.update(param, p - g * as_type_of(lr, p) / (s.sqrt() + self.eps));
+                let s = at.read(&sum) + g * g;
+                at.update(&sum, s);
+                at.update(param, p - g * as_type_of(lr, p) / (s.sqrt() + self.eps));
             });
         }
     }

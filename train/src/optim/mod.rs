@@ -55,6 +55,7 @@ mod nadam;
 mod rmsprop;
 mod sgd;
 mod step;
+mod touched;
 
 pub use accumulate::Accumulated;
 pub use adadelta::Adadelta;

@@ -1,5 +1,6 @@
 //! Stochastic gradient descent.
 
+use super::touched::Touched;
 use super::{Optimizer, as_type_of, decayed, slot};
 use graphc_ir::{Param, Tensor};
 
@@ -12,6 +13,9 @@ use graphc_ir::{Param, Tensor};
 /// d = g + momentum * v | v | g         with nesterov | with momentum | else
 /// p = p - lr * d
 /// ```
+///
+/// Without weight decay and momentum, a table of which few rows are taken, such as an embedding's, changes in these rows alone: no
+/// pass over the table is made.
 ///
 /// State: `optimizer/lr`; with momentum `<param>/momentum`, which is `v`.
 ///
@@ -59,8 +63,10 @@ impl Optimizer for Sgd {
         let f = lr.builder();
         for (param, &grad) in params.iter().zip(grads) {
             f.scope("sgd", || {
-                let p = f.read(param);
-                let g = decayed(grad, p, self.weight_decay);
+                let plain = self.momentum == 0.0 && self.weight_decay == 0.0;
+                let at = if plain { Touched::rows(grad) } else { Touched::all(grad) };
+                let p = at.read(param);
+                let g = decayed(at.gradient(), p, self.weight_decay);
                 let direction = if self.momentum == 0.0 {
                     g
                 } else {
@@ -69,7 +75,7 @@ impl Optimizer for Sgd {
                     f.update(&slot, v);
                     if self.nesterov { g + v * self.momentum } else { v }
                 };
-                f.update(param, p - direction * as_type_of(lr, p));
+                at.update(param, p - direction * as_type_of(lr, p));
             });
         }
     }
