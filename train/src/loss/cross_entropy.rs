@@ -1,7 +1,12 @@
 //! Cross entropy with its options.
 
 use super::{has_last_axis, same_type};
-use graphc_ir::{Literal, Scalar, Tensor};
+use graphc_ir::{Literal, Scalar, ScanOptions, Shape, Tensor, shape};
+
+/// Rows in a block of [`CrossEntropy::apply_linear`], at least.
+const BLOCK_ROWS: usize = 64;
+/// Blocks of as many rows as there are features, at least: for fewer, what they save is not worth the time.
+const LEAST_BLOCKS: usize = 8;
 
 /// Cross entropy of logits and integer labels, with options; [`cross_entropy`](super::cross_entropy) is the one without.
 ///
@@ -51,9 +56,75 @@ impl CrossEntropy {
     /// not the ignored one is a run-time error.
     #[track_caller]
     pub fn apply<'f>(&self, logits: Tensor<'f>, labels: Tensor<'f>) -> Tensor<'f> {
+        match self.sums(logits, labels) {
+            Some((losses, weights)) => losses / weights,
+            None => logits.builder().poison(),
+        }
+    }
+
+    /// The loss of the logits `features table^T` of a linear layer without bias, for features `[.., D]`, a table `[C, D]` and
+    /// labels `[..]`, as [`Self::apply`]. Where there are far more rows than features, eight times as many, they are taken in blocks in a
+    /// loop, and their logits are computed again for the gradient: memory holds the logits of a block, which take no more than
+    /// the table, instead of logits, probabilities and gradients of all rows. This needs extents that are numbers, and a number of rows
+    /// that can be divided into equal blocks.
+    ///
+    /// ```
+    /// use graphc_ir::{DType, ModuleBuilder};
+    /// use graphc_train::{loss::CrossEntropy, nn::{Embedding, Layer}};
+    ///
+    /// let m = ModuleBuilder::new("m");
+    /// let words = Embedding::new(&m, "words", 50_000, 64);
+    /// m.function("f", |f| {
+    ///     let x = words.apply(f.input("ids", DType::I32, [8, 128]));
+    ///     let next = f.input("next", DType::I32, [8, 128]);
+    ///     f.output("loss", CrossEntropy::new().apply_linear(x, f.read(words.weight()), next));
+    /// });
+    /// # m.build().unwrap();
+    /// ```
+    #[track_caller]
+    pub fn apply_linear<'f>(
+        &self,
+        features: Tensor<'f>,
+        table: Tensor<'f>,
+        labels: Tensor<'f>,
+    ) -> Tensor<'f> {
+        let blocks = blocks(features, table);
+        self.linear(features, table, labels, blocks)
+    }
+
+    /// As [`Self::apply_linear`], in so many blocks of equally many rows.
+    #[track_caller]
+    fn linear<'f>(
+        &self,
+        features: Tensor<'f>,
+        table: Tensor<'f>,
+        labels: Tensor<'f>,
+        blocks: usize,
+    ) -> Tensor<'f> {
+        let f = features.builder();
+        let logits = |x: Tensor<'f>| x.dot_general(table, (&[], &[]), (&[x.rank().saturating_sub(1)], &[1]));
+        let labels_fit = labels.shape().dims() == &features.shape()[..features.rank().saturating_sub(1)];
+        if blocks == 1 || features.is_poison() || labels.is_poison() || !labels_fit {
+            return self.apply(logits(features), labels);
+        }
+        let rows: usize = labels.shape().num_elements().expect("blocks have a number of rows") / blocks;
+        let x = features.reshape(shape![blocks, rows, features.dim(labels.rank())]);
+        let labels = labels.reshape([blocks, rows]);
+        let zero = f.scalar(features.dtype(), 0.0);
+        let again = ScanOptions { save_every: 1, ..ScanOptions::default() };
+        let total = f.scan_with(&again, &[zero, zero], &[x, labels], |f, sums, step| {
+            let (losses, weights) = self.sums(logits(step[0]), step[1]).unwrap_or((f.poison(), f.poison()));
+            (vec![sums[0] + losses, sums[1] + weights], Vec::new())
+        });
+        total.carries[0] / total.carries[1]
+    }
+
+    /// The sum of the losses of all rows, and that of their weights.
+    #[track_caller]
+    fn sums<'f>(&self, logits: Tensor<'f>, labels: Tensor<'f>) -> Option<(Tensor<'f>, Tensor<'f>)> {
         let f = logits.builder();
         if !has_last_axis("cross_entropy", logits) || labels.is_poison() {
-            return f.poison();
+            return None;
         }
         let (shape, axis) = (logits.shape(), logits.rank() - 1);
         if labels.shape().dims() != &shape.dims()[..axis] || !labels.dtype().is_int() {
@@ -62,16 +133,16 @@ impl CrossEntropy {
                 labels.ty(),
                 logits.ty()
             ));
-            return f.poison();
+            return None;
         }
         let Some(classes) = shape[axis].as_const().filter(|&c| c > 0) else {
             f.misuse(format!("cross_entropy: the number of classes of {} must be a number", logits.ty()));
-            return f.poison();
+            return None;
         };
         if self.weights.as_ref().is_some_and(|w| w.len() != classes) || !(0.0..=1.0).contains(&self.smoothing)
         {
             f.misuse(format!("cross_entropy: {self:?} does not fit {classes} classes"));
-            return f.poison();
+            return None;
         }
         let counted = self.ignore.map(|label| labels.ne(label as f64));
         let labels = counted.map_or(labels, |counted| counted.select(labels, 0.0));
@@ -97,8 +168,25 @@ impl CrossEntropy {
             None => (row, one),
         };
         let all: Vec<usize> = (0..axis).collect();
-        row.reduce_sum(&all) / one.reduce_sum(&all)
+        Some((row.reduce_sum(&all), one.reduce_sum(&all)))
     }
+}
+
+/// How many blocks the rows of features `[.., D]` are divided into for products with a table `[C, D]`: as few as can be equal and have no
+/// more rows than there are features.
+fn blocks(features: Tensor<'_>, table: Tensor<'_>) -> usize {
+    let sound = !features.is_poison() && !table.is_poison() && features.rank() > 0 && table.rank() == 2;
+    let Some((width, lead)) = sound.then(|| features.shape()).and_then(|s| {
+        let (width, lead) = s.split_last()?;
+        Some((width.as_const()?, lead.iter().cloned().collect::<Shape>().num_elements()?))
+    }) else {
+        return 1;
+    };
+    let most = width.max(BLOCK_ROWS);
+    if lead < LEAST_BLOCKS * most {
+        return 1;
+    }
+    (1..=lead / BLOCK_ROWS).find(|n| lead % n == 0 && lead / n <= most).unwrap_or(1)
 }
 
 /// Cross entropy of logits and rows of probabilities, both floats `[.., C]` of one type: the mean over all rows of
@@ -157,4 +245,68 @@ pub fn nll<'f>(log_probabilities: Tensor<'f>, labels: Tensor<'f>) -> Tensor<'f> 
     }
     let chosen = labels.one_hot_mask(shape[axis].clone()).select(log_probabilities, 0.0);
     -chosen.reduce_sum(&[axis]).mean_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graphc_ir::{DType, FunctionBuilder, ModuleBuilder, evaluate, gradients};
+
+    const ROWS: usize = 24;
+    const CLASSES: usize = 7;
+
+    fn tables(f: &FunctionBuilder) -> [Tensor<'_>; 3] {
+        let x = f.input("x", DType::F64, [4, 6, 3]);
+        [x, f.input("table", DType::F64, [CLASSES, 3]), f.input("labels", DType::I32, [4, 6])]
+    }
+
+    #[test]
+    fn blocks_have_the_loss_and_the_gradients_of_all_rows() {
+        let weights: Vec<f64> = (0..CLASSES).map(|c| 0.5 + c as f64).collect();
+        let loss = CrossEntropy::new().ignore(-1).smoothing(0.1).weights(&weights);
+        let m = ModuleBuilder::new("m");
+        m.function("f", |f| {
+            let [x, table, labels] = tables(f);
+            for blocks in [1, 2, 6, ROWS] {
+                let loss = loss.linear(x, table, labels, blocks);
+                f.output(&format!("loss{blocks}"), loss);
+                for (name, d) in ["dx", "dtable"].iter().zip(gradients(loss, &[x, table])) {
+                    f.output(&format!("{name}{blocks}"), d);
+                }
+            }
+        });
+        let module = m.build().unwrap();
+        let drawn = |dims: &[usize]| {
+            Literal::from_fn(DType::F64, dims, |i| Scalar::F64((i * i % 11) as f64 * 0.3 - 1.0))
+        };
+        let labels = Literal::from_fn(DType::I32, &[4, 6], |i| Scalar::I32((i % (CLASSES + 1)) as i32 - 1));
+        let inputs = [drawn(&[4, 6, 3]), drawn(&[CLASSES, 3]), labels];
+        let done = evaluate(&module.functions[0], &inputs, |_| unreachable!("no state")).unwrap();
+        let (whole, blocks) = done.outputs.split_at(3);
+        for (i, found) in blocks.iter().enumerate() {
+            for (a, b) in found.as_slice::<f64>().unwrap().iter().zip(whole[i % 3].as_slice::<f64>().unwrap())
+            {
+                assert!((a - b).abs() < 1e-13, "{i}: {a} instead of {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_are_as_few_as_fit() {
+        let m = ModuleBuilder::new("m");
+        m.function("f", |f| {
+            let of = |name: &str, rows: [usize; 2], width: usize| {
+                let x = f.input(name, DType::F32, shape![rows[0], rows[1], width]);
+                blocks(x, f.input(&format!("{name}_table"), DType::F32, [1000, width]))
+            };
+            assert_eq!(of("few", [8, 127], 128), 1);
+            assert_eq!(of("many", [8, 128], 128), 8);
+            assert_eq!(of("odd", [9, 115], 128), 9);
+            assert_eq!(of("narrow", [8, 64], 2), 8);
+            // 1031 is a prime: there are no equal blocks.
+            assert_eq!(of("prime", [1, 1031], 128), 1);
+            let open = f.input("open", DType::F32, shape!["B", 3]);
+            assert_eq!(blocks(open, f.input("table", DType::F32, [7, 3])), 1);
+        });
+    }
 }

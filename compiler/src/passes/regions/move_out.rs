@@ -8,6 +8,10 @@ use graphc_ir::{Function, NodeId, Op, Origin, Region, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 
+/// How many times as much memory a value may take that is kept of all steps, instead of another, in a loop that takes time to take less
+/// memory. The gates of a recurrent network are four times as large as its state.
+const MORE: usize = 4;
+
 /// Makes the bodies of scans smaller, without changing a bit:
 ///
 /// - Results that nobody uses are not computed, and carries that only they need are not carried. A carry
@@ -16,7 +20,8 @@ use std::collections::BTreeSet;
 /// - What is the same in every step is computed once, before the loop.
 /// - A product of an element of a sequence with such a value becomes one product for all steps before
 ///   the loop (the input projections of a recurrent network), and one that is only stacked becomes one
-///   product after it. Each element of a product is one chain of multiply-adds in either case.
+///   product after it. Each element of a product is one chain of multiply-adds in either case. Not in loops that compute again
+///   what the gradient needs, if it takes much more memory.
 pub struct MoveOut;
 
 impl Pass for MoveOut {
@@ -162,13 +167,19 @@ impl<'a> Smaller<'a> {
         let (d, [element, factor]) = self.product(id)?;
         let (carries, sequences) = (self.scan.carries, self.scan.sequences);
         let at = self.body.inputs[carries..carries + sequences].iter().position(|&s| s == element)?;
-        self.is_constant(factor).then_some((carries + at, d))
+        (self.is_constant(factor) && !self.takes_more(id, element)).then_some((carries + at, d))
     }
 
     fn product(&self, id: NodeId) -> Option<(&DotGeneral, [NodeId; 2])> {
         let Op::DotGeneral(d) = self.body.graph.op(id) else { return None };
         let operands = self.body.graph.operands(id);
         d.lhs_batch.is_empty().then(|| (d, [operands[0], operands[1]]))
+    }
+
+    /// Whether the loop is there to take less memory, and would take much more if it kept `a` of all steps instead of `b`.
+    fn takes_more(&self, a: NodeId, b: NodeId) -> bool {
+        let elements = |id: NodeId| self.body.graph.ty(id).shape.num_elements().unwrap_or(0);
+        self.scan.recompute && elements(a) > MORE * elements(b)
     }
 
     /// The node around the loop that has the value of a constant node of the body.
@@ -221,6 +232,7 @@ impl<'a> Smaller<'a> {
                 && i >= carries
                 && once
                 && self.is_constant(constant)
+                && !self.takes_more(factor, node)
             {
                 late.push((i, d));
                 node = factor;
@@ -359,7 +371,7 @@ mod tests {
     use super::*;
     use crate::passes::testing::{assert_same_results, function};
     use crate::{passes::Dce, run_passes};
-    use graphc_ir::DType;
+    use graphc_ir::{DType, ScanOptions};
 
     fn moved(f: &Function) -> (Function, Function) {
         let (after, _) = run_passes(f, &[&Dce, &MoveOut, &Dce], &Default::default()).unwrap();
@@ -396,6 +408,30 @@ mod tests {
         let (after, body) = moved(&f);
         // One before the loop, one in it, one after it.
         assert_eq!((count(&after, "dot_general"), count(&body, "dot_general")), (2, 1));
+    }
+
+    #[test]
+    fn a_loop_that_computes_again_keeps_nothing_large_of_all_steps() {
+        let products = |save_every: usize, wide: usize| {
+            let f = function(|f| {
+                let x = f.input("x", DType::F32, [5, 2, 3]);
+                let h = f.input("h", DType::F32, [2]);
+                let w = f.input("w", DType::F32, [3, wide]);
+                let v = f.input("v", DType::F32, [wide, 3]);
+                let options = ScanOptions { save_every, ..ScanOptions::default() };
+                let s = f.scan_with(&options, &[h], &[x], |_, h, x| {
+                    let y = x[0].dot(w).exp();
+                    (vec![h[0] + y.reduce_sum(&[1])], vec![y.dot(v)])
+                });
+                f.output("h", s.carries[0]);
+                f.output("y", s.stacked[0]);
+            });
+            let (after, body) = moved(&f);
+            (count(&after, "dot_general"), count(&body, "dot_general"))
+        };
+        assert_eq!(products(0, 50), (2, 0));
+        assert_eq!(products(1, 12), (2, 0));
+        assert_eq!(products(1, 13), (0, 2));
     }
 
     #[test]
