@@ -65,9 +65,9 @@ impl Dependences {
         Self { graph, writer, readers, failing }
     }
 
-    /// Lets the kernel that writes `buffer` run after all that read one of `old`, which it overwrites, and after all that may end
-    /// the run. False, and nothing changes, if something of these needs what it writes, or if it may end the run itself: a branch
-    /// or a step of a loop can fail when others have been written.
+    /// Lets the kernel that writes `buffer` run after all that read one of `old`, which it overwrites, and after all that may
+    /// fail. False, and nothing changes, if something of these needs what it writes, or if it may fail itself: then what a branch or
+    /// earlier steps of a loop have written would stay.
     pub(crate) fn overwrite(&mut self, buffer: BufferId, old: &[BufferId]) -> bool {
         let Some(&w) = self.writer.get(&buffer).filter(|w| !self.failing.contains(w)) else { return false };
         let readers = old.iter().filter_map(|b| self.readers.get(b)).flatten();

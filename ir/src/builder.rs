@@ -11,6 +11,7 @@ use crate::init::Initializer;
 use crate::literal::Literal;
 use crate::module::{Function, Module, Output, StateId, StateVar, Update};
 use crate::ops::{Cast, Constant, Input, Op, ReadState};
+use crate::pattern::Combine;
 use crate::region::Region;
 use crate::scalar::Scalar;
 use crate::types::{DType, Dim, Shape, TensorType};
@@ -577,13 +578,32 @@ impl FunctionBuilder {
             return;
         }
         for (i, update) in added.into_iter().enumerate() {
-            let new = self.tensor(update.value);
-            let param = Param { id: update.state, ty: new.ty() };
-            let guarded = condition.broadcast(new.shape(), &[]).select(new, self.read(&param));
+            let guarded = self.guarded(condition, update.state, self.tensor(update.value));
             if let Some(value) = self.own(guarded) {
                 self.inner.borrow_mut().function.updates[before + i].value = value;
             }
         }
+    }
+
+    /// `new` where the condition holds, else what the variable is. Where `new` puts values at some places of the variable, the choice is
+    /// between these and what is there, so nothing else is read or written.
+    #[track_caller]
+    fn guarded<'f>(&'f self, condition: Tensor<'f>, variable: StateId, new: Tensor<'f>) -> Tensor<'f> {
+        let old = self.read(&Param { id: variable, ty: new.ty() });
+        let choose =
+            |new: Tensor<'f>, old: Tensor<'f>| condition.broadcast(new.shape(), &[]).select(new, old);
+        let is_old = |g: &Graph, id| matches!(g.op(id), Op::ReadState(r) if r.state == variable);
+        let places = self.with_graph(|g| match new.id().map(|id| (g.op(id), g.operands(id))) {
+            Some((Op::Scatter(s), o)) if s.combine == Combine::Assign && is_old(g, o[0]) => {
+                Some((s.clone(), o))
+            }
+            _ => None,
+        });
+        let Some((s, operands)) = places else { return choose(new, old) };
+        let operands: Vec<Tensor<'f>> = operands.into_iter().map(|id| self.tensor(id)).collect();
+        let [_, indices @ .., updates] = operands.as_slice() else { return choose(new, old) };
+        let kept = old.gather(indices, &s.axes, &s.batch);
+        old.scatter(s.combine, indices, choose(*updates, kept), &s.axes, &s.batch)
     }
 
     /// Declares what `body` declares inside the scope `name`.

@@ -178,8 +178,8 @@ impl Executable {
     /// [`RuntimeError::StateLayout`] when the arguments do not fit the declaration,
     /// [`RuntimeError::OutOfMemory`] when the arena has to grow and cannot, and [`RuntimeError::Forked`] when the pool has
     /// threads in the process that this one was forked from.
-    /// [`RuntimeError::IndexOutOfRange`] when the function met such an index: outputs and state then
-    /// hold what was written until then. [`RuntimeError::Interrupted`] and [`RuntimeError::NonFinite`] likewise.
+    /// [`RuntimeError::IndexOutOfRange`] when the function met such an index: the state is as it was, outputs
+    /// hold what was written until then. With [`RuntimeError::Interrupted`] and [`RuntimeError::NonFinite`] state does, too.
     pub fn run(
         &self,
         cx: &mut RunContext,

@@ -1,12 +1,12 @@
 //! Cross entropy with its options.
 
 use super::{has_last_axis, same_type};
-use graphc_ir::{Literal, Scalar, ScanOptions, Shape, Tensor, shape};
+use graphc_ir::{DType, Literal, Scalar, ScanOptions, Shape, Tensor, shape};
 
 /// Rows in a block of [`CrossEntropy::apply_linear`], at least.
 const BLOCK_ROWS: usize = 64;
-/// Blocks of as many rows as there are features, at least: for fewer, what they save is not worth the time.
-const LEAST_BLOCKS: usize = 8;
+/// Blocks, and times as many classes as features, at least: for less, what is saved is not worth the time.
+const LEAST: (usize, usize) = (8, 5);
 
 /// Cross entropy of logits and integer labels, with options; [`cross_entropy`](super::cross_entropy) is the one without.
 ///
@@ -63,9 +63,9 @@ impl CrossEntropy {
     }
 
     /// The loss of the logits `features table^T` of a linear layer without bias, for features `[.., D]`, a table `[C, D]` and
-    /// labels `[..]`, as [`Self::apply`]. Where there are far more rows than features, eight times as many, they are taken in blocks in a
-    /// loop, and their logits are computed again for the gradient: memory holds the logits of a block, which take no more than
-    /// the table, instead of logits, probabilities and gradients of all rows. This needs extents that are numbers, and a number of rows
+    /// labels `[..]`, as [`Self::apply`]. Where there are far more classes than features, and far more rows, the rows are taken in blocks
+    /// in a loop, and their logits are computed again for the gradient: memory holds the logits of a block of at most D rows, or 64,
+    /// instead of logits, probabilities and gradients of all rows. This needs extents that are numbers, and a number of rows
     /// that can be divided into equal blocks.
     ///
     /// ```
@@ -110,13 +110,15 @@ impl CrossEntropy {
         let rows: usize = labels.shape().num_elements().expect("blocks have a number of rows") / blocks;
         let x = features.reshape(shape![blocks, rows, features.dim(labels.rank())]);
         let labels = labels.reshape([blocks, rows]);
-        let zero = f.scalar(features.dtype(), 0.0);
+        // Sums of many blocks in half precision would stand still.
+        let sum = if features.dtype().is_half() { DType::F32 } else { features.dtype() };
+        let zero = f.scalar(sum, 0.0);
         let again = ScanOptions { save_every: 1, ..ScanOptions::default() };
         let total = f.scan_with(&again, &[zero, zero], &[x, labels], |f, sums, step| {
             let (losses, weights) = self.sums(logits(step[0]), step[1]).unwrap_or((f.poison(), f.poison()));
-            (vec![sums[0] + losses, sums[1] + weights], Vec::new())
+            (vec![sums[0] + losses.cast(sum), sums[1] + weights.cast(sum)], Vec::new())
         });
-        total.carries[0] / total.carries[1]
+        (total.carries[0] / total.carries[1]).cast(features.dtype())
     }
 
     /// The sum of the losses of all rows, and that of their weights.
@@ -172,8 +174,8 @@ impl CrossEntropy {
     }
 }
 
-/// How many blocks the rows of features `[.., D]` are divided into for products with a table `[C, D]`: as few as can be equal and have no
-/// more rows than there are features.
+/// How many blocks the rows of features `[.., D]` are divided into for products with a table `[C, D]`: as few as can be equal and have at
+/// most D rows, or [`BLOCK_ROWS`].
 fn blocks(features: Tensor<'_>, table: Tensor<'_>) -> usize {
     let sound = !features.is_poison() && !table.is_poison() && features.rank() > 0 && table.rank() == 2;
     let Some((width, lead)) = sound.then(|| features.shape()).and_then(|s| {
@@ -183,7 +185,8 @@ fn blocks(features: Tensor<'_>, table: Tensor<'_>) -> usize {
         return 1;
     };
     let most = width.max(BLOCK_ROWS);
-    if lead < LEAST_BLOCKS * most {
+    let many_classes = table.dim(0).as_const().is_some_and(|c| c / LEAST.1 >= width);
+    if !many_classes || lead / LEAST.0 < most {
         return 1;
     }
     (1..=lead / BLOCK_ROWS).find(|n| lead % n == 0 && lead / n <= most).unwrap_or(1)
@@ -250,7 +253,9 @@ pub fn nll<'f>(log_probabilities: Tensor<'f>, labels: Tensor<'f>) -> Tensor<'f> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graphc_ir::{DType, FunctionBuilder, ModuleBuilder, evaluate, gradients};
+    use crate::optim::{Sgd, train_step};
+    use crate::session::Session;
+    use graphc_ir::{FunctionBuilder, Initializer, ModuleBuilder, evaluate, gradients};
 
     const ROWS: usize = 24;
     const CLASSES: usize = 7;
@@ -297,16 +302,55 @@ mod tests {
         m.function("f", |f| {
             let of = |name: &str, rows: [usize; 2], width: usize| {
                 let x = f.input(name, DType::F32, shape![rows[0], rows[1], width]);
-                blocks(x, f.input(&format!("{name}_table"), DType::F32, [1000, width]))
+                blocks(x, f.input(&format!("{name}_table"), DType::F32, [640, width]))
             };
             assert_eq!(of("few", [8, 127], 128), 1);
             assert_eq!(of("many", [8, 128], 128), 8);
             assert_eq!(of("odd", [9, 115], 128), 9);
             assert_eq!(of("narrow", [8, 64], 2), 8);
+            assert_eq!(of("few_classes", [8, 129], 129), 1);
             // 1031 is a prime: there are no equal blocks.
             assert_eq!(of("prime", [1, 1031], 128), 1);
             let open = f.input("open", DType::F32, shape!["B", 3]);
             assert_eq!(blocks(open, f.input("table", DType::F32, [7, 3])), 1);
         });
+    }
+
+    #[test]
+    fn memory_holds_the_logits_of_a_block() {
+        let bytes = |classes: usize, blocks: usize| {
+            let m = ModuleBuilder::new("m");
+            let table = m.param("table", DType::F32, [classes, 16], Initializer::ZEROS);
+            train_step(&m, "step", &Sgd::new(0.1), |f| {
+                let x = f.input("x", DType::F32, [16, 64, 16]).square();
+                let labels = f.input("labels", DType::I32, [16, 64]);
+                CrossEntropy::new().linear(x, f.read(&table), labels, blocks)
+            });
+            Session::new(m.build().unwrap(), 1).unwrap().executable("step", &[]).unwrap().arena_bytes()
+        };
+        // The fewest classes for which blocks are taken.
+        for classes in [16 * LEAST.1, 1000] {
+            let logits = 1024 * classes * 4;
+            let (whole, blocks) = (bytes(classes, 1), bytes(classes, 16));
+            assert!(whole > logits && blocks < whole - logits * 3 / 4, "{classes}: {whole} {blocks}");
+        }
+    }
+
+    #[test]
+    fn half_precision_counts_all_rows() {
+        let m = ModuleBuilder::new("m");
+        m.function("f", |f| {
+            let x = f.input("x", DType::BF16, [1024, 2]);
+            let table = f.input("table", DType::BF16, [8, 2]);
+            let labels = f.full(DType::I32, [1024], 3.0);
+            f.output("loss", CrossEntropy::new().linear(x, table, labels, 1024).cast(DType::F32));
+        });
+        let zeros = |dims: &[usize]| Literal::from_fn(DType::BF16, dims, |_| Scalar::F32(0.0));
+        let module = m.build().unwrap();
+        let done = evaluate(&module.functions[0], &[zeros(&[1024, 2]), zeros(&[8, 2])], |_| {
+            unreachable!("no state")
+        });
+        let loss = done.unwrap().outputs[0].as_slice::<f32>().unwrap()[0];
+        assert!((loss - 8.0f32.ln()).abs() < 0.02, "{loss}");
     }
 }

@@ -174,11 +174,14 @@ impl MultiHeadAttention {
         let [q, k, v] = [q, k, v].map(|x| self.split(x));
         let heads = match self.blocks(q, k) {
             Some(blocks) => {
+                let all = shape![q.dim(0), self.heads, q.dim(2), k.dim(2)];
+                let mask = mask.map(|m| m.broadcast_to(all));
                 let block = |(i, (queries, keys)): (usize, &(Range<usize>, usize))| {
                     let q = q.slice_axis(2, queries.start, queries.end);
                     let [k, v] = [k, v].map(|x| x.slice_axis(2, 0, *keys));
-                    let mask = mask.map(|m| along(along(m, 2, queries.clone()), 1, 0..*keys));
-                    self.one_block([q, k, v], mask, training.then(|| self.dropout.numbered(i)))
+                    let mask =
+                        mask.map(|m| m.slice_axis(2, queries.start, queries.end).slice_axis(3, 0, *keys));
+                    self.one_block([q, k, v], mask, training.then(|| self.dropout.of_part(i)))
                 };
                 f.concatenate(&blocks.iter().enumerate().map(block).collect::<Vec<_>>(), 2)
             }
@@ -252,16 +255,6 @@ impl MultiHeadAttention {
         }
         let shape = shape![x.dim(0), x.dim(1), self.heads, self.width / self.heads];
         x.reshape(shape).transpose(&[0, 2, 1, 3])
-    }
-}
-
-/// Positions `range` of a mask on the axis that is the `from_end`th from the end, if it has that many and more than one position there.
-fn along(mask: Tensor<'_>, from_end: usize, range: Range<usize>) -> Tensor<'_> {
-    match mask.rank().checked_sub(from_end) {
-        Some(axis) if !mask.is_poison() && mask.dim(axis).as_const() != Some(1) => {
-            mask.slice_axis(axis, range.start, range.end)
-        }
-        _ => mask,
     }
 }
 

@@ -60,8 +60,8 @@ impl Dropout {
         Self { name: name.to_owned(), rate }
     }
 
-    /// One of several places that the name stands for.
-    pub(super) fn numbered(&self, i: usize) -> Self {
+    /// Another one of this rate, for part `i` of what this one is for.
+    pub(super) fn of_part(&self, i: usize) -> Self {
         Self { name: format!("{}/{i}", self.name), rate: self.rate }
     }
 }
@@ -93,7 +93,7 @@ mod tests {
             let x = f.input("x", DType::F32, [4000]);
             f.output("a", a.train(x));
             f.output("b", b.train(x));
-            f.output("a/1", a.numbered(1).train(x));
+            f.output("a/1", a.of_part(1).train(x));
         });
         m.function("infer", |f| f.output("a", a.apply(f.input("x", DType::F32, [4000]))));
         let module = m.build().unwrap();

@@ -72,7 +72,7 @@ impl Optimizer for Adagrad {
         for (param, &grad) in params.iter().zip(grads) {
             f.scope("adagrad", || {
                 // With an `eps` of 0, a gradient of 0 can give 0 / 0.
-                let by_rows = self.weight_decay == 0.0 && self.eps != 0.0;
+                let by_rows = self.weight_decay == 0.0 && self.eps as f32 != 0.0;
                 let at = if by_rows { Touched::rows(grad) } else { Touched::all(grad) };
                 let p = at.read(param);
                 let g = decayed(at.gradient(), p, self.weight_decay);

@@ -1,6 +1,6 @@
 //! What a step changes of a parameter.
 
-use graphc_ir::{Combine, DType, Graph, NodeId, Op, Param, Shape, Tensor, shape};
+use graphc_ir::{Combine, DType, Dim, Graph, NodeId, Op, Param, Shape, Tensor, shape};
 
 /// Rows of a table of which a batch of unknown size is taken to reach few.
 const MANY_ROWS: usize = 1 << 14;
@@ -8,9 +8,10 @@ const MANY_ROWS: usize = 1 << 14;
 /// What a step changes of a parameter: all of it, or the rows that its gradient reaches.
 ///
 /// The gradient of a table from which few rows are taken, such as an embedding's, is zero but for sums of what comes for each of these
-/// rows. An optimizer that leaves an element alone whose gradient is zero may compute with these rows only: in time and
-/// memory that do not depend on the length of the table. A row that is taken several times stands there several times, each time
-/// with its whole gradient, and gets the same bits each time: those that it would get in a pass over the table.
+/// rows. An optimizer that leaves an element alone whose gradient is zero may compute with these rows only, and with one number
+/// for each row of the table. A row that is taken several times stands there several times, each time
+/// with its whole gradient, and gets the same bits each time: those that it would get in a pass over the table. So does the
+/// rest of the table, if the learning rate is finite and positive.
 pub(super) struct Touched<'f> {
     gradient: Tensor<'f>,
     /// `i64[n]`, numbers of the rows; `None`: all.
@@ -34,10 +35,10 @@ impl<'f> Touched<'f> {
         let (f, id) = (gradient.builder(), gradient.id()?);
         let [_, indices, updates] = f.with_graph(|g| sum_of_rows(g, id))?;
         let (indices, updates) = (f.tensor(indices), f.tensor(updates));
-        let n = indices.shape().iter().cloned().reduce(|a, b| a * b)?;
+        let n = indices.shape().iter().try_fold(Dim::Const(1), |n, d| n.checked_mul(d))?;
         let length = gradient.dim(0);
         let few = match (n.as_const(), length.as_const()) {
-            (Some(n), Some(length)) => 2 * n <= length,
+            (Some(n), Some(length)) => n <= length / 2,
             (None, Some(length)) => length >= MANY_ROWS,
             _ => false,
         };
@@ -99,11 +100,12 @@ fn is_zero(g: &Graph, id: NodeId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Adagrad, Optimizer, Sgd, testing, train_step};
+    use super::super::{Adagrad, Optimizer, Sgd, StepOptions, train_step_with};
     use super::MANY_ROWS;
     use crate::nn::{Embedding, Layer};
     use crate::session::Session;
-    use graphc_ir::{DType, Dim, Initializer, Literal, Module, ModuleBuilder, Param, Scalar, Tensor, shape};
+    use graphc_ir::{DType, Dim, Initializer, Module, ModuleBuilder, Param, Tensor, shape};
+    use graphc_runtime::Value;
 
     /// Hides from the optimizer how gradients come about.
     struct Dense<O>(O);
@@ -123,10 +125,19 @@ mod tests {
 
     /// A step on a table of [`LENGTH`] rows of two elements, of which `n` times 3 are taken.
     fn module(n: impl Into<Dim>, length: usize, optimizer: &dyn Optimizer) -> Module {
+        module_with(n, length, optimizer, StepOptions::default())
+    }
+
+    fn module_with(
+        n: impl Into<Dim>,
+        length: usize,
+        optimizer: &dyn Optimizer,
+        options: StepOptions,
+    ) -> Module {
         let m = ModuleBuilder::new("m");
-        let table = Embedding::with_init(&m, "table", length, 2, Initializer::ZEROS);
+        let table = Embedding::with_init(&m, "table", length, 2, Initializer::Normal { mean: 0.0, std: 1.0 });
         let n = n.into();
-        train_step(&m, "step", optimizer, |f| {
+        train_step_with(&m, "step", optimizer, options, |f| {
             let rows = table.apply(f.input("ids", DType::I32, shape![n.clone(), 3]));
             let wanted = f.input("wanted", DType::F32, shape![n, 3, 2]);
             (rows - wanted).square().reduce_sum(&[0, 1, 2])
@@ -141,21 +152,20 @@ mod tests {
         subtractions.into_iter().all(|id| graph.ty(id).shape.first() != Some(&Dim::Const(LENGTH)))
     }
 
-    fn state_after_two_steps(m: &Module) -> Vec<Literal> {
-        let mut state: Vec<Literal> = (m.state.iter())
-            .map(|s| {
-                Literal::from_fn(s.ty.dtype, &s.ty.shape.as_static().unwrap(), |i| {
-                    Scalar::F32(0.5 + i as f32)
-                })
-            })
-            .collect();
+    const WANTED: [f32; 12] =
+        [0.3, -0.0, f32::NAN, 1.5, 0.6, -2.0, f32::INFINITY, 0.9, 1e-40, -0.3, 0.0, 1.2];
+
+    /// The state after two steps, compiled.
+    fn state_after_two_steps(m: Module, wanted: [f32; 12]) -> Vec<Vec<u32>> {
+        let names: Vec<_> =
+            m.state.iter().map(|s| s.name.clone()).filter(|n| n.starts_with("table")).collect();
+        let mut session = Session::new(m, 1).unwrap();
         // 7 and 31 are taken several times.
         for ids in [[7, 31, 7, 0, 39, 7], [31, 31, 2, 7, 38, 31]] {
-            let ids = Literal::new(&[2, 3], ids.to_vec()).unwrap();
-            let wanted = Literal::from_fn(DType::F32, &[2, 3, 2], |i| Scalar::F32((i * 7 % 5) as f32 * 0.3));
-            testing::step(m, &mut state, &[ids, wanted]);
+            session.run("step", &[("ids", Value::I32(&ids)), ("wanted", Value::F32(&wanted))]).unwrap();
         }
-        state
+        let bits = |x: &f32| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() };
+        names.iter().map(|n| session.state().get::<f32>(n).unwrap().iter().map(bits).collect()).collect()
     }
 
     #[test]
@@ -163,10 +173,28 @@ mod tests {
         let same = |rows: &dyn Optimizer, dense: &dyn Optimizer| {
             let (rows, dense) = (module(2, LENGTH, rows), module(2, LENGTH, dense));
             assert!(by_rows(&rows) && !by_rows(&dense));
-            assert_eq!(state_after_two_steps(&rows), state_after_two_steps(&dense));
+            assert_eq!(state_after_two_steps(rows, WANTED), state_after_two_steps(dense, WANTED));
         };
         same(&Sgd::new(0.1), &Dense(Sgd::new(0.1)));
         same(&Adagrad::new(0.1).lr_decay(0.5), &Dense(Adagrad::new(0.1).lr_decay(0.5)));
+    }
+
+    #[test]
+    fn a_guarded_step_changes_all_of_its_rows_or_none() {
+        let guard = StepOptions { guard: true, ..StepOptions::default() };
+        let guarded =
+            |wanted| state_after_two_steps(module_with(2, LENGTH, &Adagrad::new(0.1), guard), wanted);
+        let finite = WANTED.map(|w| if w.is_finite() { w } else { 7.0 });
+        let plain = |wanted| state_after_two_steps(module(2, LENGTH, &Adagrad::new(0.1)), wanted);
+        assert_eq!(guarded(finite), plain(finite));
+        let untouched = guarded(WANTED);
+        assert_eq!(untouched[1], [0; 2 * LENGTH]);
+        assert_ne!(untouched[0], plain(finite)[0]);
+        // The choice is between rows.
+        let m = module_with(2, LENGTH, &Sgd::new(0.1), guard);
+        let graph = &m.functions[0].graph;
+        let choices = graph.ids().filter(|&id| graph.op(id).name() == "select");
+        assert!(choices.into_iter().all(|id| graph.ty(id).shape.first() != Some(&Dim::Const(LENGTH))));
     }
 
     #[test]
@@ -174,14 +202,16 @@ mod tests {
         assert!(by_rows(&module(6, LENGTH, &Sgd::new(0.1))));
         assert!(!by_rows(&module(7, LENGTH, &Sgd::new(0.1))));
         assert!(!by_rows(&module("B", LENGTH, &Sgd::new(0.1))));
+        // A name that is no identifier has no products.
+        assert!(!by_rows(&module("two words", LENGTH, &Sgd::new(0.1))));
         assert!(!by_rows(&module(2, LENGTH, &Sgd::new(0.1).momentum(0.9))));
         assert!(!by_rows(&module(2, LENGTH, &Sgd::new(0.1).weight_decay(0.1))));
         assert!(!by_rows(&module(2, LENGTH, &Adagrad::new(0.1).weight_decay(0.1))));
-        assert!(!by_rows(&module(2, LENGTH, &Adagrad::new(0.1).eps(0.0))));
+        assert!(!by_rows(&module(2, LENGTH, &Adagrad::new(0.1).eps(1e-50))));
     }
 
     #[test]
-    fn memory_does_not_depend_on_the_length_of_the_table() {
+    fn a_step_has_no_other_table_in_memory() {
         let bytes = |optimizer: &dyn Optimizer| {
             let mut session = Session::new(module("B", MANY_ROWS, optimizer), 1).unwrap();
             session.executable("step", &[("B", 2)]).unwrap().arena_bytes()

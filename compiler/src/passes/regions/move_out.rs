@@ -8,8 +8,8 @@ use graphc_ir::{Function, NodeId, Op, Origin, Region, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 
-/// How many times as much memory a value may take that is kept of all steps, instead of another, in a loop that takes time to take less
-/// memory. The gates of a recurrent network are four times as large as its state.
+/// How many times as many elements a value may have that is kept of all steps, instead of another, in a loop that takes time to take less
+/// memory. The four gates of a recurrent network may be kept instead of an input that is as wide as its state.
 const MORE: usize = 4;
 
 /// Makes the bodies of scans smaller, without changing a bit:
@@ -176,10 +176,10 @@ impl<'a> Smaller<'a> {
         d.lhs_batch.is_empty().then(|| (d, [operands[0], operands[1]]))
     }
 
-    /// Whether the loop is there to take less memory, and would take much more if it kept `a` of all steps instead of `b`.
-    fn takes_more(&self, a: NodeId, b: NodeId) -> bool {
+    /// Whether the loop is there to take less memory, and would take much more if `kept` were kept of all steps, and not `instead`.
+    fn takes_more(&self, kept: NodeId, instead: NodeId) -> bool {
         let elements = |id: NodeId| self.body.graph.ty(id).shape.num_elements().unwrap_or(0);
-        self.scan.recompute && elements(a) > MORE * elements(b)
+        self.scan.recompute && elements(kept) > MORE * elements(instead)
     }
 
     /// The node around the loop that has the value of a constant node of the body.
