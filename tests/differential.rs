@@ -53,6 +53,7 @@ const O3: Config = Config {
     poison: false,
     fence: None,
     loops: false,
+    tight: false,
 };
 
 /// What differs if the compiler is given the faulty function.
@@ -68,7 +69,9 @@ fn all_ways_to_run_a_training_step_agree() {
         let values = Values::drawn(&m, f, seed);
         assert!(interpret(f, &values).state != values.state, "the step changes nothing");
         let poison = Config { poison: true, fence: Some(Fence::End), loops: true, ..O3 };
-        let others = [Config { level: OptLevel::O0, ..O3 }, Config { isa: graphc::Isa::host(), ..poison }];
+        let tight = Config { poison: true, tight: true, ..O3 };
+        let others =
+            [Config { level: OptLevel::O0, ..O3 }, Config { isa: graphc::Isa::host(), ..poison }, tight];
         for config in [&[O3, poison], &others[..]].concat() {
             assert_eq!(compare(&m, f, &values, &config), Ok(()), "{config}, seed {seed}");
         }

@@ -147,7 +147,7 @@ fn try_one(args: &Args, index: u64, coverage: &mut Coverage) -> bool {
 }
 
 /// Configurations for a module: mostly the highest level, one in two with poison, one in two
-/// with buffers kept apart, and one in two with loops over batches.
+/// with buffers kept apart, one in two with loops over batches, and one in eight with as little memory as possible.
 fn draw(seed: u64, index: u64, n: usize) -> Vec<Config> {
     let mut rng = Rng::new(!seed, index);
     let all = Config::all();
@@ -155,7 +155,7 @@ fn draw(seed: u64, index: u64, n: usize) -> Vec<Config> {
     let mut draw = |i: usize| {
         let config = if i == 0 { rng.of(&highest) } else { rng.of(&all) };
         let fence = rng.of(&[None, None, Some(Fence::Begin), Some(Fence::End)]);
-        Config { poison: rng.one_in(2), fence, loops: rng.one_in(2), ..config }
+        Config { poison: rng.one_in(2), fence, loops: rng.one_in(2), tight: rng.one_in(8), ..config }
     };
     (0..n).map(&mut draw).collect()
 }

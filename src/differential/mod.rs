@@ -25,7 +25,7 @@ mod values;
 pub use locate::{NodeDifference, Run, locate};
 pub use values::Values;
 
-use crate::compiler::{Stages, compile_function, remove_dead, state_layout};
+use crate::compiler::{CompileError, Stages, compile_function, remove_dead, state_layout};
 use crate::ir::evaluate;
 use crate::runtime::{Elements, Fence};
 use crate::{
@@ -52,6 +52,8 @@ pub struct Config {
     pub fence: Option<Fence>,
     /// Whether batched products of any size become loops ([`PassOptions::wide`](crate::PassOptions::wide)).
     pub loops: bool,
+    /// Whether the arena is as small as it can be made ([`CompileOptions::budget`]), unless there is a fence.
+    pub tight: bool,
 }
 
 impl Config {
@@ -72,6 +74,7 @@ impl Config {
                     poison: false,
                     fence: None,
                     loops: false,
+                    tight: false,
                 }));
             }
         }
@@ -84,7 +87,8 @@ impl fmt::Display for Config {
         let s = if self.threads == 1 { "" } else { "s" };
         let poison = if self.poison { ", poison" } else { "" };
         let loops = if self.loops { ", loops over batches" } else { "" };
-        write!(f, "{:?}, {}, {} thread{s}{poison}{loops}", self.level, self.isa, self.threads)?;
+        let tight = if self.tight { ", least memory" } else { "" };
+        write!(f, "{:?}, {}, {} thread{s}{poison}{loops}{tight}", self.level, self.isa, self.threads)?;
         self.fence.map_or(Ok(()), |end| write!(f, ", fenced at the {}", format!("{end:?}").to_lowercase()))
     }
 }
@@ -205,9 +209,10 @@ pub fn execute(
 
 /// How to compile for a configuration.
 pub fn options(config: &Config) -> CompileOptions {
-    let &Config { level, isa, threads: _, poison, fence, loops } = config;
-    let mut options =
-        CompileOptions { max_threads: Config::MAX_THREADS, isa, poison, fence, ..CompileOptions::at(level) };
+    let &Config { level, isa, threads: _, poison, fence, loops, tight } = config;
+    let budget = tight.then_some(0);
+    let max_threads = Config::MAX_THREADS;
+    let mut options = CompileOptions { max_threads, isa, poison, fence, budget, ..CompileOptions::at(level) };
     if loops {
         options.passes.wide = 1;
     }
@@ -215,7 +220,8 @@ pub fn options(config: &Config) -> CompileOptions {
 }
 
 /// Like [`execute`] with options of the caller's own, on so many threads (at most
-/// [`Config::MAX_THREADS`]); gives what each stage of the compiler made, too.
+/// [`Config::MAX_THREADS`]); gives what each stage of the compiler made, too. A budget that is too small stands for the least that is
+/// found.
 ///
 /// # Errors
 /// As [`execute`].
@@ -257,8 +263,14 @@ fn compile_and_run(
 ) -> Result<(Results, Stages), Mismatch> {
     let compile_error = |e: &dyn fmt::Display| Mismatch::Compile(e.to_string());
     let layout = Arc::new(state_layout(module).map_err(|e| compile_error(&e))?);
-    let (exe, stages) =
-        compile_function(function, &layout, &Bindings::new(), options).map_err(|e| compile_error(&e))?;
+    let compile = |options: &CompileOptions| compile_function(function, &layout, &Bindings::new(), options);
+    let compiled = match compile(options) {
+        Err(CompileError::Budget { least, .. }) => {
+            compile(&CompileOptions { budget: Some(least), ..options.clone() })
+        }
+        compiled => compiled,
+    };
+    let (exe, stages) = compiled.map_err(|e| compile_error(&e))?;
     let mut cx = RunContext::new(&exe, pool(threads)?).map_err(|e| compile_error(&e))?;
     // NaN in every float type: what is read before it is written shows.
     cx.fill_arena(0xff);

@@ -231,6 +231,10 @@ impl<'r, 'f> Step<'r, 'f> {
                 let kind = self.rng.of(&CmpKind::ALL);
                 same!(Compare { kind }, 2)
             }
+            "neg" if self.rng.one_in(4) => {
+                let (negative, y) = (same!(Neg {}, 1)?[0], self.value(&ty));
+                self.push(Sub {}, &[y, negative])
+            }
             "neg" => same!(Neg {}, 1),
             "tanh" => same!(Tanh {}, 1),
             "abs" => same!(Abs {}, 1),
@@ -392,9 +396,22 @@ impl<'r, 'f> Step<'r, 'f> {
                 let second =
                     if flags.0 { self.value(&ty) } else { self.value(&ty.with_shape(other.as_slice())) };
                 let operands = if flags.1 { vec![second, x] } else { vec![x, second, x] };
-                self.push(Concatenate { axis }, &operands)
+                let joined = self.push(Concatenate { axis }, &operands)?;
+                let extent = joined[0].dim(axis).as_const()?;
+                if self.rng.one_in(3) {
+                    let start = self.rng.below(extent + 1);
+                    let limit = start + self.rng.below(extent - start + 1);
+                    return Some(vec![joined[0].slice_axis(axis, start, limit)]);
+                }
+                Some(joined)
             }
             "reduce_sum" => same!(ReduceSum { axes: self.axes(rank) }, 1),
+            "reduce_max" if self.rng.one_in(6) => {
+                let shape = [&[1 + self.rng.below(3)], d.as_slice()].concat();
+                let axes = (1..=rank).collect();
+                let repeated = self.push(Broadcast { shape: shape.as_slice().into(), axes }, &[x])?;
+                self.push(ReduceMax { axes: vec![0] }, &repeated)
+            }
             "reduce_max" => same!(ReduceMax { axes: self.axes(rank) }, 1),
             "reduce_min" => same!(ReduceMin { axes: self.axes(rank) }, 1),
             "reduce_prod" => same!(ReduceProd { axes: self.axes(rank) }, 1),
