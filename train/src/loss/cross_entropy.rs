@@ -109,6 +109,15 @@ impl CrossEntropy {
         }
         let rows: usize = labels.shape().num_elements().expect("blocks have a number of rows") / blocks;
         let x = features.reshape(shape![blocks, rows, features.dim(labels.rank())]);
+        // Checked here, a label out of range is named by its place among all.
+        let check = |labels: Tensor<'f>| labels.check_index(table.dim(0));
+        let labels = match self.ignore {
+            None => check(labels),
+            Some(ignored) => {
+                let counted = labels.ne(ignored as f64);
+                counted.select(check(counted.select(labels, 0.0)), ignored as f64)
+            }
+        };
         let labels = labels.reshape([blocks, rows]);
         // Sums of many blocks in half precision would stand still.
         let sum = if features.dtype().is_half() { DType::F32 } else { features.dtype() };
@@ -314,6 +323,24 @@ mod tests {
             let open = f.input("open", DType::F32, shape!["B", 3]);
             assert_eq!(blocks(open, f.input("table", DType::F32, [7, 3])), 1);
         });
+    }
+
+    #[test]
+    fn a_label_out_of_range_is_named_by_its_place_among_all() {
+        for (loss, sound) in [(CrossEntropy::new(), 0), (CrossEntropy::new().ignore(-1), -1)] {
+            let m = ModuleBuilder::new("m");
+            m.function("f", |f| {
+                let [x, table, labels] = tables(f);
+                f.output("loss", loss.linear(x, table, labels, 6));
+            });
+            let of = |dims: &[usize]| Literal::from_fn(DType::F64, dims, |_| Scalar::F64(0.5));
+            let labels =
+                Literal::from_fn(DType::I32, &[4, 6], |i| Scalar::I32(if i == 13 { 9 } else { sound }));
+            let inputs = [of(&[4, 6, 3]), of(&[CLASSES, 3]), labels];
+            let module = m.build().unwrap();
+            let error = evaluate(&module.functions[0], &inputs, |_| unreachable!("no state")).unwrap_err();
+            assert!(error.to_string().contains("position 13"), "{error}");
+        }
     }
 
     #[test]
