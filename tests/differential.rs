@@ -166,7 +166,8 @@ fn what_once_differed_agrees() {
         graphc::ir::verify(&m).unwrap();
         for f in &m.functions {
             let values = Values::drawn(&m, f, seed);
-            for config in Config::all() {
+            let tight = Config { tight: true, ..O3 };
+            for config in Config::all().into_iter().chain([tight]) {
                 assert_eq!(compare(&m, f, &values, &config), Ok(()), "{name}: {config}");
             }
         }

@@ -546,6 +546,8 @@ impl<'a> Assembler<'a> {
         let written: FxHashSet<BufferId> = self.kernels.iter().flat_map(Kernel::writes).collect();
         let home = |(i, b): (usize, &Buffer)| match b.place {
             Place::Arena(_) => Home::Arena,
+            // It lies where the next variable begins, and does not change with it.
+            Place::State(_) if b.bytes() == 0 => Home::Kept,
             Place::State(at) if written.contains(&(i as BufferId)) => Home::NewState(at),
             Place::State(at) => Home::OldState(at),
             Place::Constant(_) | Place::Input(_) | Place::Output(_) => Home::Kept,

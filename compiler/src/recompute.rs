@@ -242,14 +242,12 @@ impl Schedule {
         gaps
     }
 
-    /// For each offset in the state the step that overwrites what is there. What has no elements lies where the next begins.
+    /// For each offset in the state the step that overwrites what is there.
     fn overwritten(&self) -> FxHashMap<usize, usize> {
         let mut overwritten = FxHashMap::default();
         for (at, w) in self.items.iter().enumerate().flat_map(|(at, i)| i.writes.iter().map(move |w| (at, w)))
         {
-            if let Home::NewState(offset) = self.homes[w.buffer as usize]
-                && self.bytes[w.buffer as usize] > 0
-            {
+            if let Home::NewState(offset) = self.homes[w.buffer as usize] {
                 overwritten.insert(offset, at);
             }
         }
@@ -618,19 +616,8 @@ mod tests {
             let fails = k < state_from && random.below(16) == 0;
             items.push(Item { reuse, fails, ..plain(Step::Run(k), reads, writes) });
         }
-        let least = |home: &Home| usize::from(matches!(home, Home::OldState(_) | Home::NewState(_)));
-        let bytes = homes.iter().map(|home| 64 * random.below(20).max(least(home))).collect();
+        let bytes = homes.iter().map(|_| 64 * random.below(20)).collect();
         Schedule { items, bytes, homes, copies: Vec::new(), reordered: false, stride: 0 }
-    }
-
-    #[test]
-    fn state_without_elements_overwrites_nothing() {
-        let writes = |buffer| vec![Written { buffer, reads: Vec::new(), cost: None }];
-        let items = (0..2).map(|k| plain(Step::Run(k), Vec::new(), writes(k as BufferId))).collect();
-        let homes = vec![Home::NewState(128); 2];
-        let s =
-            Schedule { items, bytes: vec![64, 0], homes, copies: Vec::new(), reordered: false, stride: 0 };
-        assert_eq!(s.overwritten()[&128], 0);
     }
 
     /// What a schedule leaves in outputs and state, and what its checks see.
