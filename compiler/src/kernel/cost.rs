@@ -33,7 +33,7 @@ pub fn cost(kernel: &Kernel, buffers: &[Buffer]) -> Cost {
         _ => whole,
     };
     let mut flops = of_exprs(&kernel.exprs, &kernel.roots(), space, outer);
-    if !matches!(kernel.body, KernelBody::Scatter(_)) || !kernel.starts_in_place(buffers) {
+    if !kernel.starts_in_place(buffers) {
         touched.loads(&kernel.exprs, &kernel.roots(), space);
         for store in &kernel.stores {
             touched.add(store.buffer, points(&space[..if store.inner { whole } else { outer }]));

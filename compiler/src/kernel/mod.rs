@@ -514,9 +514,9 @@ impl Kernel {
         roots
     }
 
-    /// Whether what the kernel first stores lies there already, as where a scatter changes a tensor in place.
+    /// Whether the kernel is a scatter whose initial values lie there already: it changes a tensor in place.
     pub(crate) fn starts_in_place(&self, buffers: &[Buffer]) -> bool {
-        let [store] = self.stores.as_slice() else { return false };
+        let (KernelBody::Scatter(_), [store]) = (&self.body, self.stores.as_slice()) else { return false };
         let ExprOp::Load { buffer, index, guards } = &self.exprs.get(store.value).op else { return false };
         let (from, to) = (&buffers[*buffer as usize], &buffers[store.buffer as usize]);
         *index == store.index && guards.is_empty() && from.place == to.place && from.strides == to.strides

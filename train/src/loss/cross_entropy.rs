@@ -56,7 +56,8 @@ impl CrossEntropy {
     /// not the ignored one is a run-time error.
     #[track_caller]
     pub fn apply<'f>(&self, logits: Tensor<'f>, labels: Tensor<'f>) -> Tensor<'f> {
-        match self.sums(logits, labels) {
+        let (labels, counted) = self.counted(labels);
+        match self.sums(logits, labels, counted) {
             Some((losses, weights)) => losses / weights,
             None => logits.builder().poison(),
         }
@@ -103,36 +104,50 @@ impl CrossEntropy {
     ) -> Tensor<'f> {
         let f = features.builder();
         let logits = |x: Tensor<'f>| x.dot_general(table, (&[], &[]), (&[x.rank().saturating_sub(1)], &[1]));
-        let labels_fit = labels.shape().dims() == &features.shape()[..features.rank().saturating_sub(1)];
+        let labels_fit = labels.dtype().is_int()
+            && labels.shape().dims() == &features.shape()[..features.rank().saturating_sub(1)];
         if blocks == 1 || features.is_poison() || labels.is_poison() || !labels_fit {
             return self.apply(logits(features), labels);
         }
         let rows: usize = labels.shape().num_elements().expect("blocks have a number of rows") / blocks;
         let x = features.reshape(shape![blocks, rows, features.dim(labels.rank())]);
+        let (labels, counted) = self.counted(labels);
         // Checked here, a label out of range is named by its place among all.
-        let check = |labels: Tensor<'f>| labels.check_index(table.dim(0));
-        let labels = match self.ignore {
-            None => check(labels),
-            Some(ignored) => {
-                let counted = labels.ne(ignored as f64);
-                counted.select(check(counted.select(labels, 0.0)), ignored as f64)
-            }
-        };
-        let labels = labels.reshape([blocks, rows]);
+        let labels = labels.check_index(table.dim(0));
+        let of_rows = [Some(labels), counted].into_iter().flatten().map(|t| t.reshape([blocks, rows]));
+        let sequences: Vec<Tensor<'f>> = std::iter::once(x).chain(of_rows).collect();
         // Sums of many blocks in half precision would stand still.
         let sum = if features.dtype().is_half() { DType::F32 } else { features.dtype() };
         let zero = f.scalar(sum, 0.0);
         let again = ScanOptions { save_every: 1, ..ScanOptions::default() };
-        let total = f.scan_with(&again, &[zero, zero], &[x, labels], |f, sums, step| {
-            let (losses, weights) = self.sums(logits(step[0]), step[1]).unwrap_or((f.poison(), f.poison()));
+        let total = f.scan_with(&again, &[zero, zero], &sequences, |f, sums, step| {
+            let found = self.sums(logits(step[0]), step[1], step.get(2).copied());
+            let (losses, weights) = found.unwrap_or((f.poison(), f.poison()));
             (vec![sums[0] + losses.cast(sum), sums[1] + weights.cast(sum)], Vec::new())
         });
         (total.carries[0] / total.carries[1]).cast(features.dtype())
     }
 
-    /// The sum of the losses of all rows, and that of their weights.
+    /// The labels, 0 instead of the ignored one, and which of them count, if not all do.
     #[track_caller]
-    fn sums<'f>(&self, logits: Tensor<'f>, labels: Tensor<'f>) -> Option<(Tensor<'f>, Tensor<'f>)> {
+    fn counted<'f>(&self, labels: Tensor<'f>) -> (Tensor<'f>, Option<Tensor<'f>>) {
+        match self.ignore {
+            Some(ignored) if !labels.is_poison() && labels.dtype().is_int() => {
+                let counted = labels.ne(ignored as f64);
+                (counted.select(labels, 0.0), Some(counted))
+            }
+            _ => (labels, None),
+        }
+    }
+
+    /// The sum of the losses of the rows that count, and that of their weights.
+    #[track_caller]
+    fn sums<'f>(
+        &self,
+        logits: Tensor<'f>,
+        labels: Tensor<'f>,
+        counted: Option<Tensor<'f>>,
+    ) -> Option<(Tensor<'f>, Tensor<'f>)> {
         let f = logits.builder();
         if !has_last_axis("cross_entropy", logits) || labels.is_poison() {
             return None;
@@ -155,8 +170,6 @@ impl CrossEntropy {
             f.misuse(format!("cross_entropy: {self:?} does not fit {classes} classes"));
             return None;
         }
-        let counted = self.ignore.map(|label| labels.ne(label as f64));
-        let labels = counted.map_or(labels, |counted| counted.select(labels, 0.0));
         let mask = labels.one_hot_mask(classes);
         let log_p = logits.log_softmax(axis);
         let weight = |x: Tensor<'f>| match &self.weights {

@@ -1,6 +1,6 @@
 //! What a step changes of a parameter.
 
-use graphc_ir::{Combine, DType, Dim, Graph, NodeId, Op, Param, Shape, Tensor, shape};
+use graphc_ir::{Combine, DType, Graph, NodeId, Op, Param, Shape, Tensor, shape};
 
 /// Rows of a table of which a batch of unknown size is taken to reach few.
 const MANY_ROWS: usize = 1 << 14;
@@ -35,7 +35,7 @@ impl<'f> Touched<'f> {
         let (f, id) = (gradient.builder(), gradient.id()?);
         let [_, indices, updates] = f.with_graph(|g| sum_of_rows(g, id))?;
         let (indices, updates) = (f.tensor(indices), f.tensor(updates));
-        let n = indices.shape().iter().try_fold(Dim::Const(1), |n, d| n.checked_mul(d))?;
+        let n = indices.shape().volume()?;
         let length = gradient.dim(0);
         let few = match (n.as_const(), length.as_const()) {
             (Some(n), Some(length)) => n <= length / 2,
@@ -91,9 +91,8 @@ fn sum_of_rows(g: &Graph, id: NodeId) -> Option<[NodeId; 3]> {
 fn is_zero(g: &Graph, id: NodeId) -> bool {
     match g.op(id) {
         Op::Broadcast(_) => is_zero(g, g.operands(id)[0]),
-        Op::Constant(c) => {
-            c.value.splat_value().is_some_and(|v| v.to_f64() == 0.0 && v.to_f64().is_sign_positive())
-        }
+        // -0 is another number.
+        Op::Constant(c) => c.value.splat_value().is_some_and(|v| v.to_f64().to_bits() == 0),
         _ => false,
     }
 }
