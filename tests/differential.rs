@@ -1,10 +1,12 @@
 //! Comparison of all ways to run a function, and reduction of modules that show a fault.
 
 use graphc::compiler::Rebuilder;
-use graphc::differential::{Config, Mismatch, Values, compare, execute, interpret, locate, same_results};
+use graphc::differential::{
+    Config, Mismatch, Values, compare, compiles, execute, interpret, locate, options, same_results,
+};
 use graphc::ir::{Op, ops};
 use graphc::runtime::Fence;
-use graphc::{DType, Function, Module, ModuleBuilder, OptLevel, gradients, reduce};
+use graphc::{DType, Function, Isa, Module, ModuleBuilder, OptLevel, gradients, reduce};
 
 /// A loss with a loop and a branch, its gradients, and state: 300 nodes and more.
 fn large() -> Module {
@@ -70,8 +72,7 @@ fn all_ways_to_run_a_training_step_agree() {
         assert!(interpret(f, &values).state != values.state, "the step changes nothing");
         let poison = Config { poison: true, fence: Some(Fence::End), loops: true, ..O3 };
         let tight = Config { poison: true, tight: true, ..O3 };
-        let others =
-            [Config { level: OptLevel::O0, ..O3 }, Config { isa: graphc::Isa::host(), ..poison }, tight];
+        let others = [Config { level: OptLevel::O0, ..O3 }, Config { isa: Isa::host(), ..poison }, tight];
         for config in [&[O3, poison], &others[..]].concat() {
             assert_eq!(compare(&m, f, &values, &config), Ok(()), "{config}, seed {seed}");
         }
@@ -167,8 +168,17 @@ fn what_once_differed_agrees() {
         for f in &m.functions {
             let values = Values::drawn(&m, f, seed);
             let tight = Config { tight: true, ..O3 };
-            for config in Config::all().into_iter().chain([tight]) {
+            let fenced =
+                |config: Config| [Fence::Begin, Fence::End].map(|end| Config { fence: Some(end), ..config });
+            let all = Config::all();
+            let fenced: Vec<Config> =
+                all.iter().filter(|c| c.threads == 1).copied().flat_map(fenced).collect();
+            for config in all.into_iter().chain([tight]).chain(fenced) {
                 assert_eq!(compare(&m, f, &values, &config), Ok(()), "{name}: {config}");
+            }
+            // Code for other machines can at least be made.
+            for isa in Isa::ALL.into_iter().filter(|i| !i.is_available()) {
+                assert_eq!(compiles(&m, f, &options(&Config { isa, ..O3 })), Ok(()), "{name}: {isa}");
             }
         }
     }

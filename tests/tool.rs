@@ -132,6 +132,28 @@ fn contractions_use_packed_fused_multiply_add() {
     assert_eq!(kernel.contains("; loop i"), Isa::host() != Isa::Portable, "{kernel}");
 }
 
+/// Whatever this machine has: the one that runs the tests may not be the one that has the widest vectors.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn code_is_made_for_every_set_of_vector_instructions() {
+    let dir = tempfile::tempdir().unwrap();
+    // Single operations, among them products of which one tile takes most registers; the message names them all.
+    let (message, _) = failure(&["bench", "--micro", "--module", "none"]);
+    let operations: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
+    assert!(operations.contains(&"gemm_1_1024_1024") && operations.contains(&"softmax"), "{message}");
+    let written = operations.into_iter().map(|operation| {
+        let path = dir.path().join(format!("{operation}.gir"));
+        std::fs::write(&path, stdout(&["bench", "--micro", "--module", operation])).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    for module in MODULES.map(str::to_owned).into_iter().chain(written) {
+        for (isa, registers) in [("sse", "xmm"), ("avx2", "ymm"), ("avx512", "zmm")] {
+            let text = stdout(&["dump", &module, "--emit", "asm", "--isa", isa]);
+            assert!(text.contains(registers), "{module} for {isa}: {text}");
+        }
+    }
+}
+
 #[test]
 fn an_object_file_is_written_for_another_machine() {
     let file = std::env::temp_dir().join(format!("graphc-tool-{}.o", std::process::id()));

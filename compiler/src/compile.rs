@@ -36,7 +36,8 @@ pub struct CompileOptions {
     pub passes: PassOptions,
     /// Largest number of threads that a run will use: memory is planned for it.
     pub max_threads: usize,
-    /// Vector instructions that generated code uses.
+    /// Vector instructions that generated code uses. It can be looked at where they are not
+    /// [available](Isa::is_available); to run it is an error there.
     pub isa: Isa,
     /// Keeps CLIF and machine code of every function, for dumps.
     pub keep_code: bool,
@@ -215,7 +216,7 @@ pub fn compile_executable(
     if let Some((frame, image)) = cache.load(&key)
         && let Ok(placed) = codegen::place(&image, &frame.name)
     {
-        return frame.executable(layout, placed, Watch::default());
+        return frame.executable(layout, placed, options.isa, Watch::default());
     }
     let (executable, _) =
         generate(function, layout, bindings, options, Some(|f: &_, i: &_| cache.store(&key, f, i)))?;
@@ -259,11 +260,12 @@ struct Watch {
 }
 
 impl Frame {
-    /// The executable with this code, which was generated with this frame for state laid out as `state`.
+    /// The executable with this code for `isa`, which was generated with this frame for state laid out as `state`.
     fn executable(
         self,
         state: &Arc<StateLayout>,
         placed: Placed,
+        isa: Isa,
         watch: Watch,
     ) -> Result<Executable, CompileError> {
         let constants = AlignedBuffer::from_bytes(&self.constants, "constants").map_err(|e| {
@@ -284,6 +286,7 @@ impl Frame {
             entry: placed.entry,
             code: placed.code,
             max_threads: self.max_threads,
+            lacking: (!isa.is_available()).then(|| isa.name()),
         };
         // SAFETY: `entry` was generated for exactly these ports, this state layout, these constants and
         // an arena of this size with scratch memory for `max_threads` workers; `code` owns its memory.
@@ -352,7 +355,7 @@ fn generate(
     let guard = options.nan_guard.then(|| guard::guard(&all));
     let freed = all.iter().filter(|_| options.poison).flat_map(|(_, a)| a.freed(options.max_threads));
     let watch = Watch { guard, poison: freed.collect(), gaps: assembled.gaps.clone() };
-    let executable = frame.executable(layout, generated.placed, watch)?;
+    let executable = frame.executable(layout, generated.placed, options.isa, watch)?;
     let stages = Stages {
         bound,
         optimized,

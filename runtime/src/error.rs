@@ -59,6 +59,14 @@ pub enum RuntimeError {
         /// Number of the process that made the pool.
         parent: u32,
     },
+    /// The code has instructions that this machine lacks.
+    #[error("`{function}` was compiled for {instructions}, which this machine does not have")]
+    Instructions {
+        /// Name of the function.
+        function: Box<str>,
+        /// Their name.
+        instructions: &'static str,
+    },
     /// A run was given too few or too many inputs or outputs.
     #[error("`{function}` has {expected} {side}{}, got {got}", if *.expected == 1 { "" } else { "s" })]
     PortCount {

@@ -92,6 +92,8 @@ pub struct ExecutableParts {
     pub code: Arc<dyn Any + Send + Sync>,
     /// Worker indices given to its kernels stay below this number; 0 counts as 1.
     pub max_threads: usize,
+    /// Name of the instructions that the code has and this machine lacks, if any: then it is not run.
+    pub lacking: Option<&'static str>,
 }
 
 /// One compiled function. Immutable; any number of threads may run it at a time, each with a
@@ -176,8 +178,9 @@ impl Executable {
     /// # Errors
     /// Before anything is read or written: [`RuntimeError::PortCount`], [`RuntimeError::PortType`],
     /// [`RuntimeError::StateLayout`] when the arguments do not fit the declaration,
-    /// [`RuntimeError::OutOfMemory`] when the arena has to grow and cannot, and [`RuntimeError::Forked`] when the pool has
-    /// threads in the process that this one was forked from.
+    /// [`RuntimeError::OutOfMemory`] when the arena has to grow and cannot, [`RuntimeError::Instructions`] when the code is
+    /// not for this machine, and [`RuntimeError::Forked`] when the pool has threads in the process that this one was forked
+    /// from.
     /// [`RuntimeError::IndexOutOfRange`] when the function met such an index: the state is as it was, outputs
     /// hold what was written until then. With [`RuntimeError::Interrupted`] and [`RuntimeError::NonFinite`] state does, too.
     pub fn run(
@@ -405,7 +408,7 @@ impl RunContext {
     /// A context large enough for `executable`.
     ///
     /// # Errors
-    /// [`RuntimeError::OutOfMemory`].
+    /// [`RuntimeError::OutOfMemory`], and [`RuntimeError::Instructions`] when the code is not for this machine.
     pub fn new(executable: &Executable, pool: Arc<ThreadPool>) -> Result<Self, RuntimeError> {
         let arena = AlignedBuffer::zeroed(0, "the arena")?;
         let interrupt = Arc::new(AtomicBool::new(false));
@@ -451,6 +454,9 @@ impl RunContext {
     /// Grows to what `executable` needs.
     fn reserve(&mut self, executable: &Executable) -> Result<(), RuntimeError> {
         let parts = &executable.parts;
+        if let Some(instructions) = parts.lacking {
+            return Err(RuntimeError::Instructions { function: parts.name.as_str().into(), instructions });
+        }
         if self.arena.len() < parts.arena_bytes || self.gaps != parts.gaps {
             // The old arena goes first, so that both never exist together.
             self.arena = AlignedBuffer::zeroed(0, "the arena")?;
@@ -523,6 +529,7 @@ mod tests {
             entry: axpy,
             code: Arc::new(()),
             max_threads,
+            lacking: None,
         }
     }
 
@@ -571,6 +578,7 @@ mod tests {
             entry: gather,
             code: Arc::new(()),
             max_threads: 8,
+            lacking: None,
         }
     }
 
@@ -758,6 +766,22 @@ mod tests {
             RunContext::new(&axpy, pool(1)).unwrap_err().to_string(),
             "out of memory: the arena of `axpy` needs 1152921504606846976 bytes"
         );
+    }
+
+    #[test]
+    fn code_for_another_machine_is_not_run() {
+        let parts = ExecutableParts { lacking: Some("avx1024"), ..axpy_parts(1) };
+        // SAFETY: `axpy` keeps the contract.
+        let (foreign, axpy) =
+            unsafe { (Executable::from_parts(parts), Executable::from_parts(axpy_parts(1))) };
+        let expected = "`axpy` was compiled for avx1024, which this machine does not have";
+        assert_eq!(RunContext::new(&foreign, pool(1)).unwrap_err().to_string(), expected);
+        let mut cx = RunContext::new(&axpy, pool(1)).unwrap();
+        let (x, mut y, mut flag) = ([1.0f32; N], [77.0f32; N], true);
+        let outputs = &mut [(&mut y).into(), (&mut flag).into()];
+        let error = foreign.run(&mut cx, &mut State::zeros(layout()).unwrap(), &[(&x).into()], outputs);
+        assert_eq!(error.unwrap_err().to_string(), expected);
+        assert_eq!(y, [77.0; N]);
     }
 
     #[test]

@@ -60,6 +60,7 @@ fn a_warm_run_allocates_nothing() {
         entry: increment,
         code: Arc::new(()),
         max_threads: 2,
+        lacking: None,
     };
     // SAFETY: `increment` keeps the contract for these parts.
     let increment = unsafe { Executable::from_parts(parts) };

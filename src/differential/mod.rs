@@ -27,10 +27,12 @@ pub use values::Values;
 
 use crate::compiler::{CompileError, Stages, compile_function, remove_dead, state_layout};
 use crate::ir::evaluate;
-use crate::runtime::{Elements, Fence};
+#[cfg(all(target_os = "linux", not(miri)))]
+use crate::runtime::Fenced;
+use crate::runtime::{Elements, Fence, RuntimeError, StateLayout};
 use crate::{
-    Bindings, CompileOptions, Function, Isa, Literal, Module, OptLevel, RunContext, State, TensorType,
-    ThreadPool, Value, ValueMut,
+    Bindings, CompileOptions, Executable, Function, Isa, Literal, Module, OptLevel, RunContext, State,
+    TensorType, ThreadPool, Value, ValueMut,
 };
 use graphc_ir::Scalar;
 use std::fmt;
@@ -48,7 +50,7 @@ pub struct Config {
     pub threads: usize,
     /// See [`CompileOptions::poison`].
     pub poison: bool,
-    /// See [`CompileOptions::fence`].
+    /// See [`CompileOptions::fence`]; inputs and outputs are fenced there, too.
     pub fence: Option<Fence>,
     /// Whether batched products of any size become loops ([`PassOptions::wide`](crate::PassOptions::wide)).
     pub loops: bool,
@@ -254,14 +256,24 @@ fn pool(threads: usize) -> Result<Arc<ThreadPool>, Mismatch> {
     pool.ok_or_else(|| Mismatch::Compile(format!("there is no pool of {threads} threads")))
 }
 
-fn compile_and_run(
+/// Compiles a function whose dimensions are numbers, for instructions that this machine may lack; a budget that is too small
+/// stands for the least that is found.
+///
+/// # Errors
+/// [`Mismatch::Compile`] and [`Mismatch::Panic`].
+pub fn compiles(module: &Module, function: &Function, options: &CompileOptions) -> Result<(), Mismatch> {
+    caught(|| compile(module, function, options)).flatten().map(|_| ())
+}
+
+fn compile_error(e: &dyn fmt::Display) -> Mismatch {
+    Mismatch::Compile(e.to_string())
+}
+
+fn compile(
     module: &Module,
     function: &Function,
-    values: &Values,
     options: &CompileOptions,
-    threads: usize,
-) -> Result<(Results, Stages), Mismatch> {
-    let compile_error = |e: &dyn fmt::Display| Mismatch::Compile(e.to_string());
+) -> Result<(Arc<StateLayout>, Executable, Stages), Mismatch> {
     let layout = Arc::new(state_layout(module).map_err(|e| compile_error(&e))?);
     let compile = |options: &CompileOptions| compile_function(function, &layout, &Bindings::new(), options);
     let compiled = match compile(options) {
@@ -271,6 +283,17 @@ fn compile_and_run(
         compiled => compiled,
     };
     let (exe, stages) = compiled.map_err(|e| compile_error(&e))?;
+    Ok((layout, exe, stages))
+}
+
+fn compile_and_run(
+    module: &Module,
+    function: &Function,
+    values: &Values,
+    options: &CompileOptions,
+    threads: usize,
+) -> Result<(Results, Stages), Mismatch> {
+    let (layout, exe, stages) = compile(module, function, options)?;
     let mut cx = RunContext::new(&exe, pool(threads)?).map_err(|e| compile_error(&e))?;
     // NaN in every float type: what is read before it is written shows.
     cx.fill_arena(0xff);
@@ -278,24 +301,59 @@ fn compile_and_run(
     for (var, value) in module.state.iter().zip(&values.state) {
         state.copy_from(&var.name, Elements::from(value).value()).map_err(|e| compile_error(&e))?;
     }
-    let inputs: Vec<Elements> = values.inputs.iter().map(Elements::from).collect();
-    let inputs: Vec<Value<'_>> = inputs.iter().map(Elements::value).collect();
+    let hold = |elements| Held::new(elements, options.fence).map_err(|e| compile_error(&e));
+    let inputs: Vec<Held> = values.inputs.iter().map(|v| hold(v.into())).collect::<Result<_, _>>()?;
+    let inputs: Vec<Value<'_>> = inputs.iter().map(Held::value).collect();
     let ports = exe.outputs();
-    let mut outputs: Vec<Elements> =
-        ports.iter().map(|p| Elements::from_fn(p.dtype, p.num_elements(), |_| 77.0)).collect();
-    let mut slots: Vec<ValueMut<'_>> = outputs.iter_mut().map(Elements::value_mut).collect();
+    let unwritten = ports.iter().map(|p| hold(Elements::from_fn(p.dtype, p.num_elements(), |_| 77.0)));
+    let mut outputs: Vec<Held> = unwritten.collect::<Result<_, _>>()?;
+    let mut slots: Vec<ValueMut<'_>> = outputs.iter_mut().map(Held::value_mut).collect();
     let failure = exe.run(&mut cx, &mut state, &inputs, &mut slots).err().map(|e| e.to_string());
-    let literal = |dtype, dims: &[usize], value: &Elements| Literal::from_fn(dtype, dims, |i| value.get(i));
+    let literal = |dtype, dims: &[usize], value: Value<'_>| {
+        let mut elements = Elements::zeros(dtype, value.len());
+        elements.write(0, value);
+        Literal::from_fn(dtype, dims, |i| elements.get(i))
+    };
     let outputs = match failure {
         Some(_) => Vec::new(),
-        None => ports.iter().zip(&outputs).map(|(p, v)| literal(p.dtype, &p.dims, v)).collect(),
+        None => ports.iter().zip(&outputs).map(|(p, v)| literal(p.dtype, &p.dims, v.value())).collect(),
     };
-    let state = state.iter().map(|(entry, value)| {
-        let mut elements = Elements::zeros(entry.dtype, value.len());
-        elements.write(0, value);
-        literal(entry.dtype, &entry.dims, &elements)
-    });
-    Ok((Results { outputs, state: state.collect(), failure, may_fail: None }, stages))
+    let state = state.iter().map(|(entry, value)| literal(entry.dtype, &entry.dims, value)).collect();
+    Ok((Results { outputs, state, failure, may_fail: None }, stages))
+}
+
+/// An input or output. Fenced, it ends where a page begins that nobody may access, or begins where one ends.
+enum Held {
+    Plain(Elements),
+    #[cfg(all(target_os = "linux", not(miri)))]
+    Fenced(Fenced),
+}
+
+impl Held {
+    fn new(elements: Elements, fence: Option<Fence>) -> Result<Self, RuntimeError> {
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if let Some(end) = fence {
+            return Fenced::new(elements.value(), end).map(Self::Fenced);
+        }
+        let _ = fence;
+        Ok(Self::Plain(elements))
+    }
+
+    fn value(&self) -> Value<'_> {
+        match self {
+            Self::Plain(elements) => elements.value(),
+            #[cfg(all(target_os = "linux", not(miri)))]
+            Self::Fenced(fenced) => fenced.value(),
+        }
+    }
+
+    fn value_mut(&mut self) -> ValueMut<'_> {
+        match self {
+            Self::Plain(elements) => elements.value_mut(),
+            #[cfg(all(target_os = "linux", not(miri)))]
+            Self::Fenced(fenced) => fenced.value_mut(),
+        }
+    }
 }
 
 /// Compares what generated code gives with what the interpreter gives.

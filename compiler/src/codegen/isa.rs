@@ -57,6 +57,15 @@ impl Isa {
         }
     }
 
+    /// The one of that [name](Self::name), whether or not this machine has it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn by_name(name: &str) -> Result<Self, String> {
+        let isa = Self::ALL.into_iter().find(|i| i.name() == name);
+        isa.ok_or_else(|| format!("`{name}` is none of sse, avx2 and avx512"))
+    }
+
     /// Vectors of the wide emitter, if it is used.
     pub(super) fn vectors(self) -> Option<x86::Isa> {
         match self {
@@ -82,9 +91,9 @@ impl fmt::Display for Isa {
 impl FromStr for Isa {
     type Err = String;
 
+    /// Like [`Self::by_name`], and an error if this machine does not have it.
     fn from_str(name: &str) -> Result<Self, String> {
-        let isa = Self::ALL.into_iter().find(|i| i.name() == name);
-        let isa = isa.ok_or_else(|| format!("`{name}` is none of sse, avx2 and avx512"))?;
+        let isa = Self::by_name(name)?;
         if isa.is_available() { Ok(isa) } else { Err(format!("this machine has no {name}")) }
     }
 }

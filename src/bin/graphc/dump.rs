@@ -63,7 +63,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PASS")]
     dump_after: Option<String>,
     /// Vector instructions: sse (128-bit, by Cranelift), avx2 or avx512; this machine's by default
-    #[arg(long)]
+    #[arg(long, value_parser = Isa::by_name)]
     isa: Option<Isa>,
     /// With `--emit object`: the machine, such as aarch64-unknown-linux-gnu
     #[arg(long, value_name = "TRIPLE", default_value = "x86_64-unknown-linux-gnu")]

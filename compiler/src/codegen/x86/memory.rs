@@ -25,11 +25,9 @@ impl Emitter<'_> {
         let label = match (self.isa, c) {
             (Isa::Avx512, Scalar::Bool(v)) => {
                 let i = if v { table::KXNOR } else { table::KXOR };
-                for p in 0..self.placed(dst).parts.len() {
-                    let k = self.take(Class::Mask);
-                    self.a.vex(i, 1, k, k, Rm::Reg(k), None);
-                    self.own(dst, p, k);
-                }
+                let k = self.take(Class::Mask);
+                self.a.vex(i, 1, k, k, Rm::Reg(k), None);
+                self.own(dst, 0, k);
                 return;
             }
             _ => {
@@ -51,11 +49,16 @@ impl Emitter<'_> {
         matches!(self.mode, Mode::Vector { active: Active::All, .. })
     }
 
+    /// Whether a vector fills one register.
+    fn is_one_register(&self, v: Val) -> bool {
+        self.shape_of(v).0.bytes() == self.lanes(v) * lane_bytes(self.dtype(v))
+    }
+
     /// Whether a load of `mem` may be left to the instruction that uses it.
     pub(super) fn folds(&self, dst: Val, mem: &MemRef) -> bool {
         self.whole()
             && self.tail_depth == 0
-            && self.shape_of(dst).1 == 1
+            && self.is_one_register(dst)
             && self.lane_stride(&mem.index) == Some(1)
     }
 
@@ -106,11 +109,9 @@ impl Emitter<'_> {
             self.a.vex(table::KMOVW_TO_GPR, 0, RAX.0, 0, Rm::Reg(k), None);
             self.a.alu_imm(Alu::And, Rm::Reg(RAX.0), 1);
             self.a.neg(RAX);
-            for p in 0..parts {
-                let k = self.take(Class::Mask);
-                self.a.vex(table::KMOVW_FROM_GPR, 0, k, 0, Rm::Reg(RAX.0), None);
-                self.own(dst, p, k);
-            }
+            let k = self.take(Class::Mask);
+            self.a.vex(table::KMOVW_FROM_GPR, 0, k, 0, Rm::Reg(RAX.0), None);
+            self.own(dst, 0, k);
             return Ok(());
         }
         let source = self.in_register(x, 0);
@@ -126,12 +127,14 @@ impl Emitter<'_> {
         self.a.vex(table::KMOVW_FROM_GPR, 0, k, 0, Rm::Reg(RAX.0), None);
     }
 
-    /// Which lanes of part `p`, of `per` lanes, exist. Uses `rax` and the temporaries.
+    /// Which lanes of part `p`, of `per` lanes, exist: the last part of a vector need not be full where the loop was made
+    /// for wider elements. Uses `rax` and the temporaries.
     fn active(&mut self, p: usize, per: usize, size: usize) -> Lanes {
-        let Mode::Vector { active, .. } = self.mode else { return Lanes::All };
-        match (active, self.isa) {
-            (Active::All, _) => Lanes::All,
-            (Active::Lowest(n), isa) => {
+        let Mode::Vector { active, lanes, .. } = self.mode else { return Lanes::All };
+        match active {
+            Active::All | Active::Lowest(_) => {
+                let tail = if let Active::Lowest(n) = active { n } else { 0 };
+                let n = if tail > 0 { tail } else { lanes };
                 let here = n.saturating_sub(p * per).min(per);
                 if here == per {
                     return Lanes::All;
@@ -139,9 +142,9 @@ impl Emitter<'_> {
                 if here == 0 {
                     return Lanes::None;
                 }
-                if isa == Isa::Avx512 {
+                if self.isa == Isa::Avx512 {
                     // That for parts of 16 lanes is there already.
-                    if here == n % 16 {
+                    if here == tail % 16 {
                         return Lanes::Mask(MASK_TAIL);
                     }
                     self.lowest_mask(MASK_TEMP, here);
@@ -156,7 +159,7 @@ impl Emitter<'_> {
                 self.a.vector(table::MOVUPS_LOAD, Width::Y, temp, 0, mem, None, Evex::default());
                 Lanes::Vector(temp)
             }
-            (Active::Slot(_), _) => {
+            Active::Slot(_) => {
                 if p * per == 0 {
                     return Lanes::Mask(MASK_TAIL);
                 }
@@ -208,6 +211,7 @@ impl Emitter<'_> {
             let lanes = self.active(p, per, size);
             self.load_part(r, width, size, at.offset((p * width.bytes()) as i32), lanes);
             self.own(dst, p, r);
+            self.unlock(Class::Vector, r);
         }
         Ok(())
     }
@@ -215,10 +219,11 @@ impl Emitter<'_> {
     /// Consecutive truth values, each a bit of a mask register.
     fn load_mask(&mut self, dst: Val, mem: &MemRef, guards: &[Guard], varying: bool) -> Emitted {
         let (lanes, parts) = (self.lanes(dst), self.shape_of(dst).1);
+        let few = self.whole() && matches!(lanes, 4 | 8);
         let i = match lanes {
             _ if varying => None,
-            4 if self.whole() => Some(table::MOVD_LOAD),
-            8 if self.whole() => Some(table::MOVQ_LOAD),
+            4 if few => Some(table::MOVD_LOAD),
+            8 if few => Some(table::MOVQ_LOAD),
             _ => lanes.is_multiple_of(16).then_some(table::MOVDQU8_LOAD),
         };
         let Some(i) = i else { return self.load_lanes(dst, mem, guards, Some(1)) };
@@ -227,10 +232,11 @@ impl Emitter<'_> {
         for p in 0..parts {
             let temp = self.temp();
             let k = self.take(Class::Mask);
-            let lanes = self.active(p, 16, 1);
+            let lanes = if few { Lanes::All } else { self.active(p, 16, 1) };
             self.load_by(i, Width::X, temp, at.offset((p * 16) as i32), lanes);
             self.a.vector(table::PTESTMB, Width::X, k, temp, Rm::Reg(temp), None, Evex::default());
             self.own(dst, p, k);
+            self.unlock(Class::Mask, k);
         }
         Ok(())
     }
@@ -255,6 +261,7 @@ impl Emitter<'_> {
                 self.a.vector(table::PSUBD, width, r, zero, Rm::Reg(r), None, Evex::default());
             }
             self.own(dst, p, r);
+            self.unlock(Class::Vector, r);
         }
         Ok(())
     }
@@ -262,16 +269,17 @@ impl Emitter<'_> {
     /// The bits of mask registers to consecutive truth values.
     fn store_mask(&mut self, mem: &MemRef, value: Val) -> Emitted {
         let parts = self.shape_of(value).1;
-        let masks: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
         let ones = self.a.constant(vec![1; 16]);
         let at = self.address(mem, 0);
         let at = self.keep_address(at);
-        for (p, k) in masks.into_iter().enumerate() {
+        for p in 0..parts {
+            let k = self.in_register(value, p);
             let lanes = self.active(p, 16, 1);
             let temp = self.temp();
             let set = Evex { mask: k, zero: true, broadcast: false };
             self.a.vector(table::MOVDQU8_LOAD, Width::X, temp, 0, Rm::Mem(Mem::Data(ones)), None, set);
             self.store_by(table::MOVDQU8_STORE, Width::X, temp, at.offset((p * 16) as i32), lanes);
+            self.unlock(Class::Mask, k);
         }
         Ok(())
     }
@@ -283,10 +291,11 @@ impl Emitter<'_> {
         if (self.isa == Isa::Avx2 && !self.whole()) || !self.lanes(value).is_multiple_of(per) {
             return self.store_lanes(mem, value, Some(1));
         }
-        let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
         let at = self.address(mem, 0);
         let at = self.keep_address(at);
-        for (p, r) in regs.into_iter().enumerate() {
+        for p in 0..parts {
+            let r = self.in_register(value, p);
+            self.unlock(Class::Vector, r);
             let to = at.offset((p * per * size) as i32);
             if self.isa == Isa::Avx512 {
                 let i = if size == 1 { table::PMOVDB } else { table::PMOVDW };
@@ -322,7 +331,11 @@ impl Emitter<'_> {
 
     /// The address with `rdx` in place of `rax`, if a mask must be made before it is used.
     fn keep_address(&mut self, at: Mem) -> Mem {
-        let masked = matches!(self.mode, Mode::Vector { active: Active::Lowest(_), .. });
+        let masked = match self.mode {
+            Mode::Vector { active: Active::All, lanes, .. } => !lanes.is_multiple_of(16),
+            Mode::Vector { active: Active::Lowest(_), .. } => true,
+            _ => false,
+        };
         match at {
             Mem::At { base, index, disp } if masked && base == RAX => {
                 self.a.mov(RDX, RAX);
@@ -568,6 +581,7 @@ impl Emitter<'_> {
             let test = super::asm::ins(1, 2, 0, 0x27);
             self.a.vector(test, lanes, k, temp, Rm::Reg(temp), None, Evex::default());
             self.own(dst, p, k);
+            self.unlock(Class::Mask, k);
             return;
         }
         let r = self.take(Class::Vector);
@@ -607,12 +621,14 @@ impl Emitter<'_> {
             return self.store_narrow(mem, value);
         }
         let per = width.bytes() / size;
-        let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
         let at = self.address(mem, 0);
         let at = self.keep_address(at);
         let streams = matches!(mem.base, Base::Buffer(b) if self.f.streams.contains(&b));
         let done = self.a.label();
-        if streams && self.whole() && width == self.isa.width() {
+        let full = self.whole() && width == self.isa.width() && lanes.is_multiple_of(per);
+        if streams && full && parts < self.isa.registers() as usize {
+            // Both ways must find the parts in the same registers.
+            let regs: Vec<u8> = (0..parts).map(|p| self.in_register(value, p)).collect();
             let ordinary = self.a.label();
             // Allocators align large buffers of callers to 16 bytes, not to a vector.
             self.a.lea(RDX, at);
@@ -624,17 +640,20 @@ impl Emitter<'_> {
             self.a.jump(done);
             self.a.bind(ordinary);
         }
-        for (p, r) in regs.into_iter().enumerate() {
+        for p in 0..parts {
+            let r = self.in_register(value, p);
+            self.unlock(Class::Vector, r);
             let at = at.offset((p * width.bytes()) as i32);
-            match (self.isa, self.mode) {
-                (Isa::Avx2, Mode::Vector { active: Active::Lowest(n), .. }) => {
-                    self.store_bytes_of(r, width, at, n.saturating_sub(p * per).min(per) * size);
-                }
-                _ => {
-                    let i = if size == 8 { table::MOVUPD_STORE } else { table::MOVUPS_STORE };
-                    let lanes = self.active(p, per, size);
-                    self.store_by(i, width, r, at, lanes);
-                }
+            if self.isa == Isa::Avx2 {
+                let existing = match self.mode {
+                    Mode::Vector { active: Active::Lowest(n), .. } => n,
+                    _ => lanes,
+                };
+                self.store_bytes_of(r, width, at, existing.saturating_sub(p * per).min(per) * size);
+            } else {
+                let i = if size == 8 { table::MOVUPD_STORE } else { table::MOVUPS_STORE };
+                let lanes = self.active(p, per, size);
+                self.store_by(i, width, r, at, lanes);
             }
         }
         self.a.bind(done);
@@ -652,6 +671,9 @@ impl Emitter<'_> {
         }
         if bytes >= 16 {
             piece(self, table::MOVUPS_STORE, Width::X, r, at, None);
+            if bytes == 16 {
+                return;
+            }
             let upper = self.temp();
             self.a.vector(table::EXTRACT128_VEX, width, r, 0, Rm::Reg(upper), Some(1), Evex::default());
             (r, at, bytes) = (upper, at.offset(16), bytes - 16);
@@ -947,6 +969,10 @@ impl Emitter<'_> {
         }
         let op = kind.op();
         let (mut width, parts) = self.shape_of(v);
+        let full = self.lanes(v) * lane_bytes(dtype) == parts * width.bytes();
+        if !full || !parts.is_power_of_two() {
+            return Err(Refused("a fold of vectors that have no halves"));
+        }
         // Copies, because the halves are combined in place.
         let mut regs: Vec<u8> = Vec::new();
         for p in 0..parts {

@@ -896,8 +896,7 @@ impl<'a> Analysis<'_, 'a> {
                     if let Some(c) = number {
                         self.e.numbers.insert(*dst, c);
                     }
-                    let same = matches!(op, VOp::Splat | VOp::Scalar(ScalarOp::Const(_)));
-                    if same && self.e.class_of(*dst) == Class::Vector {
+                    if matches!(op, VOp::Splat | VOp::Scalar(ScalarOp::Const(_))) {
                         self.e.uniform.insert(*dst);
                     }
                 }

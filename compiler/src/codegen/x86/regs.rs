@@ -357,7 +357,7 @@ impl Emitter<'_> {
 
     /// Gives each part of a value a place of its own, a register or a slot that is nobody else's.
     pub(super) fn settle(&mut self, v: Val) {
-        let Placed { class, width, count, parts: ref places, .. } = *self.placed(v);
+        let Placed { class, width, size, count, parts: ref places } = *self.placed(v);
         let shared = places.len() < count;
         let first = self.in_register(v, 0);
         self.placed_mut(v).parts[0].home = Home::None;
@@ -370,7 +370,7 @@ impl Emitter<'_> {
         for p in 1..count {
             if shared {
                 let r = self.take(class);
-                self.vmov(width, r, first);
+                self.move_part(class, width, size, Spot::Reg(r), Spot::Reg(first));
                 self.own(v, p, r);
                 self.unlock(class, r);
             } else {
