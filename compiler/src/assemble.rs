@@ -564,7 +564,10 @@ impl<'a> Assembler<'a> {
                         self.overwritable(kernel, s).into_iter().filter(same).map(|from| (s.buffer, from))
                     });
                     let fails = self.controls.get(k).is_some_and(can_fail);
-                    (kernel.reads(), kernel.writes().iter().map(of).collect(), reuse.collect(), fails)
+                    let writes = kernel.writes();
+                    // What it reads back of its own results is there.
+                    let reads = kernel.reads().into_iter().filter(|b| !writes.contains(b)).collect();
+                    (reads, writes.iter().map(of).collect(), reuse.collect(), fails)
                 }
             };
             Item { step: *step, reads, writes, reuse, fails, renames: Vec::new(), again: false }
@@ -586,7 +589,8 @@ impl<'a> Assembler<'a> {
             return Written { buffer, reads: kernel.reads(), cost: None };
         }
         let only = kernel.only(&[buffer]);
-        Written { buffer, reads: only.reads(), cost: Some(only.work()) }
+        let reads = only.reads().into_iter().filter(|&b| b != buffer).collect();
+        Written { buffer, reads, cost: Some(only.work()) }
     }
 
     /// Adds the kernels and buffers that a schedule asks for. Returns its steps.
@@ -597,9 +601,14 @@ impl<'a> Assembler<'a> {
         let kernels = self.kernels.clone();
         let mut steps = Vec::with_capacity(schedule.items.len());
         for item in &schedule.items {
-            let Step::Run(k) = item.step else {
-                steps.push(item.step);
-                continue;
+            let k = match item.step {
+                Step::Run(k) => k,
+                Step::Check { buffer, bound, site } => {
+                    let renamed = |b, &(from, to)| if b == from { to } else { b };
+                    let buffer = item.renames.iter().fold(buffer, renamed);
+                    steps.push(Step::Check { buffer, bound, site });
+                    continue;
+                }
             };
             let mut kernel = kernels[k].clone();
             item.renames.iter().for_each(|&(from, to)| kernel.rename(from, to));
