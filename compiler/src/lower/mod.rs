@@ -26,21 +26,27 @@ pub(crate) struct Target {
     pub registers: u16,
     /// Lanes of an elementwise vector loop.
     pub map_lanes: u16,
+    /// Bytes of a second-level cache, as processors with these instructions have it for the most part: what is compiled
+    /// depends on the instructions alone.
+    pub l2_bytes: i64,
     /// Threads that will run the program, at most; no result depends on it.
     pub threads: usize,
 }
 
 impl Target {
     /// 128-bit vectors; of the 16 registers Cranelift's allocator needs two to move values around.
-    pub(crate) const V128: Self = Self { vector_lanes: 4, registers: 14, map_lanes: 8, threads: 1 };
+    pub(crate) const V128: Self =
+        Self { vector_lanes: 4, registers: 14, map_lanes: 8, l2_bytes: 512 << 10, threads: 1 };
 
     /// The machine with these vector instructions.
     pub(crate) const fn of(isa: Isa, threads: usize) -> Self {
         let threads = if threads > 0 { threads } else { 1 };
         match isa {
             Isa::Portable => Self { threads, ..Self::V128 },
-            Isa::Avx2 => Self { vector_lanes: 8, registers: 16, map_lanes: 8, threads },
-            Isa::Avx512 => Self { vector_lanes: 16, registers: 32, map_lanes: 16, threads },
+            Isa::Avx2 => Self { vector_lanes: 8, registers: 16, threads, ..Self::V128 },
+            Isa::Avx512 => {
+                Self { vector_lanes: 16, registers: 32, map_lanes: 16, l2_bytes: 1 << 20, threads }
+            }
         }
     }
 }

@@ -1,36 +1,74 @@
 //! What a contraction does with its sums: bias, activation, update of a weight, stores.
 
-use super::{At, Part, Place, RowTile, Unit, block_end, to};
+use super::shape::UNROLL;
+use super::{Ahead, At, Part, Place, RowTile, Unit, block_end, to};
 use crate::lower::{Emit, element};
 use crate::vector::{Base, MemRef, Val};
 use graphc_ir::IndexExpr;
 
 impl<'k> Part<'k, '_> {
-    /// Asks for what the epilogue of a tile will read, row by row, while the sums are computed.
-    pub(super) fn prefetch(&mut self, unit: &Unit, at: &At) {
-        let kernel = self.kernel;
-        let line = 64 / self.s.dtype.size_bytes() as i64;
-        for i in 0..at.rows {
-            let vars = self.row_vars(unit, at.place(), &IndexExpr::constant(i));
-            let cx = self.b.cx();
-            let of_row = |e: &IndexExpr| e.substitute(cx, &|v| vars[v as usize].clone());
-            let rows: Vec<MemRef> = kernel
-                .exprs
-                .loads(&kernel.roots())
-                .into_iter()
-                .filter(|(_, index, guards)| guards.is_empty() && index.len() == vars.len())
-                .map(|(buffer, index, _)| {
-                    let index: Vec<IndexExpr> = index.iter().map(of_row).collect();
-                    element(self.buffers, buffer, &index)
-                })
-                .filter(|m| m.index.terms().len() > 1)
-                .collect();
-            for mem in rows {
-                for l in (0..i64::from(at.lanes)).step_by(line as usize) {
-                    self.b.prefetch(MemRef { index: mem.index.offset(l), ..mem.clone() });
-                }
+    /// Asks for what the epilogue of a tile will read, row by row, while the sums are computed: in the loop over k, if that is one
+    /// loop and not too long, by what is returned, and all at once otherwise.
+    pub(super) fn prefetch(&mut self, unit: &Unit, at: &At) -> Vec<Ahead> {
+        let s = self.s;
+        let first = self.epilogue_row(unit, at, 0);
+        let second = self.epilogue_row(unit, at, 1);
+        let steps: Vec<Option<i64>> =
+            first.iter().zip(&second).map(|(a, b)| b.index.add(&a.index.scale(-1)).as_constant()).collect();
+        let iterations = s.k_size() / UNROLL;
+        // Rows behind the tile's are of use to the next one, if they are few.
+        if s.k.len() == 1 && s.unrolled() == 1 && (1..=3 * at.rows).contains(&iterations) {
+            let steps = steps.into_iter().map(|step| step.filter(|step| step % UNROLL == 0));
+            if let Some(steps) = steps.collect::<Option<Vec<i64>>>() {
+                // One row in each iteration, or as many as there are for each.
+                let rows = |(mem, step): (&MemRef, i64)| {
+                    let (mem, lanes) = (mem.clone(), at.lanes);
+                    let firsts = (0..at.rows).step_by(iterations as usize);
+                    firsts.map(move |i| {
+                        let mem = MemRef { index: mem.index.offset(i * step), ..mem.clone() };
+                        Ahead { mem, step: step / UNROLL, lanes }
+                    })
+                };
+                return first.iter().zip(steps).flat_map(rows).collect();
             }
         }
+        for i in 0..at.rows {
+            for mem in self.epilogue_row(unit, at, i) {
+                self.prefetch_lanes(&mem, at.lanes);
+            }
+        }
+        Vec::new()
+    }
+
+    /// Asks for `lanes` elements from `mem` on.
+    fn prefetch_lanes(&mut self, mem: &MemRef, lanes: u16) {
+        let line = 64 / self.s.dtype.size_bytes();
+        for l in (0..i64::from(lanes)).step_by(line) {
+            self.b.prefetch(MemRef { index: mem.index.offset(l), ..mem.clone() });
+        }
+    }
+
+    /// Asks for what will be read later, in an iteration of the loop over k that begins at position `k` of it.
+    pub(super) fn prefetch_ahead(&mut self, ahead: &[Ahead], k: &IndexExpr) {
+        for a in ahead {
+            let index = a.mem.index.add(&k.scale(a.step));
+            self.prefetch_lanes(&MemRef { index, ..a.mem.clone() }, a.lanes);
+        }
+    }
+
+    /// The first elements that the epilogue reads in row `i` of a tile.
+    fn epilogue_row(&mut self, unit: &Unit, at: &At, i: i64) -> Vec<MemRef> {
+        let kernel = self.kernel;
+        let vars = self.row_vars(unit, at.place(), &IndexExpr::constant(i));
+        let cx = self.b.cx();
+        let of_row = |e: &IndexExpr| e.substitute(cx, &|v| vars[v as usize].clone());
+        let loads = kernel.exprs.loads(&kernel.roots()).into_iter();
+        let plain = loads.filter(|(_, index, guards)| guards.is_empty() && index.len() == vars.len());
+        let elements = plain.map(|(buffer, index, _)| {
+            let index: Vec<IndexExpr> = index.iter().map(of_row).collect();
+            element(self.buffers, buffer, &index)
+        });
+        elements.filter(|m| m.index.terms().len() > 1).collect()
     }
 
     /// What the kernel's variables stand for, `row` rows below the tile's first.

@@ -92,6 +92,16 @@ struct Terms {
     first: IndexExpr,
     /// Dimensions from this one on are unrolled.
     unrolled: usize,
+    /// What the epilogue will read.
+    ahead: Vec<Ahead>,
+}
+
+/// What is asked for while a tile's sums are computed: so many elements from `mem` on, and `step` elements further on for
+/// each position of k.
+struct Ahead {
+    mem: MemRef,
+    step: i64,
+    lanes: u16,
 }
 
 /// A tile being written.
@@ -212,9 +222,9 @@ impl<'k> Part<'k, '_> {
             let block = KBlock { outer: Vec::new(), first: IndexExpr::default() };
             let source = self.source(&unit, &block);
             let sums = |p: &mut Self, at: &At| {
-                p.prefetch(&unit, at);
+                let ahead = p.prefetch(&unit, at);
                 let zeros = p.zeros(at);
-                p.sums(&unit, &block, source.as_ref(), at, zeros)
+                p.sums(&unit, &block, source.as_ref(), at, (zeros, ahead))
             };
             if s.in_strips() {
                 self.strips(&unit, &block, &sums);
@@ -267,7 +277,7 @@ impl<'k> Part<'k, '_> {
                 p.b.select(start, zero, before)
             });
             let init = init.collect();
-            let sums = p.sums(unit, &block, source.as_ref(), at, init);
+            let sums = p.sums(unit, &block, source.as_ref(), at, (init, Vec::new()));
             p.rest(base, &slot, s.lanes, at, &sums);
         });
         self.b.close(l, &[]);
@@ -422,7 +432,7 @@ impl<'k> Part<'k, '_> {
         block: &KBlock,
         source: Option<&Source>,
         at: &At,
-        acc: Vec<Val>,
+        (acc, ahead): (Vec<Val>, Vec<Ahead>),
     ) -> Vec<Val> {
         let s = self.s;
         let Some(source) = source else { return acc };
@@ -477,6 +487,7 @@ impl<'k> Part<'k, '_> {
             rhs,
             first: block.first.clone(),
             unrolled: s.unrolled(),
+            ahead,
         };
         self.over_k(&terms, &mut vec![IndexExpr::default(); s.k_dim], acc)
     }
@@ -506,6 +517,7 @@ impl<'k> Part<'k, '_> {
         let cut = d == s.k_dim && s.k_chunk < extent;
         let end = |limit: i64| s.end_of_block(d, &terms.first, limit);
         let l = self.b.open(IndexExpr::default(), end(whole), step, 1, &acc);
+        self.prefetch_ahead(&terms.ahead, &l.var);
         let positions: Vec<IndexExpr> = (0..step).map(|u| l.var.offset(u)).collect();
         let next = each(self, k, &positions, l.values.clone());
         let acc = self.b.close(l, &next);

@@ -18,8 +18,6 @@ const K_BLOCK: i64 = 1024;
 const FAR_ROWS: (i64, i64) = (256, 100 << 10);
 /// Rows of the result that share a copy of them at least, and if they collide in the cache.
 const COPY_ROWS: (i64, i64) = (64, 32);
-/// Bytes of a second-level cache.
-const L2_BYTES: i64 = 512 << 10;
 /// Rows of a result that do not read the right factor often: what counts is that it comes in the order of memory.
 const STREAM_ROWS: i64 = 8;
 /// Positions in a block of k of such a product.
@@ -30,16 +28,12 @@ const STREAM_LEAST: (i64, i64) = (4 << 20, 4);
 const COPY_BLOCK: i64 = 320;
 /// Rows that are asked for before they are copied: they lie far apart, each has to come by itself.
 pub(super) const COPY_AHEAD: i64 = 8;
-/// Bytes of the copied panels of a unit, and of the left factor that it reads with them.
-const COPY_BYTES: (i64, i64) = (160 << 10, 256 << 10);
+/// Bytes of the copied panels of a unit.
+const COPY_BYTES: i64 = 160 << 10;
 /// A block of k is not made smaller than this to make a box fit.
 const K_LEAST: i64 = 256;
-/// Bytes of the left factor that a unit reads: they stay in L2.
-const LHS_BYTES: i64 = 448 << 10;
 /// Bytes of a box of the left factor in scratch memory.
 const BOX_BYTES: i64 = 128 << 10;
-/// Bytes of accumulators in scratch memory.
-const ACCUMULATOR_BYTES: i64 = 256 << 10;
 /// Units that work for several threads is divided into.
 const UNITS: i64 = 8;
 /// Multiply-adds of a tile unrolled in a long innermost loop: they amortize its overhead.
@@ -90,6 +84,8 @@ pub(super) struct Shape {
     pub(super) copies_panels: bool,
     /// Whether the epilogue has more than [`SHORT_EPILOGUE`] expressions.
     long_epilogue: bool,
+    /// Bytes of a second-level cache.
+    l2_bytes: i64,
 }
 
 /// A load that gives zero outside of its buffer.
@@ -157,7 +153,7 @@ impl Shape {
             None => 1..=(widest * i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(4),
         };
         let tile = Tile::best(&m, &strides, n, dtype, target, columns);
-        let far = FarRows::of(part, buffers, &space, &k);
+        let far = FarRows::of(part, buffers, &space, &k, target.l2_bytes);
         let rows = m.iter().product();
         let copies_panels = far.as_ref().is_some_and(|far| far.copying_pays(rows));
         let (whole, most) = if copies_panels {
@@ -211,6 +207,7 @@ impl Shape {
             lhs_along_n,
             copies_panels,
             long_epilogue: kernel.exprs.len() > SHORT_EPILOGUE,
+            l2_bytes: target.l2_bytes,
         };
         if s.points() > 0 {
             s.divide(if one_each || threads == 1 { threads } else { UNITS });
@@ -258,10 +255,11 @@ impl Shape {
     /// Chooses the sizes of blocks and units; about `wanted` of these, if that is not too few for
     /// a kernel that may be cut freely.
     fn divide(&mut self, wanted: i64) {
+        // What a unit reads again stays in L2.
         let limit = match &self.window {
             Some(_) => BOX_BYTES,
-            None if self.copies_panels => COPY_BYTES.1,
-            None => LHS_BYTES,
+            None if self.copies_panels => self.l2_bytes / 16 * 13 - COPY_BYTES,
+            None => self.l2_bytes / 8 * 7,
         };
         if self.window.is_some() {
             // Images first: they share nothing. Then positions of k, before rows that overlap.
@@ -278,14 +276,14 @@ impl Shape {
         }
         self.balance_k();
         while self.lhs_bytes() > limit && self.halve_rows() {}
-        while self.k_split() && self.accumulator_bytes() > ACCUMULATOR_BYTES {
+        while self.k_split() && self.accumulator_bytes() > self.l2_bytes / 2 {
             if self.panels > 1 && self.unit_columns() > self.tiles_in_unit() * self.rows {
                 self.panels = ceil_div(self.panels, 2);
             } else if !self.halve_rows() {
                 break;
             }
         }
-        let most = if self.in_strips() { STRIP_BYTES } else { COPY_BYTES.0 };
+        let most = if self.in_strips() { STRIP_BYTES } else { COPY_BYTES };
         while (self.copies_panels || self.in_strips()) && self.panels > 1 && self.rhs_bytes() > most {
             self.panels = ceil_div(self.panels, 2);
         }
@@ -550,12 +548,18 @@ struct FarRows {
 
 impl FarRows {
     /// `None` where the right factor is no load.
-    fn of(part: &ContractionPart, buffers: &[Buffer], space: &Collapsed, k: &[i64]) -> Option<Self> {
+    fn of(
+        part: &ContractionPart,
+        buffers: &[Buffer],
+        space: &Collapsed,
+        k: &[i64],
+        l2_bytes: i64,
+    ) -> Option<Self> {
         let strides = strides(&part.rhs, part, buffers, space, 3)?;
         let size = part.lhs.exprs.get(part.lhs.value).dtype.size_bytes() as i64;
         let bytes = strides.into_iter().map(|c| c.unwrap_or(0).saturating_abs().saturating_mul(size));
         let bytes: Vec<i64> = bytes.collect();
-        let kept = |b: i64| L2_BYTES >> b.trailing_zeros().min(L2_BYTES.trailing_zeros());
+        let kept = |b: i64| l2_bytes >> b.trailing_zeros().min(l2_bytes.trailing_zeros());
         let each = || bytes.iter().zip(k).filter(|(b, _)| **b > 0);
         Some(Self {
             least: *bytes.iter().min()?,
