@@ -34,8 +34,11 @@ const ACROSS: i64 = 64;
 /// Rows that are read across together: their neighbours are loaded at once, and transposed in registers.
 const TOGETHER: i64 = 4;
 
-/// Expressions of a map whose values, of rows that are read together, have room in registers.
+/// Expressions of a map or a reduction whose values, of rows that are read together, have room in registers.
 const SIMPLE: usize = 8;
+
+/// Blocks of a long reduction that run side by side: the chain of operations of one takes longer than its elements take to arrive.
+const SIDE_BY_SIDE: i64 = 4;
 
 /// Positions of an outer dimension with lanes along it that make one unit of parallel work.
 const STRIP: i64 = 64;
@@ -86,8 +89,7 @@ pub(super) fn schedule(
         nest,
         scratch: 0,
         lanes: if is_map && is_long(kernel, target) { LANES as u16 } else { target.map_lanes },
-        threads: target.threads as i64,
-        transposes: target.vector_lanes > Target::V128.vector_lanes,
+        target,
     };
     let units = if points == 0 {
         0
@@ -258,10 +260,7 @@ struct Schedule<'a> {
     /// Scratch bytes of a worker.
     scratch: usize,
     lanes: u16,
-    /// Threads that will run the kernel, at most.
-    threads: i64,
-    /// Whether the code generator transposes in registers: the wide emitter does.
-    transposes: bool,
+    target: &'a Target,
 }
 
 /// One run through the inner space.
@@ -422,7 +421,9 @@ impl<'a> Schedule<'a> {
         let across = lanes > 1 && !self.read_across(last).is_empty();
         let exprs = &self.kernel.exprs;
         let simple = exprs.len() <= SIMPLE && exprs.iter().all(|(_, e)| e.dtype.size_bytes() == 4);
-        let tiled = self.transposes && across && simple && lead[last - 1] % TOGETHER == 0;
+        // The wide emitter transposes in registers.
+        let transposes = self.target.vector_lanes > Target::V128.vector_lanes;
+        let tiled = transposes && across && simple && lead[last - 1] % TOGETHER == 0;
         // With tiles, whole cache lines are written.
         let (together, lanes) = if tiled { (TOGETHER, lanes.max(LANES as u16)) } else { (1, lanes) };
         lead[last - 1] /= together;
@@ -661,17 +662,29 @@ impl<'a> Schedule<'a> {
         let rest = inner_points % BLOCK;
         let n = full + i64::from(rest > 0);
         let parts = self.partials(stage, n, 1);
-        let l = self.b.open(IndexExpr::default(), Bound::Expr(IndexExpr::constant(full)), 1, 1, &[]);
-        e.open();
-        let lo = l.var.scale(BLOCK);
-        let hi = Bound::Expr(lo.offset(BLOCK));
-        let values = self.block_along_inner(e, stage, at, lo, hi, BLOCK);
-        for (p, v) in parts.iter().zip(values) {
-            let mem = p.at(&l.var);
-            self.b.store(mem, v);
+        let together = if self.run_side_by_side(stage, &parts) { SIDE_BY_SIDE } else { 1 };
+        let groups = full / together * together;
+        for (from, to, blocks) in [(0, groups, together), (groups, full, 1)] {
+            if from == to {
+                continue;
+            }
+            let (from, to) = (IndexExpr::constant(from), Bound::Expr(IndexExpr::constant(to)));
+            let l = self.b.open(from, to, blocks, 1, &[]);
+            e.open();
+            let lo = l.var.scale(BLOCK);
+            let values = if blocks == 1 {
+                let hi = Bound::Expr(lo.offset(BLOCK));
+                self.block_along_inner(e, stage, at, lo, hi, BLOCK)
+            } else {
+                self.blocks_side_by_side(e, stage, at, &lo)
+            };
+            let places = (0..blocks).flat_map(|i| parts.iter().map(move |p| (p, i)));
+            for ((p, i), v) in places.zip(values) {
+                self.b.store(p.at(&l.var.offset(i)), v);
+            }
+            e.close();
+            self.b.close(l, &[]);
         }
-        e.close();
-        self.b.close(l, &[]);
         if rest > 0 {
             let lo = IndexExpr::constant(full * BLOCK);
             let hi = Bound::Expr(IndexExpr::constant(inner_points));
@@ -683,6 +696,40 @@ impl<'a> Schedule<'a> {
             }
         }
         self.pairwise(stage, &parts, n)
+    }
+
+    /// Whether blocks of a stage, of which `parts` are the results, had better run side by side: their accumulators take half of
+    /// the registers at most.
+    fn run_side_by_side(&self, stage: &Stage<'a>, parts: &[Partial]) -> bool {
+        let register = usize::from(self.target.vector_lanes) * DType::F32.size_bytes();
+        let taken = |p: &Partial| (LANES as usize * p.dtype.size_bytes()).div_ceil(register);
+        let taken = SIDE_BY_SIDE as usize * parts.iter().map(taken).sum::<usize>();
+        let simple = self.inner.len() == 1 && self.kernel.exprs.len() <= SIMPLE;
+        let only_reduces = stage.stores.is_empty() && stage.keeps.is_empty();
+        simple && only_reduces && 2 * taken <= usize::from(self.target.registers)
+    }
+
+    /// [`SIDE_BY_SIDE`] whole blocks of the inner space from position `lo` on, in one loop: the results of the first, then those of the
+    /// next.
+    fn blocks_side_by_side(
+        &mut self,
+        e: &mut Emit<'a>,
+        stage: &Stage<'a>,
+        at: &[IndexExpr],
+        lo: &IndexExpr,
+    ) -> Vec<Val> {
+        let (lanes, each) = (Reduce::LANES as u16, stage.reductions.len());
+        let init = self.identities(stage, lanes).repeat(SIDE_BY_SIDE as usize);
+        let end = Bound::Expr(IndexExpr::constant(BLOCK));
+        let l = self.b.open(IndexExpr::default(), end, i64::from(lanes), lanes, &init);
+        let mut next = Vec::with_capacity(init.len());
+        for (i, carried) in (0..SIDE_BY_SIDE).zip(l.values.chunks(each)) {
+            let position = lo.add(&l.var).offset(i * BLOCK);
+            next.extend(self.point(e, stage, at, &position, carried));
+        }
+        let lanes = self.b.close(l, &next);
+        let kinds = self.kinds(stage).into_iter().cycle();
+        lanes.iter().zip(kinds).map(|(&v, kind)| self.b.fold(kind, v)).collect()
     }
 
     /// Scratch memory for `n` partial results of each reduction of a stage, `width` elements each.
@@ -728,7 +775,8 @@ impl<'a> Schedule<'a> {
         let wide = self.wide_strips(last, inner_points);
         if lead.is_empty() {
             if let Some(width) = wide {
-                let width = width.min((last / self.threads / LANES * LANES).max(2 * LANES));
+                let threads = self.target.threads as i64;
+                let width = width.min((last / threads / LANES * LANES).max(2 * LANES));
                 let (units, lo, hi) = self.unit_range(last, width);
                 self.wide_strip(&[], (lo, hi), width, inner_points);
                 return units;
