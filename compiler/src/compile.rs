@@ -483,12 +483,27 @@ fn verify_program(p: &Program) -> Result<(), CompileError> {
 }
 
 fn reject_open_dims(f: &Function) -> Result<(), CompileError> {
-    for id in f.graph.ids() {
-        for d in f.graph.ty(id).shape.iter() {
-            if let Some(name) = d.names().first() {
-                return Err(CompileError::UnboundDim { name: name.clone(), function: f.name.clone() });
-            }
-        }
+    let mut open = None;
+    f.visit_dims(&mut |d| open = open.take().or_else(|| d.names().first().cloned()));
+    match open {
+        Some(name) => Err(CompileError::UnboundDim { name, function: f.name.clone() }),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dimension_that_no_type_has_must_be_bound_as_well() {
+        let text = "graphc 1\nmodule @m\n\nregion @r(%c: f32[]) {\n  %0 = extent {dims = [K], dtype = f32} : f32[]\n  \
+                    return out0 = %0\n}\n\nfn @f(%x: f32[]) {\n  %0 = scan(%x) {body = @r, length = 3, carries = 1, \
+                    sequences = 0, reverse = false, recompute = false} : f32[]\n  return y = %0\n}\n";
+        let module = Module::parse("m", text).unwrap();
+        let compiled = |bindings: &Bindings| compile(&module, "f", bindings, &CompileOptions::default());
+        let message = compiled(&Bindings::new()).err().map(|e| e.to_string());
+        assert_eq!(message.as_deref(), Some("function `f`: dimension `K` is not bound to a number"));
+        assert!(compiled(&Bindings::from_iter([("K", 5)])).is_ok());
+    }
 }
