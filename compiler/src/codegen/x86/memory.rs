@@ -205,7 +205,7 @@ impl Emitter<'_> {
         }
         let at = self.guarded_address(mem, guards, 0);
         // `active` uses `rax`, which may hold the address.
-        let at = self.keep_address(at);
+        let at = self.keep_address(at, per);
         for p in 0..parts {
             let r = self.take(Class::Vector);
             let lanes = self.active(p, per, size);
@@ -228,7 +228,7 @@ impl Emitter<'_> {
         };
         let Some(i) = i else { return self.load_lanes(dst, mem, guards, Some(1)) };
         let at = self.guarded_address(mem, guards, 0);
-        let at = self.keep_address(at);
+        let at = self.keep_address(at, 16);
         for p in 0..parts {
             let temp = self.temp();
             let k = self.take(Class::Mask);
@@ -250,7 +250,7 @@ impl Emitter<'_> {
         }
         let i = if size == 1 { table::PMOVZXBD } else { table::PMOVZXWD };
         let at = self.guarded_address(mem, guards, 0);
-        let at = self.keep_address(at);
+        let at = self.keep_address(at, per);
         for p in 0..parts {
             let r = self.take(Class::Vector);
             let lanes = self.active(p, per, 4);
@@ -271,7 +271,7 @@ impl Emitter<'_> {
         let parts = self.shape_of(value).1;
         let ones = self.a.constant(vec![1; 16]);
         let at = self.address(mem, 0);
-        let at = self.keep_address(at);
+        let at = self.keep_address(at, 16);
         for p in 0..parts {
             let k = self.in_register(value, p);
             let lanes = self.active(p, 16, 1);
@@ -292,7 +292,7 @@ impl Emitter<'_> {
             return self.store_lanes(mem, value, Some(1));
         }
         let at = self.address(mem, 0);
-        let at = self.keep_address(at);
+        let at = self.keep_address(at, per);
         for p in 0..parts {
             let r = self.in_register(value, p);
             self.unlock(Class::Vector, r);
@@ -329,10 +329,13 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// The address with `rdx` in place of `rax`, if a mask must be made before it is used.
-    fn keep_address(&mut self, at: Mem) -> Mem {
+    /// The address with `rdx` in place of `rax`, if a mask must be made before it is used: for parts of `per` lanes, of which the
+    /// last one need not be full.
+    fn keep_address(&mut self, at: Mem, per: usize) -> Mem {
         let masked = match self.mode {
-            Mode::Vector { active: Active::All, lanes, .. } => !lanes.is_multiple_of(16),
+            Mode::Vector { active: Active::All, lanes, .. } => {
+                self.isa == Isa::Avx512 && !lanes.is_multiple_of(per)
+            }
             Mode::Vector { active: Active::Lowest(_), .. } => true,
             _ => false,
         };
@@ -622,7 +625,7 @@ impl Emitter<'_> {
         }
         let per = width.bytes() / size;
         let at = self.address(mem, 0);
-        let at = self.keep_address(at);
+        let at = self.keep_address(at, per);
         let streams = matches!(mem.base, Base::Buffer(b) if self.f.streams.contains(&b));
         let done = self.a.label();
         let full = self.whole() && width == self.isa.width() && lanes.is_multiple_of(per);
