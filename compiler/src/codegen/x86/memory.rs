@@ -49,16 +49,18 @@ impl Emitter<'_> {
         matches!(self.mode, Mode::Vector { active: Active::All, .. })
     }
 
-    /// Whether a vector fills one register.
-    fn is_one_register(&self, v: Val) -> bool {
-        self.shape_of(v).0.bytes() == self.lanes(v) * lane_bytes(self.dtype(v))
+    /// Whether a vector fills the registers that it takes.
+    pub(super) fn fills_registers(&self, v: Val) -> bool {
+        let (width, parts) = self.shape_of(v);
+        self.lanes(v) * lane_bytes(self.dtype(v)) == parts * width.bytes()
     }
 
     /// Whether a load of `mem` may be left to the instruction that uses it.
     pub(super) fn folds(&self, dst: Val, mem: &MemRef) -> bool {
         self.whole()
             && self.tail_depth == 0
-            && self.is_one_register(dst)
+            && self.shape_of(dst).1 == 1
+            && self.fills_registers(dst)
             && self.lane_stride(&mem.index) == Some(1)
     }
 
@@ -972,8 +974,7 @@ impl Emitter<'_> {
         }
         let op = kind.op();
         let (mut width, parts) = self.shape_of(v);
-        let full = self.lanes(v) * lane_bytes(dtype) == parts * width.bytes();
-        if !full || !parts.is_power_of_two() {
+        if !self.fills_registers(v) || !parts.is_power_of_two() {
             return Err(Refused("a fold of vectors that have no halves"));
         }
         // Copies, because the halves are combined in place.

@@ -483,7 +483,7 @@ impl<'a> Emitter<'a> {
                 && self.lanes(*v) == self.lanes(first)
                 && !self.uses[*v as usize].is_empty()
         });
-        let whole = mem.dtype.size_bytes() == 4 && self.lanes(first).is_multiple_of(4) && self.whole();
+        let whole = mem.dtype.size_bytes() == 4 && self.fills_registers(first) && self.whole();
         let across = matches!(self.lane_stride(&mem.index), Some(s) if s != 0 && s != 1);
         if !(neighbours && whole && across) {
             return None;
