@@ -44,7 +44,7 @@ struct Args {
     /// How many run at a time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Runs this module alone, in all configurations, and prints it
+    /// Runs this module alone, in the configurations drawn for it and in all others, and prints it
     #[arg(long)]
     only: Option<u64>,
     /// Where modules that differ are written, reduced
@@ -213,16 +213,16 @@ fn write(path: &Path, values_seed: u64, module: &Module) -> std::io::Result<()> 
 fn only(args: &Args, index: u64) -> ExitCode {
     let case = case(args.seed, index);
     println!("; values {}\n{}", case.values_seed, case.module);
-    match check(&case, &Config::all(), &mut Coverage::default()) {
-        None => {
-            println!("; all configurations agree");
-            ExitCode::SUCCESS
-        }
-        Some((config, mismatch)) => {
+    for config in draw(args.seed, index, args.configs).into_iter().chain(Config::all()) {
+        // The last one names the culprit if the process ends here.
+        eprintln!("; {config}");
+        if let Some((config, mismatch)) = check(&case, &[config], &mut Coverage::default()) {
             report(args, index, &case, &config, &mismatch);
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
     }
+    println!("; all configurations agree");
+    ExitCode::SUCCESS
 }
 
 #[cfg(test)]
