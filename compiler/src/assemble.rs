@@ -601,14 +601,9 @@ impl<'a> Assembler<'a> {
         let kernels = self.kernels.clone();
         let mut steps = Vec::with_capacity(schedule.items.len());
         for item in &schedule.items {
-            let k = match item.step {
-                Step::Run(k) => k,
-                Step::Check { buffer, bound, site } => {
-                    let renamed = |b, &(from, to)| if b == from { to } else { b };
-                    let buffer = item.renames.iter().fold(buffer, renamed);
-                    steps.push(Step::Check { buffer, bound, site });
-                    continue;
-                }
+            let Step::Run(k) = item.step else {
+                steps.push(item.step);
+                continue;
             };
             let mut kernel = kernels[k].clone();
             item.renames.iter().for_each(|&(from, to)| kernel.rename(from, to));

@@ -58,6 +58,9 @@ impl Item {
                 *b = to;
             }
         };
+        if let Step::Check { buffer, .. } = &mut self.step {
+            replace(buffer);
+        }
         self.reads.iter_mut().for_each(replace);
         self.reuse.iter_mut().for_each(|(_, b)| replace(b));
         for w in &mut self.writes {

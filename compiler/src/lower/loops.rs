@@ -559,14 +559,7 @@ impl<'a> Schedule<'a> {
                 // An index read from memory differs from lane to lane: one virtual lane after another.
                 self.reduce_in_turn(&mut e, &stage, &at, inner_points, &IndexExpr::default())
             } else if inner_points <= BLOCK || stage.reductions.is_empty() {
-                self.block_along_inner(
-                    &mut e,
-                    &stage,
-                    &at,
-                    IndexExpr::default(),
-                    Bound::Expr(IndexExpr::constant(inner_points)),
-                    inner_points,
-                )
+                self.along_inner(&mut e, &stage, &at, IndexExpr::default(), inner_points, 1)
             } else {
                 self.blocks_along_inner(&mut e, &stage, &at, inner_points)
             };
@@ -598,24 +591,30 @@ impl<'a> Schedule<'a> {
         stage.reductions.iter().map(|&r| self.reductions[r as usize].0).collect()
     }
 
-    /// One block of the inner space: positions `lo..hi`, 16 lanes, folded.
-    fn block_along_inner(
+    /// Blocks of the inner space side by side, [`BLOCK`] positions from each to the next and `n` in each, of which the first begins
+    /// at `lo`: 16 lanes, folded. Gives the results of the first, then those of the next.
+    fn along_inner(
         &mut self,
         e: &mut Emit<'a>,
         stage: &Stage<'a>,
         at: &[IndexExpr],
         lo: IndexExpr,
-        hi: Bound,
         n: i64,
+        blocks: i64,
     ) -> Vec<Val> {
         // Without an inner dimension of its own (all of extent 1) there is one element.
         let lanes = if stage.reductions.is_empty() { self.lanes } else { Reduce::LANES as u16 };
-        let init = self.identities(stage, lanes);
-        let hi = if let Bound::Expr(_) = hi { Bound::Expr(lo.offset(n)) } else { hi };
+        let init = self.identities(stage, lanes).repeat(blocks as usize);
+        let hi = Bound::Expr(lo.offset(n));
         let l = self.b.open(lo, hi, i64::from(lanes), lanes, &init);
-        let next = self.point(e, stage, at, &l.var, &l.values);
+        let each = stage.reductions.len();
+        let mut next = Vec::with_capacity(init.len());
+        for i in 0..blocks as usize {
+            let position = l.var.offset(i as i64 * BLOCK);
+            next.extend(self.point(e, stage, at, &position, &l.values[i * each..(i + 1) * each]));
+        }
         let lanes = self.b.close(l, &next);
-        let kinds = self.kinds(stage);
+        let kinds = self.kinds(stage).into_iter().cycle();
         lanes.iter().zip(kinds).map(|(&v, kind)| self.b.fold(kind, v)).collect()
     }
 
@@ -672,12 +671,7 @@ impl<'a> Schedule<'a> {
             let l = self.b.open(from, to, blocks, 1, &[]);
             e.open();
             let lo = l.var.scale(BLOCK);
-            let values = if blocks == 1 {
-                let hi = Bound::Expr(lo.offset(BLOCK));
-                self.block_along_inner(e, stage, at, lo, hi, BLOCK)
-            } else {
-                self.blocks_side_by_side(e, stage, at, &lo)
-            };
+            let values = self.along_inner(e, stage, at, lo, BLOCK, blocks);
             let places = (0..blocks).flat_map(|i| parts.iter().map(move |p| (p, i)));
             for ((p, i), v) in places.zip(values) {
                 self.b.store(p.at(&l.var.offset(i)), v);
@@ -687,9 +681,8 @@ impl<'a> Schedule<'a> {
         }
         if rest > 0 {
             let lo = IndexExpr::constant(full * BLOCK);
-            let hi = Bound::Expr(IndexExpr::constant(inner_points));
             e.open();
-            let values = self.block_along_inner(e, stage, at, lo, hi, rest);
+            let values = self.along_inner(e, stage, at, lo, rest, 1);
             e.close();
             for (p, v) in parts.iter().zip(values) {
                 self.b.store(p.at(&IndexExpr::constant(full)), v);
@@ -707,29 +700,6 @@ impl<'a> Schedule<'a> {
         let simple = self.inner.len() == 1 && self.kernel.exprs.len() <= SIMPLE;
         let only_reduces = stage.stores.is_empty() && stage.keeps.is_empty();
         simple && only_reduces && 2 * taken <= usize::from(self.target.registers)
-    }
-
-    /// [`SIDE_BY_SIDE`] whole blocks of the inner space from position `lo` on, in one loop: the results of the first, then those of the
-    /// next.
-    fn blocks_side_by_side(
-        &mut self,
-        e: &mut Emit<'a>,
-        stage: &Stage<'a>,
-        at: &[IndexExpr],
-        lo: &IndexExpr,
-    ) -> Vec<Val> {
-        let (lanes, each) = (Reduce::LANES as u16, stage.reductions.len());
-        let init = self.identities(stage, lanes).repeat(SIDE_BY_SIDE as usize);
-        let end = Bound::Expr(IndexExpr::constant(BLOCK));
-        let l = self.b.open(IndexExpr::default(), end, i64::from(lanes), lanes, &init);
-        let mut next = Vec::with_capacity(init.len());
-        for (i, carried) in (0..SIDE_BY_SIDE).zip(l.values.chunks(each)) {
-            let position = lo.add(&l.var).offset(i * BLOCK);
-            next.extend(self.point(e, stage, at, &position, carried));
-        }
-        let lanes = self.b.close(l, &next);
-        let kinds = self.kinds(stage).into_iter().cycle();
-        lanes.iter().zip(kinds).map(|(&v, kind)| self.b.fold(kind, v)).collect()
     }
 
     /// Scratch memory for `n` partial results of each reduction of a stage, `width` elements each.

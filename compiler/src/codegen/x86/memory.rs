@@ -49,6 +49,15 @@ impl Emitter<'_> {
         matches!(self.mode, Mode::Vector { active: Active::All, .. })
     }
 
+    /// Lanes of vectors that exist, where that is known now.
+    fn existing(&self) -> Option<usize> {
+        match self.mode {
+            Mode::Vector { active: Active::All, lanes, .. } => Some(lanes),
+            Mode::Vector { active: Active::Lowest(n), .. } => Some(n),
+            Mode::Vector { active: Active::Slot(_), .. } | Mode::Scalar => None,
+        }
+    }
+
     /// Whether a vector fills the registers that it takes.
     pub(super) fn fills_registers(&self, v: Val) -> bool {
         let (width, parts) = self.shape_of(v);
@@ -132,11 +141,11 @@ impl Emitter<'_> {
     /// Which lanes of part `p`, of `per` lanes, exist: the last part of a vector need not be full where the loop was made
     /// for wider elements. Uses `rax` and the temporaries.
     fn active(&mut self, p: usize, per: usize, size: usize) -> Lanes {
-        let Mode::Vector { active, lanes, .. } = self.mode else { return Lanes::All };
-        match active {
-            Active::All | Active::Lowest(_) => {
-                let tail = if let Active::Lowest(n) = active { n } else { 0 };
-                let n = if tail > 0 { tail } else { lanes };
+        if !matches!(self.mode, Mode::Vector { .. }) {
+            return Lanes::All;
+        }
+        match self.existing() {
+            Some(n) => {
                 let here = n.saturating_sub(p * per).min(per);
                 if here == per {
                     return Lanes::All;
@@ -146,7 +155,7 @@ impl Emitter<'_> {
                 }
                 if self.isa == Isa::Avx512 {
                     // That for parts of 16 lanes is there already.
-                    if here == tail % 16 {
+                    if !self.whole() && here == n % 16 {
                         return Lanes::Mask(MASK_TAIL);
                     }
                     self.lowest_mask(MASK_TEMP, here);
@@ -161,7 +170,7 @@ impl Emitter<'_> {
                 self.a.vector(table::MOVUPS_LOAD, Width::Y, temp, 0, mem, None, Evex::default());
                 Lanes::Vector(temp)
             }
-            Active::Slot(_) => {
+            None => {
                 if p * per == 0 {
                     return Lanes::Mask(MASK_TAIL);
                 }
@@ -650,10 +659,7 @@ impl Emitter<'_> {
             self.unlock(Class::Vector, r);
             let at = at.offset((p * width.bytes()) as i32);
             if self.isa == Isa::Avx2 {
-                let existing = match self.mode {
-                    Mode::Vector { active: Active::Lowest(n), .. } => n,
-                    _ => lanes,
-                };
+                let existing = self.existing().unwrap_or(lanes);
                 self.store_bytes_of(r, width, at, existing.saturating_sub(p * per).min(per) * size);
             } else {
                 let i = if size == 8 { table::MOVUPD_STORE } else { table::MOVUPS_STORE };

@@ -84,8 +84,6 @@ pub(super) struct Shape {
     pub(super) copies_panels: bool,
     /// Whether the epilogue has more than [`SHORT_EPILOGUE`] expressions.
     long_epilogue: bool,
-    /// Bytes of a second-level cache.
-    l2_bytes: i64,
 }
 
 /// A load that gives zero outside of its buffer.
@@ -207,10 +205,9 @@ impl Shape {
             lhs_along_n,
             copies_panels,
             long_epilogue: kernel.exprs.len() > SHORT_EPILOGUE,
-            l2_bytes: target.l2_bytes,
         };
         if s.points() > 0 {
-            s.divide(if one_each || threads == 1 { threads } else { UNITS });
+            s.divide(if one_each || threads == 1 { threads } else { UNITS }, target.l2_bytes);
             if one_each && s.units() == 1 && s.work() > PARALLEL_WORK {
                 let tiles = ceil_div(s.m[s.row_dim], s.rows);
                 if split_panels {
@@ -254,12 +251,12 @@ impl Shape {
 
     /// Chooses the sizes of blocks and units; about `wanted` of these, if that is not too few for
     /// a kernel that may be cut freely.
-    fn divide(&mut self, wanted: i64) {
+    fn divide(&mut self, wanted: i64, l2_bytes: i64) {
         // What a unit reads again stays in L2.
         let limit = match &self.window {
             Some(_) => BOX_BYTES,
-            None if self.copies_panels => self.l2_bytes / 16 * 13 - COPY_BYTES,
-            None => self.l2_bytes / 8 * 7,
+            None if self.copies_panels => l2_bytes / 16 * 13 - COPY_BYTES,
+            None => l2_bytes / 8 * 7,
         };
         if self.window.is_some() {
             // Images first: they share nothing. Then positions of k, before rows that overlap.
@@ -276,7 +273,7 @@ impl Shape {
         }
         self.balance_k();
         while self.lhs_bytes() > limit && self.halve_rows() {}
-        while self.k_split() && self.accumulator_bytes() > self.l2_bytes / 2 {
+        while self.k_split() && self.accumulator_bytes() > l2_bytes / 2 {
             if self.panels > 1 && self.unit_columns() > self.tiles_in_unit() * self.rows {
                 self.panels = ceil_div(self.panels, 2);
             } else if !self.halve_rows() {
