@@ -29,6 +29,9 @@ pub(crate) struct Target {
     /// Bytes of a second-level cache, as processors with these instructions have it for the most part: what is compiled
     /// depends on the instructions alone.
     pub l2_bytes: i64,
+    /// Bytes of a column panel of a right factor that tiles may read from the second-level cache, which gives it as fast as
+    /// they multiply it; 0 where panels have to stay in the first-level cache.
+    pub panel_bytes: i64,
     /// Threads that will run the program, at most; no result depends on it.
     pub threads: usize,
 }
@@ -36,7 +39,7 @@ pub(crate) struct Target {
 impl Target {
     /// 128-bit vectors; of the 16 registers Cranelift's allocator needs two to move values around.
     pub(crate) const V128: Self =
-        Self { vector_lanes: 4, registers: 14, map_lanes: 8, l2_bytes: 512 << 10, threads: 1 };
+        Self { vector_lanes: 4, registers: 14, map_lanes: 8, l2_bytes: 512 << 10, panel_bytes: 0, threads: 1 };
 
     /// The machine with these vector instructions.
     pub(crate) const fn of(isa: Isa, threads: usize) -> Self {
@@ -44,9 +47,14 @@ impl Target {
         match isa {
             Isa::Portable => Self { threads, ..Self::V128 },
             Isa::Avx2 => Self { vector_lanes: 8, registers: 16, threads, ..Self::V128 },
-            Isa::Avx512 => {
-                Self { vector_lanes: 16, registers: 32, map_lanes: 16, l2_bytes: 1 << 20, threads }
-            }
+            Isa::Avx512 => Self {
+                vector_lanes: 16,
+                registers: 32,
+                map_lanes: 16,
+                l2_bytes: 1 << 20,
+                panel_bytes: 512 << 10,
+                threads,
+            },
         }
     }
 }

@@ -30,6 +30,8 @@ const COPY_BLOCK: i64 = 320;
 pub(super) const COPY_AHEAD: i64 = 8;
 /// Bytes of the copied panels of a unit.
 const COPY_BYTES: i64 = 160 << 10;
+/// Bytes of the left factor for a unit that comes from the cache that the cores share, row by row, for each panel.
+const STREAM_BYTES: i64 = 24 << 20;
 /// A block of k is not made smaller than this to make a box fit.
 const K_LEAST: i64 = 256;
 /// Bytes of a box of the left factor in scratch memory.
@@ -40,6 +42,9 @@ const UNITS: i64 = 8;
 pub(super) const UNROLL: i64 = 4;
 /// Innermost dimensions of k of at most this many positions are unrolled altogether.
 const UNROLL_WHOLE: i64 = 9;
+/// Rows of the left factor that each lie in a page of their own, of so many bytes, are read in fewer streams.
+const PAGE: i64 = 4096;
+const PAGES: i64 = 8;
 /// Registers that a row of a tile takes at most.
 const MAX_VECTORS: i64 = 8;
 /// Bytes of the right factor that each strip reads: they stay in L2, beside the left factor.
@@ -82,6 +87,8 @@ pub(super) struct Shape {
     pub(super) lhs_along_n: bool,
     /// Whether each unit copies the column panels of the right factor that it needs for a block of k.
     pub(super) copies_panels: bool,
+    /// Whether a copied panel has all of a long k.
+    whole_panels: bool,
     /// Whether the epilogue has more than [`SHORT_EPILOGUE`] expressions.
     long_epilogue: bool,
 }
@@ -143,18 +150,28 @@ impl Shape {
         let dtype = part.lhs.exprs.get(part.lhs.value).dtype;
         let strides = lhs_strides(part, buffers, &space, m.len());
         let lhs_along_n = (nb + nm..nb + nm + nn).any(|v| part.lhs.uses(v as u32));
+        let far = FarRows::of(part, buffers, &space, &k, target.l2_bytes);
+        let rows = m.iter().product();
+        let copies_panels = far.as_ref().is_some_and(|far| far.copying_pays(rows));
+        // A longer k is one block nevertheless where panels of two registers and more are at hand in L2.
+        let size = dtype.size_bytes() as i64;
+        let registers = i64::from(target.vector_lanes) * 4 / size;
+        let positions: i64 = k.iter().product();
+        let fits = target.panel_bytes / (positions.max(1) * size);
+        let whole_panels =
+            copies_panels && window.is_none() && positions > 2 * COPY_BLOCK && fits >= 2 * registers;
         // A vector of the left factor for each row goes with one of the right.
         let widest = if lhs_along_n { 1 } else { MAX_VECTORS };
         let columns = match part.panel {
             Some(columns) => columns..=columns,
+            None if whole_panels => 1..=fits.min(widest * registers),
             // Lanes come in fours at least.
-            None => 1..=(widest * i64::from(target.vector_lanes) * 4 / dtype.size_bytes() as i64).max(4),
+            None => 1..=(widest * registers).max(4),
         };
         let tile = Tile::best(&m, &strides, n, dtype, target, columns);
-        let far = FarRows::of(part, buffers, &space, &k, target.l2_bytes);
-        let rows = m.iter().product();
-        let copies_panels = far.as_ref().is_some_and(|far| far.copying_pays(rows));
-        let (whole, most) = if copies_panels {
+        let (whole, most) = if whole_panels {
+            (positions, positions)
+        } else if copies_panels {
             (2 * COPY_BLOCK, COPY_BLOCK)
         } else if window.is_none() && far.is_some_and(|far| far.streaming_pays(rows)) {
             (STREAM_BLOCK, STREAM_BLOCK)
@@ -204,10 +221,11 @@ impl Shape {
             window,
             lhs_along_n,
             copies_panels,
+            whole_panels,
             long_epilogue: kernel.exprs.len() > SHORT_EPILOGUE,
         };
         if s.points() > 0 {
-            s.divide(if one_each || threads == 1 { threads } else { UNITS }, target.l2_bytes);
+            s.divide(if one_each || threads == 1 { threads } else { UNITS }, target);
             if one_each && s.units() == 1 && s.work() > PARALLEL_WORK {
                 let tiles = ceil_div(s.m[s.row_dim], s.rows);
                 if split_panels {
@@ -251,10 +269,12 @@ impl Shape {
 
     /// Chooses the sizes of blocks and units; about `wanted` of these, if that is not too few for
     /// a kernel that may be cut freely.
-    fn divide(&mut self, wanted: i64, l2_bytes: i64) {
+    fn divide(&mut self, wanted: i64, target: &Target) {
+        let l2_bytes = target.l2_bytes;
         // What a unit reads again stays in L2.
         let limit = match &self.window {
             Some(_) => BOX_BYTES,
+            None if self.whole_panels => STREAM_BYTES,
             None if self.copies_panels => l2_bytes / 16 * 13 - COPY_BYTES,
             None => l2_bytes / 8 * 7,
         };
@@ -485,7 +505,10 @@ impl Tile {
             for step in steps.filter(|step| columns.contains(&(step * lane_step))) {
                 let lanes = if n == 1 { 1 } else { step * lane_step };
                 let vectors = ceil_div(lanes, per_register);
-                let most = (i64::from(target.registers) - 2 - vectors) / vectors;
+                let mut most = (i64::from(target.registers) - 2 - vectors) / vectors;
+                if strides[row_dim].saturating_mul(dtype.size_bytes() as i64) >= PAGE {
+                    most = most.min(PAGES);
+                }
                 for rows in 1..=most.min(extent) {
                     let columns =
                         |columns: i64| ceil_div(ceil_div(columns, lane_step) * lane_step, per_register);

@@ -105,6 +105,8 @@ fn panels_of_far_rows_are_copied() {
     let cases = [
         (65, 110, 256, DType::F32),
         (66, 700, 70, DType::F32),
+        (40, 1100, 132, DType::F32),
+        (32, 4100, 64, DType::F32),
         (33, 32, 1024, DType::F32),
         (32, 260, 512, DType::F32),
         (64, 260, 65, DType::F64),
@@ -197,4 +199,6 @@ fn tiles_fill_the_registers() {
     assert_eq!(TARGETS.map(|t| tile(840, 1024, &t)), [(5, 8), (6, 16), (14, 32)]);
     assert_eq!(tile(112, 16, &TARGETS[2]), (28, 16));
     assert_eq!(TARGETS.map(|t| tile(1, 960, &t).0), [1, 1, 1]);
+    let far = Tile::best(&[840], &[1040], 1024, DType::F32, &TARGETS[2], 1..=64);
+    assert_eq!((far.rows, far.lanes), (6, 64));
 }
