@@ -1,7 +1,7 @@
 //! Copies of the factors in scratch memory: a box of the left one, panels of the right one.
 
 use super::shape::{COPY_AHEAD, Window, ceil_div};
-use super::{KBlock, Part, Source, Unit, to};
+use super::{KBlock, Part, Source, Unit};
 use crate::kernel::BufferId;
 use crate::vector::{Base, Bound};
 use graphc_ir::{IndexExpr, MAX_ELEMENTS, Scalar, ScalarBuilder};
@@ -125,13 +125,6 @@ impl Part<'_, '_> {
             lo < 0 || hi + extents[d] > w.dims[d]
         };
         let cut: Vec<bool> = (0..extents.len()).map(cut).collect();
-        if cut.contains(&true) {
-            let l =
-                self.b.open(IndexExpr::default(), to(extents.iter().product()), i64::from(lanes), lanes, &[]);
-            let zero = self.b.constant(Scalar::from_f64(self.s.dtype, 0.0));
-            self.b.store(self.mem(base, l.var.clone()), zero);
-            self.b.close(l, &[]);
-        }
         // Loops over the positions that the buffer has; dimensions that lie side by side in both are
         // one loop.
         let source = &self.buffers[w.buffer as usize];
@@ -151,13 +144,16 @@ impl Part<'_, '_> {
                 rest = more;
             }
             let (lo, hi) = if cut[d] {
-                self.in_buffer(&lowest[d], extents[d], w.dims[d])
+                let (lo, hi) = self.in_buffer(&lowest[d], extents[d], w.dims[d]);
+                let end = IndexExpr::constant(extents[d]);
+                self.zeros_in_box(base, &into, (&IndexExpr::default(), &lo), strides[d]);
+                self.zeros_in_box(base, &into, (&hi, &end), strides[d]);
+                (lo, hi)
             } else {
-                (IndexExpr::default(), to(extents[d]))
+                (IndexExpr::default(), IndexExpr::constant(extents[d]))
             };
-            let hi = if let Bound::Expr(e) = hi { Bound::Expr(e.scale(run)) } else { hi };
             let step = if rest.is_empty() && stride == 1 { lanes } else { 1 };
-            let l = self.b.open(lo.scale(run), hi, i64::from(step), step, &[]);
+            let l = self.b.open(lo.scale(run), Bound::Expr(hi.scale(run)), i64::from(step), step, &[]);
             from = from.add(&lowest[d].scale(source.strides[d] as i64)).add(&l.var.scale(stride));
             into = into.add(&l.var.scale(strides[d] / run));
             loops.push(l);
@@ -167,14 +163,37 @@ impl Part<'_, '_> {
         self.close(loops);
     }
 
-    /// Positions of `0..extent` whose index, `lowest` for the first, is in `0..dim`.
-    fn in_buffer(&mut self, lowest: &IndexExpr, extent: i64, dim: i64) -> (IndexExpr, Bound) {
-        if let Some(c) = lowest.as_constant() {
-            return (IndexExpr::constant((-c).max(0)), to(extent.min(dim - c)));
+    /// Writes zeros at positions `lo..hi` of a dimension of a box, of `stride` elements each; the first of them is at `into`.
+    fn zeros_in_box(
+        &mut self,
+        base: Base,
+        into: &IndexExpr,
+        (lo, hi): (&IndexExpr, &IndexExpr),
+        stride: i64,
+    ) {
+        if lo == hi {
+            return;
         }
-        let (below, zero) = (self.b.index(&lowest.scale(-1)), self.b.i64(0));
+        let lanes = self.s.copy_lanes;
+        let end = Bound::Expr(hi.scale(stride));
+        let l = self.b.open(lo.scale(stride), end, i64::from(lanes), lanes, &[]);
+        let zero = self.b.constant(Scalar::from_f64(self.s.dtype, 0.0));
+        self.b.store(self.mem(base, into.add(&l.var)), zero);
+        self.b.close(l, &[]);
+    }
+
+    /// Positions of `0..extent` whose index, `lowest` for the first, is in `0..dim`: from the first of them to behind the last.
+    fn in_buffer(&mut self, lowest: &IndexExpr, extent: i64, dim: i64) -> (IndexExpr, IndexExpr) {
+        if let Some(c) = lowest.as_constant() {
+            let lo = (-c).clamp(0, extent);
+            return (IndexExpr::constant(lo), IndexExpr::constant((dim - c).clamp(lo, extent)));
+        }
+        let (below, end) = (self.b.index(&lowest.scale(-1)), self.b.index(&lowest.scale(-1).offset(dim)));
+        let (zero, all) = (self.b.i64(0), self.b.i64(extent));
         let lo = self.b.max(below, zero);
-        let lo = self.b.dynamic(lo, extent + 1);
-        (lo, Bound::Min(IndexExpr::constant(extent), IndexExpr::constant(dim).add(&lowest.scale(-1))))
+        let lo = self.b.min(lo, all);
+        let hi = self.b.max(end, lo);
+        let hi = self.b.min(hi, all);
+        (self.b.dynamic(lo, extent + 1), self.b.dynamic(hi, extent + 1))
     }
 }

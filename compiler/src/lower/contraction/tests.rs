@@ -148,6 +148,8 @@ fn convolutions_with_padding_and_their_gradients() {
         ([1, 5, 12, 13], 3, 5, 2, 3),
         ([2, 24, 40, 40], 2, 3, 1, 1),
         ([3, 2, 34, 34], 3, 3, 1, 1),
+        // Whole boxes are outside.
+        ([1, 2, 5, 40], 2, 3, 1, 40),
     ];
     for (x_dims, out, size, stride, padding) in cases {
         let w_dims = [out, x_dims[1], size, size];
