@@ -6,8 +6,9 @@
 //! as are buffers that a kernel addresses as a whole.
 
 use crate::fuse::Fused;
-use crate::kernel::{BufferId, ContractionPart, Kernel, KernelBody};
-use graphc_ir::{Function, IndexExpr, NodeId, Op};
+use crate::kernel::{BufferId, ContractionPart, ExprOp, Kernel, KernelBody};
+use crate::program::Layout;
+use graphc_ir::{Atom, Function, IndexExpr, NodeId, Op};
 use petgraph::unionfind::UnionFind;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -55,13 +56,16 @@ fn channels_last_strides(dims: &[usize]) -> Vec<usize> {
     strides
 }
 
+fn is_given(f: &Function, node: NodeId) -> bool {
+    matches!(f.graph.op(node), Op::Input(_) | Op::ReadState(_) | Op::Constant(_))
+}
+
 /// Buffers whose order may be chosen.
 fn free_buffers(f: &Function, fused: &Fused) -> Vec<bool> {
     let results: FxHashSet<NodeId> = f.results().collect();
-    let given = |n| matches!(f.graph.op(n), Op::Input(_) | Op::ReadState(_) | Op::Constant(_));
     let of_buffer = |b: &crate::fuse::FusedBuffer| {
         // Index checks read integers as a whole.
-        b.ty.dtype.is_float() && b.ty.dims.len() > 2 && !given(b.node) && !results.contains(&b.node)
+        b.ty.dtype.is_float() && b.ty.dims.len() > 2 && !is_given(f, b.node) && !results.contains(&b.node)
     };
     let mut free: Vec<bool> = fused.buffers.iter().map(of_buffer).collect();
     // So do regions.
@@ -98,6 +102,64 @@ fn activations(k: &Kernel, part: &ContractionPart) -> Vec<BufferId> {
     let of_weights = positions(n_batch, n_m) < positions(n_batch + n_m + n_n, n_k);
     let other = if of_weights { loads(&part.rhs) } else { k.stores.iter().map(|s| s.buffer).collect() };
     loads(&part.lhs).into_iter().chain(other).collect()
+}
+
+/// Leaves out kernels that only reverse what [`choose`] did: a product whose transpose is wanted, where both lie in memory in one
+/// order, writes the transpose.
+pub(crate) fn leave_out_transposes(f: &Function, fused: &mut Fused) {
+    let mut k = 0;
+    while k < fused.kernels.len() {
+        let Some((from, transpose)) = transposed(f, fused, k) else {
+            k += 1;
+            continue;
+        };
+        let kernel = fused.kernels.remove(k);
+        let to = kernel.stores[0].buffer;
+        let node = fused.buffers[from as usize].node;
+        fused.buffer_of.remove(&node);
+        for producer in fused.kernels.iter_mut().filter(|p| p.writes().contains(&from)) {
+            for s in producer.stores.iter_mut().filter(|s| s.buffer == from) {
+                let at = |d: &Option<usize>| d.map_or_else(IndexExpr::default, |d| s.index[d].clone());
+                s.index = transpose.iter().map(at).collect();
+                s.buffer = to;
+            }
+            producer.sources.extend(&kernel.sources);
+        }
+    }
+}
+
+/// What a kernel copies, if it only changes the order of the dimensions of a product that nobody else reads, and no element moves: the
+/// buffer, and the dimension of it that each of the copy is.
+fn transposed(f: &Function, fused: &Fused, k: usize) -> Option<(BufferId, Vec<Option<usize>>)> {
+    let kernel = &fused.kernels[k];
+    let (KernelBody::Loop { .. }, [store]) = (&kernel.body, &kernel.stores[..]) else { return None };
+    let ExprOp::Load { buffer, index, guards } = &kernel.exprs.get(store.value).op else { return None };
+    let (from, to) = (&fused.buffers[*buffer as usize], &fused.buffers[store.buffer as usize]);
+    let others = |(i, other): (usize, &Kernel)| {
+        let product = matches!(other.body, KernelBody::Contraction(_));
+        i == k || !other.reads().contains(buffer) && (product || !other.writes().contains(buffer))
+    };
+    let free = guards.is_empty()
+        && fused.buffer_of.get(&from.node) == Some(buffer)
+        && !is_given(f, from.node)
+        && !f.results().any(|r| r == from.node)
+        && !fused.ports.contains(buffer)
+        && !fused.checks.iter().any(|c| c.buffer == *buffer)
+        && fused.kernels.iter().enumerate().all(others);
+    if !free || to.offset(&store.index) != from.offset(index) {
+        return None;
+    }
+    let is_var = |e: &IndexExpr| matches!(e.terms(), [(Atom::Var(v), _)] if *e == IndexExpr::var(*v));
+    let dimension = |(d, e): (usize, &IndexExpr)| match to.ty.dims[d] {
+        1 => Some(None),
+        extent => {
+            let from_dim = index.iter().position(|i| i == e)?;
+            (from.ty.dims[from_dim] == extent && is_var(e)).then_some(Some(from_dim))
+        }
+    };
+    let transpose = store.index.iter().enumerate().map(dimension).collect::<Option<Vec<_>>>()?;
+    let same = from.ty.dims.iter().product::<usize>() == to.ty.dims.iter().product::<usize>();
+    same.then_some((*buffer, transpose))
 }
 
 #[cfg(test)]

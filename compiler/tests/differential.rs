@@ -482,7 +482,7 @@ fn kernels_that_share_code_give_the_interpreters_bits() {
 /// last columns are part of a vector.
 #[test]
 fn products_in_blocks_and_strips_give_the_interpreters_bits() {
-    for (m, k, n) in [(3, 70, 8192), (32, 260, 512), (70, 24, 605), (64, 130, 43)] {
+    for (m, k, n) in [(3, 70, 8192), (32, 260, 512), (33, 1030, 132), (70, 24, 605), (64, 130, 43)] {
         let b = ModuleBuilder::new(&format!("{m} {k} {n}"));
         b.function("f", |f| {
             let (x, y) = (f.input("x", DType::F32, [m, k]), f.input("y", DType::F32, [k, n]));

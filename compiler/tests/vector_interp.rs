@@ -250,6 +250,34 @@ fn convolutions_with_what_follows() {
 }
 
 #[test]
+fn a_convolution_is_stored_in_the_order_that_is_wanted() {
+    // The copy is left out where it is of the same order in memory, and nobody reads anything else.
+    for (images, permutation, summed, copies) in [
+        (2, [0, 2, 3, 1], false, 0),
+        (1, [0, 2, 3, 1], false, 0),
+        (2, [0, 3, 2, 1], false, 1),
+        (2, [0, 2, 3, 1], true, 1),
+    ] {
+        let b = ModuleBuilder::new("m");
+        b.function("f", |f| {
+            let (x, w) =
+                (f.input("x", DType::F32, [images, 3, 11, 9]), f.input("w", DType::F32, [4, 3, 3, 3]));
+            let y = x.conv2d(w, 1, 1);
+            f.output("y", y.transpose(&permutation));
+            if summed {
+                f.output("sums", y.reduce_sum(&[0, 2, 3]));
+            }
+        });
+        let module = b.build().unwrap();
+        let inputs = [numbers(DType::F32, &[images, 3, 11, 9], 5), numbers(DType::F32, &[4, 3, 3, 3], 6)];
+        check(&module, &inputs, &[]);
+        let kernels = kernels(&module);
+        let transposes = kernels.iter().filter(|k| k.contains("_transpose ")).count();
+        assert_eq!(transposes, copies, "{permutation:?} {summed}:\n{}", kernels.concat());
+    }
+}
+
+#[test]
 fn a_gradient_step_updates_state_in_place() {
     let b = ModuleBuilder::new("m");
     let w = b.param("w", DType::F32, [9, 4], graphc_ir::Initializer::Constant(0.0));

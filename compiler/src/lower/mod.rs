@@ -38,8 +38,14 @@ pub(crate) struct Target {
 
 impl Target {
     /// 128-bit vectors; of the 16 registers Cranelift's allocator needs two to move values around.
-    pub(crate) const V128: Self =
-        Self { vector_lanes: 4, registers: 14, map_lanes: 8, l2_bytes: 512 << 10, panel_bytes: 0, threads: 1 };
+    pub(crate) const V128: Self = Self {
+        vector_lanes: 4,
+        registers: 14,
+        map_lanes: 8,
+        l2_bytes: 512 << 10,
+        panel_bytes: 0,
+        threads: 1,
+    };
 
     /// The machine with these vector instructions.
     pub(crate) const fn of(isa: Isa, threads: usize) -> Self {
