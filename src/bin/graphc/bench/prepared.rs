@@ -119,12 +119,21 @@ impl Prepared {
         move || executable.run(cx, state, &inputs, &mut outputs).map_err(Failure::other)
     }
 
-    /// The least time that the machine needs for a run in which each step runs once, in microseconds: of each step the
-    /// longer of its arithmetic and its bytes.
-    pub(super) fn bound_us(&self, machine: &Machine, setup: &Setup) -> f64 {
-        let steps = self.executable.steps().iter();
-        let least = |s| least_ns(s, machine, setup.isa, setup.pool.num_threads());
-        steps.map(|s| least(s).into_iter().fold(0.0, f64::max)).sum::<f64>() / 1e3
+    /// Runs the function once. Its floating-point operations, and the least time that the machine needs for them, in microseconds: of
+    /// each execution of a step the longer of its arithmetic and its bytes.
+    pub(super) fn work_and_bound(&mut self, machine: &Machine, setup: &Setup) -> Result<(u64, f64), Failure> {
+        self.cx.start_profile(false);
+        self.run()?;
+        let profile = self.cx.take_profile().and_then(|p| p.functions.into_iter().next());
+        let steps = profile.iter().flat_map(|p| p.steps.iter().zip(p.times.iter().map(|t| t.count)));
+        let threads = setup.pool.num_threads();
+        let (mut flops, mut bound) = (0, 0.0);
+        for (step, count) in steps {
+            flops += step.flops * count;
+            bound +=
+                least_ns(step, machine, setup.isa, threads).into_iter().fold(0.0, f64::max) * count as f64;
+        }
+        Ok((flops, bound / 1e3))
     }
 
     /// What is known of every step that is measured: its times, with that of the first run, and its memory.

@@ -2,7 +2,8 @@
 //! remains of an operation without them.
 
 use graphc_ir::ops::{
-    Broadcast, Constant, DotGeneral, Iota, ReduceMax, ReduceMin, ReduceProd, ReduceSum, Transpose,
+    Broadcast, Concatenate, Constant, DotGeneral, Iota, Pad, ReduceMax, ReduceMin, ReduceProd, ReduceSum,
+    Slice, Transpose,
 };
 use graphc_ir::{Dim, Function, Literal, NodeId, Op, Pattern, Shape, StaticType};
 
@@ -49,6 +50,20 @@ pub(super) fn is_elementwise(f: &Function, id: NodeId) -> bool {
     !operands.is_empty() && matches!(f.graph.op(id).pattern(&operands, &out), Pattern::Elementwise(_))
 }
 
+/// Whether a node moves elements along some axes, none of `axes` of its result among them.
+fn moves_along_others(f: &Function, id: NodeId, axes: &[usize]) -> bool {
+    let mut each = axes.iter().copied();
+    match f.graph.op(id) {
+        Op::Concatenate(c) => !axes.contains(&c.axis),
+        Op::Pad(p) => each.all(|a| (p.low[a], p.high[a], p.interior[a]) == (0, 0, 0)),
+        Op::Slice(s) => {
+            let operand = f.graph.ty(f.graph.operands(id)[0]);
+            each.all(|a| (&s.starts[a], &s.limits[a], s.strides[a]) == (&Dim::Const(0), &operand.shape[a], 1))
+        }
+        _ => false,
+    }
+}
+
 /// The axes of a node's operands that go with `axes` of its result; none if its elements along them do not
 /// depend on those of the operands at the same place alone.
 pub(super) fn of_operands(f: &Function, id: NodeId, axes: &[usize]) -> Option<Vec<Axes>> {
@@ -69,6 +84,10 @@ pub(super) fn of_operands(f: &Function, id: NodeId, axes: &[usize]) -> Option<Ve
             let of = |batch: &[usize]| axes.iter().map(|&a| batch.get(a).copied()).collect::<Option<Axes>>();
             Some(vec![of(&d.lhs_batch)?, of(&d.rhs_batch)?])
         }
+        Op::Pad(_) => moves_along_others(f, id, axes).then(|| vec![axes.to_vec(), Axes::new()]),
+        Op::Concatenate(_) | Op::Slice(_) => {
+            moves_along_others(f, id, axes).then(|| vec![axes.to_vec(); f.graph.operands(id).len()])
+        }
         _ => match reduced(op) {
             Some(reduced) => {
                 let kept: Vec<usize> = rest(rank(0), reduced).collect();
@@ -87,6 +106,11 @@ pub(super) fn of_result(f: &Function, id: NodeId, i: usize, axes: &[usize]) -> O
         Op::Transpose(t) => place(&t.permutation),
         Op::Broadcast(b) => Some(axes.iter().map(|&a| b.axes[a]).collect()),
         Op::DotGeneral(d) => place(if i == 0 { &d.lhs_batch } else { &d.rhs_batch }),
+        // The number that a pad is filled with has no axes.
+        Op::Pad(_) | Op::Concatenate(_) | Op::Slice(_) => (f.graph.ty(id).rank()
+            == f.graph.ty(f.graph.operands(id)[i]).rank()
+            && moves_along_others(f, id, axes))
+        .then(|| axes.to_vec()),
         _ => match reduced(op) {
             Some(reduced) => {
                 let left = without(axes, reduced);
@@ -119,6 +143,17 @@ pub(super) fn in_step(f: &Function, id: NodeId, axes: &[usize], operands: &[Axes
                 rhs_contract: without(&d.rhs_contract, rhs),
             };
             op.into()
+        }
+        Op::Concatenate(c) => Concatenate { axis: without(&[c.axis], axes)[0] }.into(),
+        Op::Pad(p) => {
+            let left = |list: &[i64]| rest(list.len(), axes).map(|a| list[a]).collect::<Vec<i64>>();
+            let interior = rest(p.interior.len(), axes).map(|a| p.interior[a]).collect();
+            Pad { low: left(&p.low), high: left(&p.high), interior }.into()
+        }
+        Op::Slice(s) => {
+            let left = |list: &[Dim]| rest(list.len(), axes).map(|a| list[a].clone()).collect::<Vec<Dim>>();
+            let strides = rest(s.strides.len(), axes).map(|a| s.strides[a]).collect();
+            Slice { starts: left(&s.starts), limits: left(&s.limits), strides }.into()
         }
         Op::ReduceSum(r) => ReduceSum { axes: without(&r.axes, &operands[0]) }.into(),
         Op::ReduceProd(r) => ReduceProd { axes: without(&r.axes, &operands[0]) }.into(),

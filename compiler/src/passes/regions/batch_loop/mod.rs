@@ -8,7 +8,8 @@ use crate::pass::{Pass, PassCx, Rebuilder, append};
 use axes::Axes;
 use graphc_ir::ops::{OpDef, Reshape, Scan, Transpose};
 use graphc_ir::{Dim, Function, Graph, Node, NodeId, Op, Origin, Region, Shape, TensorType};
-use rustc_hash::FxHashMap;
+use petgraph::unionfind::UnionFind;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Computes what is wide between products one element of the batch at a time, in a loop, and computes it again
@@ -21,7 +22,9 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// Loops begin at a batched product of at least [`PassCx::wide`] elements and twice the size of its factors. What
 /// follows is computed inside as long as it runs along the batch. What is at most half as large *leaves* if
-/// it is a product, or used outside; if anything else is used outside, it is computed there.
+/// it is a product, or used outside; if anything else is used outside, it is computed there. What only moves and combines
+/// elements of what one loop stacks (sums of what several blocks give to one factor, blocks side by side) is computed in that loop
+/// too, if no more is stacked then. So are slices, where as much is sliced as there is.
 pub struct BatchLoop;
 
 impl Pass for BatchLoop {
@@ -30,10 +33,13 @@ impl Pass for BatchLoop {
     }
 
     fn run(&self, function: &Function, cx: &PassCx) -> Result<Function, CompileError> {
-        let roles = Roles::of(function, cx.wide);
-        let groups = groups(function, &roles);
+        let mut roles = Roles::of(function, cx.wide);
+        let mut groups = groups_of(function, &roles);
         if groups.is_empty() {
             return Ok(function.clone());
+        }
+        if roles.gather(function, &groups) {
+            groups = groups_of(function, &roles);
         }
         let group_of = groups.iter().enumerate().flat_map(|(i, g)| g.leaving.iter().map(move |&id| (id, i)));
         let group_of: FxHashMap<NodeId, usize> = group_of.collect();
@@ -175,6 +181,78 @@ impl Roles {
         }
     }
 
+    /// Takes into the loops what only moves and combines elements of what they stack. Whether there is such.
+    fn gather(&mut self, f: &Function, groups: &[Group]) -> bool {
+        let products = |id: &&NodeId| matches!(f.graph.op(**id), Op::DotGeneral(_));
+        let stacked = groups
+            .iter()
+            .enumerate()
+            .flat_map(|(i, g)| g.leaving.iter().filter(products).map(move |&id| (id, i)));
+        let mut loop_of: FxHashMap<NodeId, usize> = stacked.collect();
+        let mut together: UnionFind<usize> = UnionFind::new(f.graph.len());
+        let mut gathered: FxHashSet<NodeId> = FxHashSet::default();
+        for id in f.graph.ids() {
+            if let Some((group, axes)) = self.follows_loop(f, id, &loop_of) {
+                let operands = f.graph.operands(id).into_iter().filter(|o| loop_of.contains_key(o));
+                operands.for_each(|o| {
+                    together.union(id.index(), o.index());
+                });
+                loop_of.insert(id, group);
+                gathered.insert(id);
+                self.places[id.index()].axes = axes;
+            }
+        }
+        let results: FxHashSet<NodeId> = f.results().collect();
+        let used_elsewhere = |id: NodeId| {
+            results.contains(&id) || f.graph.users(id).any(|(user, _)| !gathered.contains(&user))
+        };
+        // Elements that each set of values stacks now, and that it would stack.
+        let mut elements_of: FxHashMap<usize, (usize, usize)> = FxHashMap::default();
+        for &id in loop_of.keys() {
+            let (now, then) = elements_of.entry(together.find(id.index())).or_default();
+            match (gathered.contains(&id), used_elsewhere(id)) {
+                (true, true) => *then += elements(f, id),
+                (true, false) => {}
+                // What is used elsewhere would have to be stacked as well, and computed once.
+                (false, true) => *then = usize::MAX / 2,
+                (false, false) => *now += elements(f, id),
+            }
+        }
+        let pays = |id: NodeId| {
+            let (now, then) = elements_of[&together.find(id.index())];
+            now > 0 && then <= now
+        };
+        let mut found = false;
+        for &id in loop_of.keys().filter(|&&id| pays(id)) {
+            found = true;
+            self.places[id.index()].role = if used_elsewhere(id) { Role::Leaving } else { Role::Inside };
+        }
+        found
+    }
+
+    /// The loop that stacks all that a node is made of, and the axes of the node that it runs along.
+    fn follows_loop(
+        &self,
+        f: &Function,
+        id: NodeId,
+        loop_of: &FxHashMap<NodeId, usize>,
+    ) -> Option<(usize, Axes)> {
+        let moves = matches!(f.graph.op(id), Op::Concatenate(_) | Op::Pad(_) | Op::Slice(_));
+        if self.role(id) != Role::Outside || !moves && !axes::is_elementwise(f, id) {
+            return None;
+        }
+        let operands = f.graph.operands(id);
+        let first = operands.iter().position(|o| loop_of.contains_key(o))?;
+        let group = loop_of[&operands[first]];
+        let found = axes::of_result(f, id, first, self.axes(operands[first]))?;
+        let along = axes::of_operands(f, id, &found)?;
+        let fits = |(&o, axes): (&NodeId, &Axes)| match loop_of.get(&o) {
+            Some(&other) => other == group && self.axes(o) == axes,
+            None => self.cheap[o.index()] && axes::of_operands(f, o, axes).is_some(),
+        };
+        operands.iter().zip(&along).all(fits).then_some((group, found))
+    }
+
     /// Whether each loop that needs a node computes it. A product that leaves is computed once.
     fn again(&self, f: &Function, id: NodeId) -> bool {
         match self.role(id) {
@@ -186,13 +264,24 @@ impl Roles {
 
     /// Whether a loop that needs a node along these axes computes it itself.
     fn computed_inside(&self, f: &Function, (id, along): &Local) -> bool {
-        let cheap = self.cheap[id.index()] && axes::of_operands(f, *id, along).is_some();
+        let cheap = self.cheap[id.index()] || self.role(*id) == Role::Outside && is_part_of_all(f, *id);
+        let cheap = cheap && axes::of_operands(f, *id, along).is_some();
         cheap || self.again(f, *id) && self.axes(*id) == along
     }
 }
 
 fn elements(f: &Function, id: NodeId) -> usize {
     f.graph.ty(id).shape.num_elements().unwrap_or(0)
+}
+
+/// Whether a node is a slice of a value of which there are slices enough to cover it.
+fn is_part_of_all(f: &Function, id: NodeId) -> bool {
+    let is_slice = |id: NodeId| matches!(f.graph.op(id), Op::Slice(_));
+    let whole = |of: NodeId| {
+        let slices = f.graph.users(of).map(|u| u.0).filter(|&user| is_slice(user));
+        slices.map(|user| elements(f, user)).sum::<usize>() >= elements(f, of)
+    };
+    is_slice(id) && whole(f.graph.operands(id)[0])
 }
 
 /// Whether a node is a product as the documentation of [`BatchLoop`] says.
@@ -222,7 +311,7 @@ struct Group {
 }
 
 /// The loops: values that leave are computed in one if they need a value of the inside in common, and neither needs the other.
-fn groups(f: &Function, roles: &Roles) -> Vec<Group> {
+fn groups_of(f: &Function, roles: &Roles) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut depths: Vec<usize> = Vec::with_capacity(f.graph.len());
     for id in f.graph.ids() {
