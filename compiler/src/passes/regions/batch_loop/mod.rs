@@ -599,6 +599,40 @@ mod tests {
     }
 
     #[test]
+    fn what_blocks_give_is_added_up_inside() {
+        // Causal attention in three blocks of queries, each to the keys before its end.
+        let f = function(|f| {
+            let [q, k, v] = ["q", "k", "v"].map(|name| f.input(name, DType::F32, [2, 3, 30, 2]));
+            let block = |i: usize| {
+                let q = q.slice_axis(2, 10 * i, 10 * i + 10);
+                let [k, v] = [k, v].map(|x| x.slice_axis(2, 0, 10 * i + 10));
+                let p = (q.dot_general(k, (&[0, 1], &[0, 1]), (&[3], &[3])) * 0.5).softmax(3);
+                p.dot_general(v, (&[0, 1], &[0, 1]), (&[3], &[2]))
+            };
+            let y = f.concatenate(&[0, 1, 2].map(block), 2);
+            f.output("y", y);
+            let loss = (y * f.input("w", DType::F32, [2, 3, 30, 2])).reduce_sum(&[0, 1, 2, 3]);
+            for (name, d) in ["dq", "dk", "dv"].into_iter().zip(gradients(loss, &[q, k, v])) {
+                f.output(name, d);
+            }
+        });
+        let (after, _) = optimize(&f, &options()).unwrap();
+        // All of q, k, v and w; the blocks side by side, and the gradients, of which two are sums.
+        assert_eq!(loops(&after), [[4, 0, 4]]);
+        assert_same_results(&f, &after, 16);
+        // Nothing is gained where a block's result is needed for itself.
+        let f = function(|f| {
+            let [q, k, v] = inputs(f);
+            let y = attention(f, [q, k, v]).1;
+            f.output("y", y);
+            f.output("twice", f.concatenate(&[y, y], 1));
+        });
+        let (after, _) = optimize(&f, &options()).unwrap();
+        assert_eq!(loops(&after), [[3, 1, 1]]);
+        assert_same_results(&f, &after, 16);
+    }
+
+    #[test]
     fn layers_have_loops_of_their_own() {
         let f = function(|f| {
             let [q, k, v] = inputs(f);
