@@ -1,9 +1,9 @@
 //! The verifier: one broken module per rule. And the gradient function's mistakes.
 
-use graphc_ir::ops::{Add, Input, ReadState, ResultOf};
+use graphc_ir::ops::{Add, Call, Input, ReadState, ResultOf};
 use graphc_ir::{
-    DType, Function, Initializer, Module, ModuleBuilder, Node, Origin, Output, StateId, TensorType, Update,
-    gradient_function, shape, verify,
+    DType, Function, Initializer, Module, ModuleBuilder, Node, Origin, Output, Region, StateId, TensorType,
+    Update, gradient_function, shape, verify,
 };
 
 /// A good module: state `w` and `n`, one function with input, output and update.
@@ -86,6 +86,11 @@ fn state_types_are_static() {
         |m| m.state[1].ty = TensorType::new(DType::F32, shape!["B"]),
         &["state `n` has type f32[B]: its extents must be numbers"],
     );
+    // Nor can its size be said.
+    let mut m = module();
+    m.state[1].ty = TensorType::new(DType::F32, [usize::MAX / 2, 8]);
+    let error = verify(&m).unwrap_err().to_string();
+    assert!(error.starts_with("state `n` has type f32["), "{error}");
 }
 
 #[test]
@@ -134,6 +139,15 @@ fn inputs_are_listed_once() {
     broken(
         |m| m.functions[0].inputs.push(foreign()),
         &["function `f`: input 1 is node 99, which does not exist"],
+    );
+    // The first that does not exist.
+    broken(
+        |m| {
+            let ty = TensorType::scalar(DType::F32);
+            let next = push(&mut m.functions[0].clone(), Input { ty: ty.clone() }, ty);
+            m.functions[0].inputs.push(next);
+        },
+        &["function `f`: input 1 is node 5, which does not exist"],
     );
     broken(
         |m| {
@@ -226,12 +240,48 @@ fn results_are_of_operations_that_have_them() {
 }
 
 #[test]
-fn every_problem_is_reported() {
+fn every_problem_is_reported_on_a_line() {
     let mut m = module();
     m.state[1].name = "w".into();
     m.functions[0].outputs[1].name = "y".into();
     m.functions[0].updates[0].value = foreign();
-    assert_eq!(verify(&m).unwrap_err().0.len(), 3);
+    let lines = "state `w` is declared twice\n\
+        function `f`: output `y` is declared twice\n\
+        function `f`: the update of `w` is node 99, which does not exist";
+    assert_eq!(verify(&m).unwrap_err().to_string(), lines);
+}
+
+/// A function that is called `inside` times by one that `f` calls twice; `change` breaks the innermost.
+fn nested(inside: usize, change: impl FnOnce(&mut Function)) -> Module {
+    let ty = TensorType::new(DType::F32, [3]);
+    let function = |name: &str, ops: Vec<graphc_ir::Op>| {
+        let mut f = Function { name: name.into(), ..Function::default() };
+        let x = push(&mut f, Input { ty: ty.clone() }, ty.clone());
+        f.graph.origin_mut(x).name = Some("x".into());
+        f.inputs.push(x);
+        let calls = ops.into_iter().map(|op| Node { op, ty: ty.clone(), origin: Origin::default() });
+        let y = calls.fold(x, |x, call| f.graph.push(call, &[x]));
+        f.outputs.push(Output { name: "y".into(), node: y });
+        f
+    };
+    let call = |f: Function| Call { function: Region::new(f), inline: false, gradient: None };
+    let mut innermost = function("innermost", Vec::new());
+    change(&mut innermost);
+    let inner = call(innermost);
+    let middle = call(function("middle", vec![inner.into(); inside]));
+    let outer = function("f", vec![middle.into(); 2]);
+    Module { functions: vec![outer], ..ModuleBuilder::new("m").build().unwrap() }
+}
+
+#[test]
+fn regions_are_checked_once() {
+    verify(&nested(2, |_| {})).unwrap();
+    for inside in [1, 3] {
+        let broken = nested(inside, |f| f.outputs.push(f.outputs[0].clone()));
+        let error = verify(&broken).unwrap_err().to_string();
+        assert!(error.starts_with("function `innermost`: output `y` is declared twice"), "{error}");
+        assert_eq!(error.matches("declared twice").count(), 1, "{error}");
+    }
 }
 
 #[test]

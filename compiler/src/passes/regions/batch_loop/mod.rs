@@ -109,11 +109,12 @@ impl Roles {
     fn of(f: &Function, wide: usize) -> Self {
         let outside = Place { role: Role::Outside, axes: Axes::new(), wide: 0 };
         let mut roles = Self { places: vec![outside; f.graph.len()], cheap: Vec::new() };
-        if !f.graph.ids().any(|id| begins(f, id, wide)) {
+        let begin = beginnings(f, wide);
+        if begin.is_empty() {
             return roles;
         }
         for id in f.graph.ids() {
-            if let Some(found) = roles.follow(f, id, wide) {
+            if let Some(found) = roles.follow(f, id, &begin) {
                 roles.places[id.index()] = found;
             }
             let mut operands = f.graph.operands(id).into_iter();
@@ -137,13 +138,13 @@ impl Roles {
     }
 
     /// What a node is if all that uses it may be inside.
-    fn follow(&self, f: &Function, id: NodeId, wide: usize) -> Option<Place> {
+    fn follow(&self, f: &Function, id: NodeId, begin: &FxHashSet<NodeId>) -> Option<Place> {
         let operands = f.graph.operands(id);
         let inside = |o: &NodeId| self.role(*o) == Role::Inside;
         let Some(first) = operands.iter().position(inside) else {
             let Op::DotGeneral(d) = f.graph.op(id) else { return None };
             let axes = (0..d.lhs_batch.len()).collect();
-            return begins(f, id, wide).then(|| Place { role: Role::Inside, axes, wide: elements(f, id) });
+            return begin.contains(&id).then(|| Place { role: Role::Inside, axes, wide: elements(f, id) });
         };
         let found = axes::of_result(f, id, first, self.axes(operands[first]))?;
         let along = axes::of_operands(f, id, &found)?;
@@ -284,12 +285,27 @@ fn is_part_of_all(f: &Function, id: NodeId) -> bool {
     is_slice(id) && whole(f.graph.operands(id)[0])
 }
 
-/// Whether a node is a product as the documentation of [`BatchLoop`] says.
-fn begins(f: &Function, id: NodeId, wide: usize) -> bool {
-    let Op::DotGeneral(d) = f.graph.op(id) else { return false };
-    let (n, operands) = (elements(f, id), f.graph.operands(id));
-    let factors: usize = operands.iter().map(|&o| elements(f, o)).sum();
-    !d.lhs_batch.is_empty() && n >= wide.max(1) && n >= factors.saturating_mul(2)
+/// The products at which loops begin, as the documentation of [`BatchLoop`] says. Products of slices of the same factors, such as blocks
+/// of queries with the keys that they see, are pieces of one product and count together.
+fn beginnings(f: &Function, wide: usize) -> FxHashSet<NodeId> {
+    let is_batched = |&id: &NodeId| matches!(f.graph.op(id), Op::DotGeneral(d) if !d.lhs_batch.is_empty());
+    let products: Vec<NodeId> = f.graph.ids().filter(is_batched).collect();
+    let whole = |mut id: NodeId| {
+        while let Op::Slice(_) | Op::Transpose(_) = f.graph.op(id) {
+            id = f.graph.operands(id)[0];
+        }
+        id
+    };
+    let factors = |id: NodeId| -> Vec<NodeId> { f.graph.operands(id).into_iter().map(whole).collect() };
+    let mut together: FxHashMap<Vec<NodeId>, usize> = FxHashMap::default();
+    for &id in &products {
+        *together.entry(factors(id)).or_default() += elements(f, id);
+    }
+    let begins = |id: &NodeId| {
+        let operands: usize = f.graph.operands(*id).iter().map(|&o| elements(f, o)).sum();
+        together[&factors(*id)] >= wide.max(1) && elements(f, *id) >= operands.saturating_mul(2)
+    };
+    products.into_iter().filter(begins).collect()
 }
 
 /// A value inside of a loop, with the axes that the loop runs along.
@@ -620,6 +636,11 @@ mod tests {
         // All of q, k, v and w; the blocks side by side, and the gradients, of which two are sums.
         assert_eq!(loops(&after), [[4, 0, 4]]);
         assert_same_results(&f, &after, 16);
+        // The three products of queries and keys have 3,600 elements together.
+        for (wide, n) in [(3600, 1), (3601, 0)] {
+            let (after, _) = optimize(&f, &PassOptions { wide, ..options() }).unwrap();
+            assert_eq!(loops(&after).len(), n);
+        }
         // Nothing is gained where a block's result is needed for itself.
         let f = function(|f| {
             let [q, k, v] = inputs(f);
