@@ -393,7 +393,6 @@ impl Scheduler<'_> {
         let mut fused = fuse(f, self.fusion);
         lap("fuse");
         layout::choose(f, &mut fused);
-        layout::leave_out_transposes(f, &mut fused);
         lap("layout");
         let invariant = same.clone().filter_map(|i| fused.buffer_of.get(&f.inputs[i]).copied()).collect();
         operands::make_direct(&mut fused, &invariant, &self.target);

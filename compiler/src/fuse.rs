@@ -809,8 +809,9 @@ fn transposed(p: &Kernel, parts: &[ContractionPart], q: &Kernel, buffers: &[Fuse
     }
     let side_by_side = parts.iter().all(|part| {
         let [batch, m, n, _] = part.ranks;
-        let column = (n > 0).then(|| IndexExpr::var((batch + m + n - 1) as u32));
-        let dimension = part.out.iter().position(|e| Some(e) == column.as_ref());
+        // Of several groups of a convolution, the columns are those of one.
+        let column = (n > 0).then(|| (batch + m + n - 1) as u32);
+        let dimension = part.out.iter().position(|e| column.is_some_and(|c| e.coefficient(c) == Some(1)));
         dimension.is_some_and(|d| {
             result
                 .stores

@@ -5,13 +5,11 @@
 //! spreads to all buffers that some kernel accesses alike. Ports, state and constants are row-major,
 //! as are buffers that a kernel addresses as a whole.
 
-use crate::fuse::{Fused, FusedBuffer};
-use crate::kernel::{BufferId, ContractionPart, ExprOp, Kernel, KernelBody};
-use crate::program::Layout;
-use graphc_ir::{Atom, Function, IndexExpr, NodeId, Op};
+use crate::fuse::Fused;
+use crate::kernel::{BufferId, ContractionPart, Kernel, KernelBody};
+use graphc_ir::{Function, IndexExpr, NodeId, Op};
 use petgraph::unionfind::UnionFind;
 use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
 
 /// Sets the strides of the buffers of `fused`, the kernels of `f`.
 pub(crate) fn choose(f: &Function, fused: &mut Fused) {
@@ -57,16 +55,13 @@ fn channels_last_strides(dims: &[usize]) -> Vec<usize> {
     strides
 }
 
-fn is_given(f: &Function, node: NodeId) -> bool {
-    matches!(f.graph.op(node), Op::Input(_) | Op::ReadState(_) | Op::Constant(_))
-}
-
 /// Buffers whose order may be chosen.
 fn free_buffers(f: &Function, fused: &Fused) -> Vec<bool> {
     let results: FxHashSet<NodeId> = f.results().collect();
-    let of_buffer = |b: &FusedBuffer| {
+    let given = |n| matches!(f.graph.op(n), Op::Input(_) | Op::ReadState(_) | Op::Constant(_));
+    let of_buffer = |b: &crate::fuse::FusedBuffer| {
         // Index checks read integers as a whole.
-        b.ty.dtype.is_float() && b.ty.dims.len() > 2 && !is_given(f, b.node) && !results.contains(&b.node)
+        b.ty.dtype.is_float() && b.ty.dims.len() > 2 && !given(b.node) && !results.contains(&b.node)
     };
     let mut free: Vec<bool> = fused.buffers.iter().map(of_buffer).collect();
     // So do regions.
@@ -103,92 +98,6 @@ fn activations(k: &Kernel, part: &ContractionPart) -> Vec<BufferId> {
     let of_weights = positions(n_batch, n_m) < positions(n_batch + n_m + n_n, n_k);
     let other = if of_weights { loads(&part.rhs) } else { k.stores.iter().map(|s| s.buffer).collect() };
     loads(&part.lhs).into_iter().chain(other).collect()
-}
-
-/// Leaves out kernels that only reverse what [`choose`] did: a product whose transpose is wanted, where both lie in memory in one
-/// order, writes the transpose.
-pub(crate) fn leave_out_transposes(f: &Function, fused: &mut Fused) {
-    let mut uses = Uses::of(f, fused);
-    let mut kept = vec![true; fused.kernels.len()];
-    for (k, kept) in kept.iter_mut().enumerate() {
-        let Some((from, transpose)) = uses.transposed(fused, k) else { continue };
-        *kept = false;
-        let to = fused.kernels[k].stores[0].buffer;
-        let sources = fused.kernels[k].sources.clone();
-        fused.buffer_of.remove(&fused.buffers[from as usize].node);
-        uses.writers[to as usize] = std::mem::take(&mut uses.writers[from as usize]);
-        for &producer in &uses.writers[to as usize] {
-            let producer = &mut fused.kernels[producer];
-            for s in producer.stores.iter_mut().filter(|s| s.buffer == from) {
-                let at = |d: &Option<usize>| d.map_or_else(IndexExpr::default, |d| s.index[d].clone());
-                s.index = transpose.iter().map(at).collect();
-                s.buffer = to;
-            }
-            producer.sources.extend(&sources);
-        }
-    }
-    let mut kept = kept.into_iter();
-    fused.kernels.retain(|_| kept.next().expect("one for each"));
-}
-
-/// What uses each buffer.
-struct Uses {
-    /// Whether it is used otherwise than by kernels.
-    outside: Vec<bool>,
-    /// How many kernels read it.
-    readers: Vec<usize>,
-    /// The kernels that write it.
-    writers: Vec<SmallVec<[usize; 1]>>,
-}
-
-impl Uses {
-    fn of(f: &Function, fused: &Fused) -> Self {
-        let n = fused.buffers.len();
-        let results: FxHashSet<NodeId> = f.results().collect();
-        let outside = |b: &FusedBuffer| is_given(f, b.node) || results.contains(&b.node);
-        let mut uses = Self {
-            outside: fused.buffers.iter().map(outside).collect(),
-            readers: vec![0; n],
-            writers: vec![SmallVec::new(); n],
-        };
-        let others = fused.ports.iter().copied().chain(fused.checks.iter().map(|c| c.buffer));
-        others.for_each(|b| uses.outside[b as usize] = true);
-        for (i, k) in fused.kernels.iter().enumerate() {
-            k.reads().iter().for_each(|&b| uses.readers[b as usize] += 1);
-            k.writes().iter().for_each(|&b| uses.writers[b as usize].push(i));
-        }
-        uses
-    }
-
-    /// What a kernel copies, if it only changes the order of the dimensions of a product that nobody else reads, and no element
-    /// moves: the buffer, and the dimension of it that each of the copy is.
-    fn transposed(&self, fused: &Fused, k: usize) -> Option<(BufferId, Vec<Option<usize>>)> {
-        let kernel = &fused.kernels[k];
-        let (KernelBody::Loop { .. }, [store]) = (&kernel.body, &kernel.stores[..]) else { return None };
-        let ExprOp::Load { buffer, index, guards } = &kernel.exprs.get(store.value).op else { return None };
-        let (from, to) = (&fused.buffers[*buffer as usize], &fused.buffers[store.buffer as usize]);
-        let is_product = |&i: &usize| matches!(fused.kernels[i].body, KernelBody::Contraction(_));
-        let b = *buffer as usize;
-        let free = guards.is_empty()
-            && !self.outside[b]
-            && self.readers[b] == 1
-            && self.writers[b].iter().all(is_product)
-            && fused.buffer_of.get(&from.node) == Some(buffer);
-        if !free || to.offset(&store.index) != from.offset(index) {
-            return None;
-        }
-        let is_var = |e: &IndexExpr| matches!(e.terms(), [(Atom::Var(v), _)] if *e == IndexExpr::var(*v));
-        let dimension = |(d, e): (usize, &IndexExpr)| match to.ty.dims[d] {
-            1 => Some(None),
-            extent => {
-                let from_dim = index.iter().position(|i| i == e)?;
-                (from.ty.dims[from_dim] == extent && is_var(e)).then_some(Some(from_dim))
-            }
-        };
-        let transpose = store.index.iter().enumerate().map(dimension).collect::<Option<Vec<_>>>()?;
-        let same = from.ty.dims.iter().product::<usize>() == to.ty.dims.iter().product::<usize>();
-        same.then_some((*buffer, transpose))
-    }
 }
 
 #[cfg(test)]
