@@ -192,8 +192,7 @@ pub(super) fn measure(
     repeat(&mut cx, how.seconds / 3.0, 2)?;
     cx.start_profile(false);
     repeat(&mut cx, how.seconds, MIN_RUNS)?;
-    let times = cx.take_profile().and_then(|p| p.functions.into_iter().next());
-    let times = times.ok_or_else(|| Failure::Other(format!("function `{}` did not run", f.name)))?;
+    let times = take_profile(&mut cx, &f.name)?;
     let trace = if extras.traced > 0 {
         cx.start_profile(true);
         repeat(&mut cx, 0.0, extras.traced)?;
@@ -206,7 +205,14 @@ pub(super) fn measure(
     Ok(Measured { stages, times, threads, isa, machine, trace, rows })
 }
 
-fn rows(times: &FunctionProfile, machine: &Machine, isa: Isa, threads: usize) -> Vec<Row> {
+/// What a context has learned of the first function that it ran since [`RunContext::start_profile`].
+pub(super) fn take_profile(cx: &mut RunContext, name: &str) -> Result<FunctionProfile, Failure> {
+    let profile = cx.take_profile().and_then(|p| p.functions.into_iter().next());
+    profile.ok_or_else(|| Failure::Other(format!("function `{name}` did not run")))
+}
+
+/// The steps that ran, those that took longest first.
+pub(super) fn rows(times: &FunctionProfile, machine: &Machine, isa: Isa, threads: usize) -> Vec<Row> {
     let mut rows: Vec<Row> = times
         .steps
         .iter()
@@ -220,7 +226,7 @@ fn rows(times: &FunctionProfile, machine: &Machine, isa: Isa, threads: usize) ->
 }
 
 /// The least time that the machine needs for the arithmetic of an execution, and for its bytes, in nanoseconds.
-pub(super) fn least_ns(step: &StepInfo, machine: &Machine, isa: Isa, threads: usize) -> [f64; 2] {
+fn least_ns(step: &StepInfo, machine: &Machine, isa: Isa, threads: usize) -> [f64; 2] {
     let threads = if step.parallel { threads } else { 1 };
     let arithmetic = step.flops as f64 / machine.gflops(isa, threads);
     [arithmetic, step.bytes as f64 / machine.gb_s(step.bytes as usize, threads)]

@@ -87,8 +87,6 @@ pub(super) struct Shape {
     pub(super) lhs_along_n: bool,
     /// Whether each unit copies the column panels of the right factor that it needs for a block of k.
     pub(super) copies_panels: bool,
-    /// Whether a copied panel has all of a long k.
-    whole_panels: bool,
     /// Whether the epilogue has more than [`SHORT_EPILOGUE`] expressions.
     long_epilogue: bool,
 }
@@ -155,18 +153,18 @@ impl Shape {
         let copies_panels = far.as_ref().is_some_and(|far| far.copying_pays(rows));
         // A longer k is one block nevertheless where panels of two registers and more are at hand in L2.
         let size = dtype.size_bytes() as i64;
-        let registers = i64::from(target.vector_lanes) * 4 / size;
+        let per_register = i64::from(target.vector_lanes) * 4 / size;
         let positions: i64 = k.iter().product();
         let fits = target.panel_bytes / (positions.max(1) * size);
         let whole_panels =
-            copies_panels && window.is_none() && positions > 2 * COPY_BLOCK && fits >= 2 * registers;
+            copies_panels && window.is_none() && positions > 2 * COPY_BLOCK && fits >= 2 * per_register;
         // A vector of the left factor for each row goes with one of the right.
         let widest = if lhs_along_n { 1 } else { MAX_VECTORS };
         let columns = match part.panel {
             Some(columns) => columns..=columns,
-            None if whole_panels => 1..=fits.min(widest * registers),
+            None if whole_panels => 1..=fits.min(widest * per_register),
             // Lanes come in fours at least.
-            None => 1..=(widest * registers).max(4),
+            None => 1..=(widest * per_register).max(4),
         };
         let tile = Tile::best(&m, &strides, n, dtype, target, columns);
         let (whole, most) = if whole_panels {
@@ -221,11 +219,10 @@ impl Shape {
             window,
             lhs_along_n,
             copies_panels,
-            whole_panels,
             long_epilogue: kernel.exprs.len() > SHORT_EPILOGUE,
         };
         if s.points() > 0 {
-            s.divide(if one_each || threads == 1 { threads } else { UNITS }, target);
+            s.divide(if one_each || threads == 1 { threads } else { UNITS }, target.l2_bytes);
             if one_each && s.units() == 1 && s.work() > PARALLEL_WORK {
                 let tiles = ceil_div(s.m[s.row_dim], s.rows);
                 if split_panels {
@@ -269,12 +266,12 @@ impl Shape {
 
     /// Chooses the sizes of blocks and units; about `wanted` of these, if that is not too few for
     /// a kernel that may be cut freely.
-    fn divide(&mut self, wanted: i64, target: &Target) {
-        let l2_bytes = target.l2_bytes;
+    fn divide(&mut self, wanted: i64, l2_bytes: i64) {
         // What a unit reads again stays in L2.
         let limit = match &self.window {
             Some(_) => BOX_BYTES,
-            None if self.whole_panels => STREAM_BYTES,
+            // A long k in one block is taken by panels that come from L2 themselves.
+            None if self.copies_panels && !self.k_split() && self.k_size() > 2 * COPY_BLOCK => STREAM_BYTES,
             None if self.copies_panels => l2_bytes / 16 * 13 - COPY_BYTES,
             None => l2_bytes / 8 * 7,
         };

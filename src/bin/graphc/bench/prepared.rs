@@ -4,7 +4,7 @@ use super::generator::initial_state;
 use super::round;
 use super::timing::{Timing, measure, peak_memory_mb};
 use crate::Failure;
-use crate::profile::least_ns;
+use crate::profile::{rows, take_profile};
 use graphc::compiler::{CodeCache, Stages, compile_function, state_layout};
 use graphc::machine::Machine;
 use graphc::runtime::{Elements, StateLayout};
@@ -124,16 +124,10 @@ impl Prepared {
     pub(super) fn work_and_bound(&mut self, machine: &Machine, setup: &Setup) -> Result<(u64, f64), Failure> {
         self.cx.start_profile(false);
         self.run()?;
-        let profile = self.cx.take_profile().and_then(|p| p.functions.into_iter().next());
-        let steps = profile.iter().flat_map(|p| p.steps.iter().zip(p.times.iter().map(|t| t.count)));
-        let threads = setup.pool.num_threads();
-        let (mut flops, mut bound) = (0, 0.0);
-        for (step, count) in steps {
-            flops += step.flops * count;
-            bound +=
-                least_ns(step, machine, setup.isa, threads).into_iter().fold(0.0, f64::max) * count as f64;
-        }
-        Ok((flops, bound / 1e3))
+        let times = take_profile(&mut self.cx, self.executable.name())?;
+        let flops = times.steps.iter().zip(&times.times).map(|(step, time)| step.flops * time.count).sum();
+        let rows = rows(&times, machine, setup.isa, setup.pool.num_threads());
+        Ok((flops, rows.iter().map(|r| r.bound_us).sum()))
     }
 
     /// What is known of every step that is measured: its times, with that of the first run, and its memory.

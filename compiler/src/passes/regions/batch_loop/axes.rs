@@ -50,7 +50,12 @@ pub(super) fn is_elementwise(f: &Function, id: NodeId) -> bool {
     !operands.is_empty() && matches!(f.graph.op(id).pattern(&operands, &out), Pattern::Elementwise(_))
 }
 
-/// Whether a node moves elements along some axes, none of `axes` of its result among them.
+/// Whether an operation only moves elements, along some of its axes.
+pub(super) fn moves(op: &Op) -> bool {
+    matches!(op, Op::Concatenate(_) | Op::Pad(_) | Op::Slice(_))
+}
+
+/// Whether a node that [`moves`] elements does so along none of `axes` of its result.
 fn moves_along_others(f: &Function, id: NodeId, axes: &[usize]) -> bool {
     let mut each = axes.iter().copied();
     match f.graph.op(id) {
@@ -107,10 +112,8 @@ pub(super) fn of_result(f: &Function, id: NodeId, i: usize, axes: &[usize]) -> O
         Op::Broadcast(b) => Some(axes.iter().map(|&a| b.axes[a]).collect()),
         Op::DotGeneral(d) => place(if i == 0 { &d.lhs_batch } else { &d.rhs_batch }),
         // The number that a pad is filled with has no axes.
-        Op::Pad(_) | Op::Concatenate(_) | Op::Slice(_) => (f.graph.ty(id).rank()
-            == f.graph.ty(f.graph.operands(id)[i]).rank()
-            && moves_along_others(f, id, axes))
-        .then(|| axes.to_vec()),
+        Op::Pad(_) if i > 0 => None,
+        _ if moves(op) => moves_along_others(f, id, axes).then(|| axes.to_vec()),
         _ => match reduced(op) {
             Some(reduced) => {
                 let left = without(axes, reduced);

@@ -238,8 +238,8 @@ impl Roles {
         id: NodeId,
         loop_of: &FxHashMap<NodeId, usize>,
     ) -> Option<(usize, Axes)> {
-        let moves = matches!(f.graph.op(id), Op::Concatenate(_) | Op::Pad(_) | Op::Slice(_));
-        if self.role(id) != Role::Outside || !moves && !axes::is_elementwise(f, id) {
+        let combines = || axes::moves(f.graph.op(id)) || axes::is_elementwise(f, id);
+        if self.role(id) != Role::Outside || !combines() {
             return None;
         }
         let operands = f.graph.operands(id);
